@@ -1,0 +1,1 @@
+"""The scenario: what is tried, checked and typed. Everything else reads it."""

@@ -1,0 +1,209 @@
+"""The scenario file: every key, its unit, its bounds and its default.
+
+The models refuse unknown keys and are frozen. `testbed.scenario.load.load_scenario` reads a file
+into a `Scenario`; `testbed.scenario.plan.make_plan` turns it and a seed into a `RunPlan`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from testbed.scenario.types import FunctionName, ReplicationMode
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
+PolicyName = Literal["deft", "greedy-delay", "ppo"]
+
+
+class Model(BaseModel):
+    """Unknown keys are errors, values are not coerced between kinds, objects are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class InlineNode(Model):
+    """A node written in the scenario file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,20}$")
+    longitude_deg: float = 0.0
+    latitude_deg: float = 0.0
+
+
+class InlineLink(Model):
+    """A link written in the scenario file; its delay follows from its length."""
+
+    a: str
+    b: str
+    length_km: NonNegative
+
+
+class TopologySpec(Model):
+    """Where the substrate graph comes from: a `topohub` name, or nodes and links in the file."""
+
+    topohub: str | None = Field(default=None, description="a graph of topohub, e.g. sndlib/abilene")
+    nodes: list[InlineNode] | None = Field(default=None, min_length=2)
+    links: list[InlineLink] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TopologySpec:
+        inline = self.nodes is not None and self.links is not None
+        partly = self.nodes is not None or self.links is not None
+        if (self.topohub is not None) == partly or partly != inline:
+            raise ValueError("either topohub, or both nodes and links")
+        return self
+
+
+class LinkSpec(Model):
+    """What holds for each direction of every link."""
+
+    rate_bps: Positive = Field(default=100e6, description="L2 bits per second")
+    propagation_km_per_s: Positive = 200_000.0
+    queue_bytes: int = Field(default=250_000, gt=0, description="L2 bytes waiting at most")
+
+
+class ServerSpec(Model):
+    """A server's capacity."""
+
+    cpu_cores: Positive = Field(description="speed in reference cores")
+    memory_bytes: int = Field(default=1_000_000_000, gt=0)
+
+
+class ServersSpec(Model):
+    """The servers: a default, and nodes that differ."""
+
+    default: ServerSpec
+    by_node: dict[str, ServerSpec] = Field(default_factory=dict)
+    capacity_model: Literal["service-time", "quota"] = Field(
+        default="service-time",
+        description="emulated service times in the server, or a CFS quota with a short period",
+    )
+    quota_period_s: Positive = 0.005
+    queue_s: Positive = Field(
+        default=0.1, description="packets that would wait longer for the CPU are dropped"
+    )
+
+
+class FunctionSpec(Model):
+    """What a packet costs on one reference core."""
+
+    service_s: Positive
+    backup_service_s: NonNegative
+    memory_bytes: int = Field(default=20_000_000, gt=0)
+
+
+class ChainSpec(Model):
+    """A type of service function chain."""
+
+    name: Name
+    functions: list[FunctionName] = Field(min_length=1, max_length=8)
+    rate_pps: Positive = Field(description="packets per second of a request, over its flows")
+    l3_bytes: int = Field(ge=64, le=1400, description="L3 bytes of a packet")
+    delay_bound_s: Positive
+    flows: int = Field(default=2, ge=1, le=64)
+    weight: Positive = Field(default=1.0, description="how often this type is asked for")
+
+
+class LoadStep(Model):
+    """From `at_s` on, every request's rate is multiplied by `factor`."""
+
+    at_s: NonNegative
+    factor: Positive
+
+
+class TrafficSpec(Model):
+    """Requests and their packets."""
+
+    duration_s: Positive = Field(description="from the first request to the last packet")
+    initial_requests: int = Field(default=0, ge=0, description="requests that arrive at time 0")
+    arrivals_per_s: NonNegative = Field(default=0.0, description="Poisson arrivals after that")
+    mean_lifetime_s: Positive = Field(default=1e9, description="exponential; cut at the run's end")
+    setup_s: Positive = Field(default=1.0, description="from a request to its first packet")
+    drain_s: Positive = Field(default=1.0, description="from the last packet to the end")
+    process: Literal["cbr", "poisson"] = "poisson"
+    pairs: list[Pair] | None = Field(
+        default=None, description="source and destination nodes, instead of the demand matrix"
+    )
+    load_steps: list[LoadStep] = Field(default_factory=list)
+
+
+class ReplicationSpec(Model):
+    """How state is replicated and failures are detected."""
+
+    mode: ReplicationMode = "pipelined"
+    batch_packets: int = Field(default=80, ge=1, le=1000)
+    batch_s: NonNegative = Field(
+        default=0.0, description="a batch waits this long for more; 0 sends when input runs empty"
+    )
+    gap_timeout_s: Positive = 0.05
+    retransmit_s: Positive = 0.1
+    buffer_packets: int = Field(default=4096, ge=1, description="bound of each packet buffer")
+    heartbeat_s: Positive = 0.025
+    failure_timeout_s: Positive = 0.15
+
+    @model_validator(mode="after")
+    def _heartbeats(self) -> ReplicationSpec:
+        if self.failure_timeout_s < 2 * self.heartbeat_s:
+            raise ValueError("failure_timeout_s of at least two heartbeat_s")
+        return self
+
+
+class FaultSpec(Model):
+    """A fault on schedule. Without `node`, the seed draws one, larger servers more often."""
+
+    kind: Literal["server-down"]
+    at_s: NonNegative
+    node: str | None = None
+
+
+class TrainingSpec(Model):
+    """How `ppo` learns on the twin of this scenario."""
+
+    seed: int = Field(default=0, ge=0)
+    decisions: int = Field(default=400_000, ge=1)
+    environments: int = Field(default=128, ge=1)
+
+
+class ToleranceSpec(Model):
+    """A run outside these is marked invalid and says why."""
+
+    sender_lag_p99_s: Positive = 0.010
+    line_lag_p99_s: Positive = 0.010
+    unexplained_losses: int = Field(default=0, ge=0)
+
+
+class Scenario(Model):
+    """An experiment: substrate, servers, chains, traffic, faults, policies and seeds."""
+
+    format: Literal[1]
+    name: Name
+    description: str = ""
+    topology: TopologySpec
+    links: LinkSpec = LinkSpec()
+    servers: ServersSpec
+    functions: dict[FunctionName, FunctionSpec] = Field(default_factory=dict)
+    chains: list[ChainSpec] = Field(min_length=1)
+    traffic: TrafficSpec
+    replication: ReplicationSpec = ReplicationSpec()
+    faults: list[FaultSpec] = Field(default_factory=list)
+    policies: list[PolicyName] = Field(min_length=1)
+    baseline: PolicyName = "deft"
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    training: TrainingSpec = TrainingSpec()
+    tolerances: ToleranceSpec = ToleranceSpec()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Scenario:
+        names = [chain.name for chain in self.chains]
+        for what, values in (("chains", names), ("policies", self.policies), ("seeds", self.seeds)):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{what} without repetition")
+        if self.baseline not in self.policies:
+            raise ValueError("baseline to be one of policies")
+        for at in [s.at_s for s in self.traffic.load_steps] + [f.at_s for f in self.faults]:
+            if at >= self.traffic.duration_s:
+                raise ValueError("load_steps and faults before traffic.duration_s")
+        return self

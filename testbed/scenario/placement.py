@@ -1,0 +1,177 @@
+"""What a placement policy sees, and the book that says what is used where.
+
+A chain is placed one function at a time: the policy is asked for function 0, then 1, ..., and
+answers each time with a `Placement` (primary and backup node) or None (reject the request).
+The emulation and the twin build the observation in the same way, so that a policy cannot tell
+which of the two asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from testbed.scenario.types import (
+    NS_PER_S,
+    FunctionName,
+    FunctionProfile,
+    Placement,
+    Request,
+    Server,
+)
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+_Costs = Callable[[FunctionProfile, float], tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class PlacementObservation:
+    """One function of one request to place; N is the number of substrate nodes.
+
+    Node arrays have shape [N] and index by node number.
+
+    alive            the node's server can host instances
+    capacity_cores   speed of the server in reference cores
+    used_cores       demand of what it hosts now, at the present load factor (this chain included)
+    memory_free_bytes
+    held             how many instances of this chain it hosts already, primaries and backups
+    delay_from_previous_ns   path delay from where the packets come: the source node for function
+                             0, else the primary of the function before
+    delay_to_egress_ns       path delay to the request's destination node
+    delay_ns         path delay between nodes, shape [N, N], symmetric, 0 on the diagonal
+
+    Scalars: `primary_cores` and `backup_cores` are what this function would add to `used_cores`;
+    `delay_left_ns` is the request's bound less the path delay and service times spent so far.
+    """
+
+    request: int
+    chain: str
+    functions: tuple[FunctionName, ...]
+    function_index: int
+    source: int
+    destination: int
+    rate_pps: float
+    primary_cores: float
+    backup_cores: float
+    memory_bytes: int
+    delay_bound_ns: int
+    delay_left_ns: int
+    lifetime_s: float
+    placed: tuple[Placement, ...]
+    alive: BoolArray
+    capacity_cores: FloatArray
+    used_cores: FloatArray
+    memory_free_bytes: FloatArray
+    held: FloatArray
+    delay_from_previous_ns: FloatArray
+    delay_to_egress_ns: FloatArray
+    delay_ns: FloatArray
+
+    @property
+    def functions_left(self) -> int:
+        """Functions after this one."""
+        return len(self.functions) - self.function_index - 1
+
+
+class Ledger:
+    """Which request uses how much of which server; the load factor scales all demands.
+
+    `demand(cores)` of a function is rate x service time: packets per second times reference-core
+    seconds per packet.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[Server],
+        profiles: Mapping[FunctionName, FunctionProfile],
+        delay_ns: FloatArray,
+    ) -> None:
+        self._profiles = dict(profiles)
+        self._delay_ns = delay_ns
+        self._capacity = np.array([server.cpu_cores for server in servers], dtype=np.float64)
+        self._memory = np.array([server.memory_bytes for server in servers], dtype=np.float64)
+        self._alive = np.ones(len(servers), dtype=np.bool_)
+        self._placed: dict[int, tuple[Request, tuple[Placement, ...]]] = {}
+        self.load_factor = 1.0
+
+    def add(self, request: Request, placements: Sequence[Placement]) -> None:
+        """Enter a request's placements (all of its functions, or the first few of them)."""
+        self._placed[request.id] = (request, tuple(placements))
+
+    def remove(self, request_id: int) -> None:
+        """Forget a request; no error if it was never entered."""
+        self._placed.pop(request_id, None)
+
+    def server_down(self, node: int) -> None:
+        """The server at `node` can host nothing any more."""
+        self._alive[node] = False
+
+    def used_cores(self) -> FloatArray:
+        """Demand on each server in reference cores, shape [N]."""
+        return self._sum(lambda p, rate: (rate * p.service_ns, rate * p.backup_service_ns)) / float(
+            NS_PER_S
+        )
+
+    def observe(
+        self, request: Request, placements: Sequence[Placement]
+    ) -> PlacementObservation:
+        """What the policy sees when function number `len(placements)` of `request` is next."""
+        before = self._placed.get(request.id)
+        self.add(request, placements)
+        used = self.used_cores()
+        memory = self._sum(lambda p, _: (float(p.memory_bytes), float(p.memory_bytes)))
+        if before is None:
+            self.remove(request.id)
+        else:
+            self._placed[request.id] = before
+        index = len(placements)
+        profile = self._profiles[request.functions[index]]
+        held = np.zeros(len(self._capacity))
+        previous, spent_ns = request.source, 0.0
+        for name, placement in zip(request.functions, placements, strict=False):
+            held[placement.primary] += 1
+            if placement.backup is not None:
+                held[placement.backup] += 1
+            spent_ns += self._delay_ns[previous, placement.primary]
+            spent_ns += self._profiles[name].service_ns / self._capacity[placement.primary]
+            previous = placement.primary
+        rate = request.rate_pps * self.load_factor
+        return PlacementObservation(
+            request=request.id,
+            chain=request.chain,
+            functions=request.functions,
+            function_index=index,
+            source=request.source,
+            destination=request.destination,
+            rate_pps=rate,
+            primary_cores=rate * profile.service_ns / NS_PER_S,
+            backup_cores=rate * profile.backup_service_ns / NS_PER_S,
+            memory_bytes=profile.memory_bytes,
+            delay_bound_ns=request.delay_bound_ns,
+            delay_left_ns=int(request.delay_bound_ns - spent_ns),
+            lifetime_s=(request.end_ns - request.start_ns) / NS_PER_S,
+            placed=tuple(placements),
+            alive=self._alive.copy(),
+            capacity_cores=self._capacity.copy(),
+            used_cores=used,
+            memory_free_bytes=self._memory - memory,
+            held=held,
+            delay_from_previous_ns=self._delay_ns[previous].copy(),
+            delay_to_egress_ns=self._delay_ns[:, request.destination].copy(),
+            delay_ns=self._delay_ns,
+        )
+
+    def _sum(self, costs: _Costs) -> FloatArray:
+        total = np.zeros(len(self._capacity))
+        for request, placements in self._placed.values():
+            rate = request.rate_pps * self.load_factor
+            for name, placement in zip(request.functions, placements, strict=False):
+                primary, backup = costs(self._profiles[name], rate)
+                total[placement.primary] += primary
+                if placement.backup is not None:
+                    total[placement.backup] += backup
+        return total

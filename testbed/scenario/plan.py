@@ -1,0 +1,187 @@
+"""From a scenario and a seed to the plan of a run: requests, servers and faults.
+
+Everything here depends on the scenario and the seed alone, never on a policy: that is what makes
+two runs of a seed comparable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+
+import numpy as np
+
+from testbed.scenario.errors import InputError
+from testbed.scenario.model import ChainSpec, FunctionSpec, Scenario
+from testbed.scenario.placement import FloatArray
+from testbed.scenario.topology import delay_matrix_ns, make_topology
+from testbed.scenario.types import (
+    NS_PER_S,
+    Fault,
+    FunctionName,
+    FunctionProfile,
+    Request,
+    RunPlan,
+    Server,
+    Topology,
+)
+
+PATH_SHARE_OF_BOUND = 0.5
+"""A request's shortest path may take this share of its delay bound at most."""
+
+DEFAULT_FUNCTIONS: dict[FunctionName, FunctionSpec] = {
+    "nat": FunctionSpec(service_s=600e-6, backup_service_s=150e-6),
+    "fw": FunctionSpec(service_s=300e-6, backup_service_s=75e-6),
+    "voc": FunctionSpec(service_s=1100e-6, backup_service_s=275e-6),
+    "tm": FunctionSpec(service_s=700e-6, backup_service_s=175e-6),
+    "idps": FunctionSpec(service_s=200e-6, backup_service_s=50e-6),
+}
+"""Ten times the processing times of Onsu et al. (2024): emulated cores are ten times slower than
+the paper's, so that a few hundred packets a second load a server while the real cores stay
+free. A backup buffers a copy and applies a log entry, which costs a quarter."""
+
+
+def make_plan(scenario: Scenario, seed: int) -> RunPlan:
+    """The plan of a run of `scenario` with `seed`; raises InputError for what cannot be run."""
+    topology = make_topology(scenario)
+    servers = _servers(scenario, topology)
+    duration_ns = _ns(scenario.traffic.duration_s)
+    return RunPlan(
+        seed=seed,
+        duration_ns=duration_ns,
+        topology=topology,
+        servers=servers,
+        profiles=_profiles(scenario),
+        requests=_requests(scenario, topology, seed),
+        load_steps=tuple(
+            (_ns(step.at_s), step.factor)
+            for step in sorted(scenario.traffic.load_steps, key=lambda step: step.at_s)
+        ),
+        faults=_faults(scenario, topology, servers, seed),
+    )
+
+
+def plan_digest(plan: RunPlan) -> str:
+    """SHA-256 of the plan: equal digests mean equal requests, servers, faults and substrate."""
+    text = json.dumps(dataclasses.asdict(plan), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * NS_PER_S)
+
+
+def _servers(scenario: Scenario, topology: Topology) -> tuple[Server, ...]:
+    names = [node.name for node in topology.nodes]
+    for name in scenario.servers.by_node:
+        if name not in names:
+            raise InputError(f"servers.by_node.{name}", name, f"one of the nodes {names}")
+    specs = [scenario.servers.by_node.get(name, scenario.servers.default) for name in names]
+    return tuple(Server(i, spec.cpu_cores, spec.memory_bytes) for i, spec in enumerate(specs))
+
+
+def _profiles(scenario: Scenario) -> dict[FunctionName, FunctionProfile]:
+    specs = {**DEFAULT_FUNCTIONS, **scenario.functions}
+    return {
+        name: FunctionProfile(
+            name, _ns(spec.service_s), _ns(spec.backup_service_s), spec.memory_bytes
+        )
+        for name, spec in specs.items()
+    }
+
+
+def _requests(scenario: Scenario, topology: Topology, seed: int) -> tuple[Request, ...]:
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
+    traffic = scenario.traffic
+    delays = delay_matrix_ns(topology)
+    pairs = {
+        chain.name: _pair_weights(scenario, topology, chain, number, delays)
+        for number, chain in enumerate(scenario.chains)
+    }
+    weights = np.array([chain.weight for chain in scenario.chains])
+    requests = []
+    for number, arrival_s in enumerate(_arrivals(scenario, rng)):
+        chain = scenario.chains[int(rng.choice(len(weights), p=weights / weights.sum()))]
+        weight = pairs[chain.name]
+        pair = int(rng.choice(weight.size, p=weight.ravel() / weight.sum()))
+        source, destination = divmod(pair, len(topology.nodes))
+        start_s = arrival_s + traffic.setup_s
+        end_s = min(start_s + rng.exponential(traffic.mean_lifetime_s), traffic.duration_s)
+        requests.append(
+            Request(
+                id=number,
+                chain=chain.name,
+                functions=tuple(chain.functions),
+                source=source,
+                destination=destination,
+                arrival_ns=_ns(arrival_s),
+                start_ns=_ns(start_s),
+                end_ns=_ns(end_s),
+                rate_pps=chain.rate_pps,
+                l3_bytes=chain.l3_bytes,
+                delay_bound_ns=_ns(chain.delay_bound_s),
+                flows=chain.flows,
+            )
+        )
+    if not requests:
+        raise InputError("traffic", "no request", "initial_requests or arrivals_per_s above 0")
+    return tuple(requests)
+
+
+def _arrivals(scenario: Scenario, rng: np.random.Generator) -> list[float]:
+    traffic = scenario.traffic
+    last_s = traffic.duration_s - traffic.setup_s
+    if last_s <= 0:
+        raise InputError("traffic.setup_s", traffic.setup_s, "less than traffic.duration_s")
+    times = [0.0] * traffic.initial_requests
+    if traffic.arrivals_per_s > 0:
+        now = 0.0
+        while (now := now + float(rng.exponential(1 / traffic.arrivals_per_s))) < last_s:
+            times.append(now)
+    return times
+
+
+def _pair_weights(
+    scenario: Scenario, topology: Topology, chain: ChainSpec, number: int, delays: FloatArray
+) -> FloatArray:
+    """Weights [source, destination]: the demands of pairs near enough for the delay bound."""
+    names = [node.name for node in topology.nodes]
+    demand = np.array(topology.demand)
+    if scenario.traffic.pairs is not None:
+        demand = np.zeros_like(demand)
+        for pair in scenario.traffic.pairs:
+            for name in pair:
+                if name not in names:
+                    raise InputError("traffic.pairs", name, f"one of the nodes {names}")
+            demand[names.index(pair[0]), names.index(pair[1])] += 1.0
+    np.fill_diagonal(demand, 0.0)
+    demand = np.where(delays <= PATH_SHARE_OF_BOUND * _ns(chain.delay_bound_s), demand, 0.0)
+    if demand.sum() <= 0:
+        raise InputError(
+            f"chains.{number}.delay_bound_s",
+            chain.delay_bound_s,
+            f"a bound that some pair of nodes can meet: the chain {chain.name} cannot be placed "
+            f"(the shortest path may take {PATH_SHARE_OF_BOUND:.0%} of it)",
+        )
+    return demand
+
+
+def _faults(
+    scenario: Scenario, topology: Topology, servers: tuple[Server, ...], seed: int
+) -> tuple[Fault, ...]:
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 2]))
+    cores = np.array([server.cpu_cores for server in servers])
+    faults = []
+    for number, spec in enumerate(scenario.faults):
+        drawn = int(rng.choice(len(cores), p=cores / cores.sum()))
+        if spec.node is not None:
+            try:
+                drawn = topology.index_of(spec.node)
+            except KeyError:
+                names = [node.name for node in topology.nodes]
+                raise InputError(
+                    f"faults.{number}.node", spec.node, f"one of the nodes {names}"
+                ) from None
+        faults.append(Fault(spec.kind, _ns(spec.at_s), drawn))
+    return tuple(sorted(faults, key=lambda fault: fault.at_ns))

@@ -1,0 +1,112 @@
+"""Substrate graphs: from topohub or from the scenario file."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any
+
+import numpy as np
+import topohub
+
+from testbed.scenario.errors import InputError
+from testbed.scenario.model import LinkSpec, Scenario, TopologySpec
+from testbed.scenario.placement import FloatArray
+from testbed.scenario.types import NS_PER_S, Link, Node, Topology
+
+MAX_NODES = 64
+"""Interface names and MAC addresses of a run have room for this many."""
+
+
+def make_topology(scenario: Scenario) -> Topology:
+    """The scenario's substrate graph; raises InputError if it is unknown or not connected."""
+    spec = scenario.topology
+    topology = (
+        _from_topohub(spec.topohub, scenario.links)
+        if spec.topohub is not None
+        else _inline(spec, scenario.links)
+    )
+    if len(topology.nodes) > MAX_NODES:
+        raise InputError("topology", len(topology.nodes), f"at most {MAX_NODES} nodes")
+    unreachable = np.argwhere(np.isinf(delay_matrix_ns(topology)[0]))
+    if len(unreachable):
+        name = topology.nodes[int(unreachable[0][0])].name
+        raise InputError("topology", name, "every node to be reachable over the links")
+    return topology
+
+
+def delay_matrix_ns(topology: Topology) -> FloatArray:
+    """Least path delays between nodes, shape [N, N]; infinite where there is no path."""
+    neighbours: list[list[tuple[int, int]]] = [[] for _ in topology.nodes]
+    for link in topology.links:
+        neighbours[link.a].append((link.b, link.delay_ns))
+        neighbours[link.b].append((link.a, link.delay_ns))
+    return np.array([_distances(neighbours, node.index) for node in topology.nodes])
+
+
+def _distances(neighbours: list[list[tuple[int, int]]], source: int) -> list[float]:
+    best = [float("inf")] * len(neighbours)
+    queue = [(0.0, source)]
+    while queue:
+        distance, node = heapq.heappop(queue)
+        if best[node] <= distance:
+            continue
+        best[node] = distance
+        for other, delay_ns in neighbours[node]:
+            heapq.heappush(queue, (distance + delay_ns, other))
+    return best
+
+
+def _link(a: int, b: int, length_km: float, spec: LinkSpec) -> Link:
+    delay_ns = round(length_km / spec.propagation_km_per_s * NS_PER_S)
+    return Link(a, b, delay_ns, round(spec.rate_bps), spec.queue_bytes)
+
+
+def _from_topohub(name: str, spec: LinkSpec) -> Topology:
+    try:
+        graph: dict[str, Any] = topohub.get(name)
+    except (KeyError, ValueError, OSError) as error:
+        expected = "a graph of topohub, e.g. sndlib/abilene"
+        raise InputError("topology.topohub", name, expected) from error
+    nodes = sorted(graph["nodes"], key=lambda node: int(node["id"]))
+    index = {node["id"]: number for number, node in enumerate(nodes)}
+    demand = np.zeros((len(nodes), len(nodes)))
+    for source, row in graph["graph"].get("demands", {}).items():
+        for destination, value in row.items():
+            demand[index[source], index[destination]] = float(value)
+    return Topology(
+        nodes=tuple(
+            Node(number, str(node["name"]), float(node["pos"][0]), float(node["pos"][1]))
+            for number, node in enumerate(nodes)
+        ),
+        links=tuple(
+            _link(index[edge["source"]], index[edge["target"]], float(edge["dist"]), spec)
+            for edge in graph["edges"]
+        ),
+        demand=tuple(tuple(row) for row in demand.tolist()),
+    )
+
+
+def _inline(spec: TopologySpec, links: LinkSpec) -> Topology:
+    nodes, edges = spec.nodes or [], spec.links or []
+    names = [node.name for node in nodes]
+    if len(set(names)) != len(names):
+        raise InputError("topology.nodes", names, "names without repetition")
+    for number, edge in enumerate(edges):
+        for end in ("a", "b"):
+            if getattr(edge, end) not in names:
+                field = f"topology.links.{number}.{end}"
+                raise InputError(field, getattr(edge, end), f"one of the nodes {names}")
+        if edge.a == edge.b:
+            raise InputError(f"topology.links.{number}", edge.a, "two different nodes")
+    size = len(nodes)
+    return Topology(
+        nodes=tuple(
+            Node(number, node.name, node.longitude_deg, node.latitude_deg)
+            for number, node in enumerate(nodes)
+        ),
+        links=tuple(
+            _link(names.index(edge.a), names.index(edge.b), edge.length_km, links)
+            for edge in edges
+        ),
+        demand=tuple(tuple(0.0 if i == j else 1.0 for j in range(size)) for i in range(size)),
+    )

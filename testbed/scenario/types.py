@@ -1,0 +1,137 @@
+"""Small frozen values that the rooms of the house share.
+
+Times are nanoseconds from the start of a run unless a name says otherwise; node numbers index
+`Topology.nodes`. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+FunctionName = Literal["nat", "fw", "tm", "voc", "idps"]
+ReplicationMode = Literal["none", "deft", "pipelined"]
+
+NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A substrate node: one switch, one server and one user host."""
+
+    index: int
+    name: str
+    longitude_deg: float
+    latitude_deg: float
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An undirected substrate link; delay, rate and queue hold for each direction."""
+
+    a: int
+    b: int
+    delay_ns: int
+    rate_bps: int
+    queue_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The substrate graph and its demand matrix (`demand[source][destination]`, any unit, >= 0)."""
+
+    nodes: tuple[Node, ...]
+    links: tuple[Link, ...]
+    demand: tuple[tuple[float, ...], ...]
+
+    def index_of(self, name: str) -> int:
+        """The number of the node called `name`; KeyError if there is none."""
+        for node in self.nodes:
+            if node.name == name:
+                return node.index
+        raise KeyError(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The server at a node. `cpu_cores` is its speed in reference cores (see docs/capacity.md)."""
+
+    node: int
+    cpu_cores: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionProfile:
+    """What a packet costs on one reference core, as primary and as backup."""
+
+    name: FunctionName
+    service_ns: int
+    backup_service_ns: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A service request: a chain between two nodes for a life time.
+
+    `arrival_ns` is when the placement is asked for, `start_ns` when the first packet may be
+    sent, `end_ns` when the last packet has been sent and the chain is removed.
+    """
+
+    id: int
+    chain: str
+    functions: tuple[FunctionName, ...]
+    source: int
+    destination: int
+    arrival_ns: int
+    start_ns: int
+    end_ns: int
+    rate_pps: float
+    l3_bytes: int
+    delay_bound_ns: int
+    flows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where one function of a chain runs: the node of its primary and the node of its backup."""
+
+    primary: int
+    backup: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault that happens in every run of a seed, whatever the policy."""
+
+    kind: Literal["server-down"]
+    at_ns: int
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """All that a run does but for the placement: equal for every policy of a seed."""
+
+    seed: int
+    duration_ns: int
+    topology: Topology
+    servers: tuple[Server, ...]
+    profiles: dict[FunctionName, FunctionProfile]
+    requests: tuple[Request, ...]
+    load_steps: tuple[tuple[int, float], ...]
+    """(from this time, rate factor), ascending; the factor is 1 before the first."""
+    faults: tuple[Fault, ...]
+
+
+def load_factor(plan: RunPlan, at_ns: int) -> float:
+    """The factor by which every request's rate is multiplied at `at_ns`."""
+    factor = 1.0
+    for start_ns, value in plan.load_steps:
+        if at_ns >= start_ns:
+            factor = value
+    return factor
+
+
+JsonObject = dict[str, Any]

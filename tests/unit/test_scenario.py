@@ -1,0 +1,134 @@
+"""A scenario file is checked before anything is built, and the error names what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from testbed.scenario.errors import InputError
+from testbed.scenario.load import load_scenario, parse_scenario
+from testbed.scenario.plan import make_plan, plan_digest
+from testbed.scenario.schema import schema_text
+from testbed.scenario.topology import delay_matrix_ns, make_topology
+
+SCENARIOS = Path(__file__).parents[2] / "scenarios"
+
+
+def smoke() -> dict[str, Any]:
+    data: dict[str, Any] = yaml.safe_load((SCENARIOS / "smoke.yaml").read_text())
+    data["links"]["rate_bps"] = 50_000_000
+    return data
+
+
+def error_of(data: dict[str, Any]) -> InputError:
+    with pytest.raises(InputError) as caught:
+        make_plan(parse_scenario(yaml.safe_dump(data)), 1)
+    return caught.value
+
+
+@pytest.mark.parametrize("path", sorted(SCENARIOS.glob("*.yaml")), ids=lambda path: path.name)
+def test_published_scenarios_are_valid(path: Path) -> None:
+    scenario = load_scenario(path)
+    for seed in scenario.seeds:
+        assert make_plan(scenario, seed).requests
+
+
+def test_unknown_key_is_refused_with_the_nearest_known_one() -> None:
+    data = smoke()
+    data["links"]["rate_mbps"] = 5
+    error = error_of(data)
+    assert error.field == "links.rate_mbps"
+    assert "did you mean rate_bps?" in error.expected
+
+
+def test_negative_rate_names_field_value_and_unit() -> None:
+    data = smoke()
+    data["links"]["rate_bps"] = -5
+    error = error_of(data)
+    assert (error.field, error.value) == ("links.rate_bps", -5)
+    assert "greater than 0" in error.expected and "bits per second" in error.expected
+
+
+def test_a_value_with_a_unit_in_it_is_refused() -> None:
+    data = smoke()
+    data["links"]["rate_bps"] = "50 Mb/s"
+    error = error_of(data)
+    assert (error.field, error.value) == ("links.rate_bps", "50 Mb/s")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda d: d["servers"].update(by_node={"moon": {"cpu_cores": 1.0}}), "servers.by_node"),
+        (lambda d: d["faults"][0].update(node="moon"), "faults.0.node"),
+        (lambda d: d["traffic"].update(pairs=[["west", "moon"]]), "traffic.pairs"),
+        (lambda d: d["topology"]["links"][0].update(b="moon"), "topology.links.0.b"),
+    ],
+)
+def test_a_node_that_the_topology_lacks(change: Any, field: str) -> None:
+    data = smoke()
+    change(data)
+    error = error_of(data)
+    assert error.field.startswith(field)
+    assert error.value == "moon" or "moon" in error.field
+
+
+def test_a_chain_that_cannot_be_placed() -> None:
+    data = smoke()
+    data["chains"][0]["delay_bound_s"] = 0.001
+    error = error_of(data)
+    assert error.field == "chains.0.delay_bound_s"
+    assert "cannot be placed" in error.expected
+
+
+def test_a_topology_in_two_parts_is_refused() -> None:
+    data = smoke()
+    data["topology"]["links"] = [{"a": "west", "b": "north", "length_km": 1}]
+    assert error_of(data).field == "topology"
+
+
+def test_a_key_given_twice_is_refused() -> None:
+    with pytest.raises(InputError, match="given twice"):
+        parse_scenario("format: 1\nformat: 1\n")
+
+
+def test_numbers_with_an_exponent_are_numbers() -> None:
+    text = (SCENARIOS / "smoke.yaml").read_text()
+    assert "50e6" in text
+    assert parse_scenario(text).links.rate_bps == 50e6
+
+
+def test_a_plan_depends_on_scenario_and_seed_alone() -> None:
+    scenario = load_scenario(SCENARIOS / "abilene.yaml")
+    assert plan_digest(make_plan(scenario, 1)) == plan_digest(make_plan(scenario, 1))
+    assert plan_digest(make_plan(scenario, 1)) != plan_digest(make_plan(scenario, 2))
+    other = scenario.model_copy(update={"policies": ["ppo"], "baseline": "ppo"})
+    assert plan_digest(make_plan(other, 1)) == plan_digest(make_plan(scenario, 1))
+
+
+def test_abilene_is_sndlibs_with_delays_from_lengths() -> None:
+    topology = make_topology(load_scenario(SCENARIOS / "abilene.yaml"))
+    assert (len(topology.nodes), len(topology.links)) == (12, 15)
+    link = next(link for link in topology.links if (link.a, link.b) == (0, 1))
+    assert link.delay_ns == round(132.4 / 200_000 * 1e9)
+    delays = delay_matrix_ns(topology)
+    assert (delays == delays.T).all() and delays.max() < 40e6
+
+
+def test_requests_start_within_the_run_and_can_meet_their_bound() -> None:
+    scenario = load_scenario(SCENARIOS / "abilene.yaml")
+    for seed in range(20):
+        plan = make_plan(scenario, seed)
+        delays = delay_matrix_ns(plan.topology)
+        for request in plan.requests:
+            assert request.arrival_ns < request.start_ns < request.end_ns <= plan.duration_ns
+            assert delays[request.source, request.destination] <= request.delay_bound_ns / 2
+
+
+def test_the_published_schema_is_the_models() -> None:
+    assert (SCENARIOS / "schema.json").read_text() == schema_text(), (
+        "write it anew: .venv/bin/python -m testbed.scenario.schema > scenarios/schema.json"
+    )
