@@ -1,0 +1,84 @@
+"""What the tests need from the host, and the check that they leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TOOLS = ("ip", "ovs-vsctl", "mnexec", "ethtool", "tc")
+
+
+def missing_capability() -> str | None:
+    """What the host lacks for an emulation, in words; None if it has everything."""
+    if os.geteuid() != 0:
+        return "needs root"
+    absent = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if absent:
+        return f"needs {', '.join(absent)} (make setup)"
+    if _output("ovs-vsctl", "--timeout=3", "--no-wait", "show") is None:
+        return "needs a running Open vSwitch (make setup)"
+    if _output("unshare", "--net", "true") is None:
+        return "needs the right to make network namespaces"
+    return None
+
+
+def leftovers() -> frozenset[str]:
+    """What lives outside processes' memory and a run could leave on the host."""
+    found = {f"bridge {name}" for name in (_output("ovs-vsctl", "list-br") or "").split()}
+    for line in (_output("ip", "netns", "list") or "").splitlines():
+        found.add(f"namespace {line.split()[0]}")
+    for line in (_output("ip", "-o", "link", "show") or "").splitlines():
+        found.add(f"interface {line.split(': ')[1].split('@')[0]}")
+    found |= {f"process {name}" for name in _emulation_processes()}
+    return frozenset(found)
+
+
+def _emulation_processes() -> Iterator[str]:
+    """Processes in a network namespace other than this one that this session's tests started."""
+    own = os.readlink("/proc/self/ns/net")
+    session = f"DEFTBED_TEST_SESSION={os.getpid()}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(process / "ns" / "net") == own:
+                continue
+            if session not in (process / "environ").read_bytes().split(b"\0"):
+                continue
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:  # it ended meanwhile
+            continue
+        yield f"{process.name} {command}"
+
+
+def _output(*command: str) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    emulated = [item for item in items if item.get_closest_marker("emulation")]
+    reason = missing_capability() if emulated else None
+    if reason is not None:
+        for item in emulated:
+            item.add_marker(pytest.mark.skip(reason=f"emulation {reason}"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails the session if an emulation test left a bridge, namespace, interface or process."""
+    emulated = any(item.get_closest_marker("emulation") for item in request.session.items)
+    if not emulated or missing_capability() is not None:
+        yield
+        return
+    os.environ["DEFTBED_TEST_SESSION"] = str(os.getpid())
+    before = leftovers()
+    yield
+    left = leftovers() - before
+    assert not left, f"the emulation tests left on this host: {sorted(left)}"
