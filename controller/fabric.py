@@ -1,0 +1,345 @@
+"""What every switch shall have and what it has confirmed; knows no OpenFlow library.
+
+One thread calls `attach`, `detach`, `confirmed` and `failed` (the adapter); any number of threads
+call the rest (the northbound interface), of which one at a time changes rules.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from controller.rules import (
+    Match,
+    Network,
+    Rule,
+    SegmentError,
+    chain_rules,
+    host_rules,
+    longest_path_ns,
+    make_network,
+)
+from controller.update import EMPTY, Message, Outputs, Table, by_match, change, make_round, whole
+from controller.wiring import SwitchEnd, Wiring
+from testbed.results.events import EventLog
+from testbed.scenario.steering import Segment
+from testbed.scenario.types import NS_PER_S
+
+CONFIRM_S = 5.0
+"""A switch that has not confirmed by then fails the request."""
+SETTLE_S = 0.05
+"""From the confirmation of what an update adds to the removal of what it takes away.
+
+Open vSwitch answers a barrier when its tables have changed; the cached actions by which it forwards
+follow some milliseconds later (5 ms at most in 40 updates), and no OpenFlow message tells when.
+"""
+
+
+class FabricError(Exception):
+    """A request cannot be done; the message names the switch, chain or field."""
+
+
+class Connection(Protocol):
+    """The way to one connected switch. Each call ends with a barrier.
+
+    Both return the numbers (xid) of the messages sent, that of the last barrier last.
+    """
+
+    def send(self, messages: Sequence[Message]) -> list[int]:
+        """Send the messages in order."""
+
+    def replace(self, messages: Sequence[Message]) -> list[int]:
+        """Put `messages` in place of all rules of ours at once, frames not falling between."""
+
+
+@dataclass
+class _Switch:
+    """`version` counts what was asked of the switch; it holds `table` once that is confirmed."""
+
+    end: SwitchEnd
+    connection: Connection | None = None
+    table: Table = EMPTY
+    version: int = 0
+    confirmed: int = 0
+    waiting: dict[int, int] = field(default_factory=dict)
+    """Number of a message that was sent -> the version it belongs to."""
+    barriers: set[int] = field(default_factory=set)
+    failures: dict[int, str] = field(default_factory=dict)
+    """Version -> what the switch answered to one of its messages."""
+
+    def sent(self, xids: list[int]) -> None:
+        self.waiting.update(dict.fromkeys(xids, self.version))
+        self.barriers.add(xids[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A chain's rules, when the first message was sent and when the last barrier came back."""
+
+    rules: int
+    sent_ns: int
+    confirmed_ns: int
+
+
+class Fabric:
+    """The switches of a topology and the chains on them."""
+
+    def __init__(
+        self, events: EventLog, confirm_s: float = CONFIRM_S, settle_s: float = SETTLE_S
+    ) -> None:
+        self._events = events
+        self._confirm_s = confirm_s
+        self._settle_s = settle_s
+        self._changed = threading.Condition()
+        self._one_at_a_time = threading.Lock()
+        self._network: Network | None = None
+        self._switches: dict[int, _Switch] = {}
+        self._strangers: dict[int, Connection] = {}
+        self._chains: dict[str, tuple[Segment, ...]] = {}
+        self._rules: dict[str, list[Rule]] = {}
+        self._host_rules = 0
+
+    # --- the adapter's side
+
+    def attach(self, dpid: int, connection: Connection) -> None:
+        """A switch connected: give it what it shall have, in place of what it has of ours."""
+        with self._changed:
+            switch = self._switches.get(dpid)
+            name = None if switch is None else switch.end.name
+            self._events.write("switch-connected", switch=name, dpid=dpid)
+            if switch is None:
+                self._strangers[dpid] = connection
+                connection.replace([])
+            else:
+                self._fill(switch, connection)
+
+    def detach(self, dpid: int, connection: Connection) -> None:
+        """A connection ended; a newer one of the same switch stays."""
+        with self._changed:
+            if self._strangers.get(dpid) is connection:
+                del self._strangers[dpid]
+            switch = self._switches.get(dpid)
+            if switch is not None and switch.connection is connection:
+                switch.connection = None
+                self._events.write("switch-disconnected", switch=switch.end.name, dpid=dpid)
+                self._changed.notify_all()
+
+    def confirmed(self, dpid: int, connection: Connection, xid: int) -> None:
+        """A switch answered a barrier."""
+        with self._changed:
+            switch = self._current(dpid, connection)
+            if switch is None or xid not in switch.barriers:
+                return
+            switch.barriers.remove(xid)
+            switch.confirmed = max(switch.confirmed, switch.waiting[xid])
+            switch.waiting = {x: v for x, v in switch.waiting.items() if v > switch.confirmed}
+            self._changed.notify_all()
+
+    def failed(self, dpid: int, connection: Connection, xid: int, text: str) -> None:
+        """A switch answered a message with an error."""
+        with self._changed:
+            switch = self._current(dpid, connection)
+            if switch is None or xid not in switch.waiting:
+                return
+            switch.failures.setdefault(switch.waiting[xid], text)
+            self._events.write("rules-refused", switch=switch.end.name, error=text)
+            self._changed.notify_all()
+
+    def _current(self, dpid: int, connection: Connection) -> _Switch | None:
+        switch = self._switches.get(dpid)
+        return switch if switch is not None and switch.connection is connection else None
+
+    def _fill(self, switch: _Switch, connection: Connection) -> None:
+        switch.connection = connection
+        switch.version += 1
+        switch.waiting.clear()
+        switch.barriers.clear()
+        switch.failures.clear()
+        switch.sent(connection.replace(whole(switch.table)))
+
+    # --- the northbound side
+
+    def set_topology(self, wiring: Wiring) -> int:
+        """Take the wiring and fill the switches with host rules; returns how many rules.
+
+        The rules of a switch that is not connected yet are sent when it connects. Raises
+        WiringError, or FabricError where chains are on another topology.
+        """
+        network = make_network(wiring)
+        rules = host_rules(network)
+        with self._one_at_a_time, self._changed:
+            if self._network is not None and self._network.wiring == wiring:
+                return self._host_rules
+            if self._chains:
+                raise FabricError("topology: expected no chains, remove them first")
+            connected = dict(self._strangers)
+            for dpid, switch in self._switches.items():
+                if switch.connection is not None:
+                    connected[dpid] = switch.connection
+            self._network, self._host_rules = network, len(rules)
+            self._switches = {end.dpid: _Switch(end) for end in wiring.switches}
+            for switch in self._switches.values():
+                mine = by_match(r for r in rules if r.match.switch == switch.end.name)
+                switch.table, _ = change(EMPTY, mine)
+                connection = connected.pop(switch.end.dpid, None)
+                if connection is not None:
+                    self._fill(switch, connection)
+            self._strangers = connected
+            for stranger in connected.values():
+                stranger.replace([])
+            return self._host_rules
+
+    def wait_ready(self, timeout_s: float) -> int:
+        """Return when all switches are connected and have confirmed; how many there are.
+
+        Raises FabricError that names the switches after `timeout_s`, or one that refused.
+        """
+        with self._changed:
+            self._known_network()
+            self._changed.wait_for(lambda: not self._missing() or self._refusals(), timeout_s)
+            if refusals := self._refusals():
+                raise FabricError("; ".join(refusals))
+            if missing := self._missing():
+                raise FabricError(f"after {timeout_s} s not ready: {', '.join(missing)}")
+            self._events.write(
+                "topology-confirmed", switches=len(self._switches), rules=self._host_rules
+            )
+            return len(self._switches)
+
+    def install(self, chain: str, segments: Sequence[Segment]) -> Installed:
+        """Install or update a chain, make before break; returns when all is confirmed.
+
+        Raises SegmentError, or FabricError if a switch refuses or does not confirm: in the first
+        round the chain is put back to what it was, in the second it stays as it was asked for.
+        """
+        with self._one_at_a_time:
+            network = self._known_network()
+            self._check_free(chain, segments)
+            rules = chain_rules(network, segments)
+            old, new = by_match(self._rules.get(chain, ())), by_match(rules)
+            both = make_round(old, new)
+            sent_ns = time.monotonic_ns()
+            self._events.write("rules-sent", t_ns=sent_ns, chain=chain, rules=len(rules))
+            try:
+                self._round(old, both)
+            except FabricError:
+                self._send_round(both, old)
+                raise
+            before = self._chains.get(chain, ())
+            with self._changed:
+                self._chains[chain], self._rules[chain] = tuple(segments), rules
+            if both != new:
+                # Frames that left before the first round are still on their way to old targets.
+                time.sleep(self._settle_s + longest_path_ns(network, before) / NS_PER_S)
+            self._round(both, new)
+            confirmed_ns = time.monotonic_ns()
+            self._events.write("rules-confirmed", t_ns=confirmed_ns, chain=chain, rules=len(rules))
+            return Installed(len(rules), sent_ns, confirmed_ns)
+
+    def remove(self, chain: str) -> int:
+        """Delete a chain's rules; returns how many. Raises FabricError."""
+        with self._one_at_a_time:
+            if chain not in self._chains:
+                raise FabricError(f"chain = {chain!r}: expected one that is installed")
+            with self._changed:
+                del self._chains[chain]
+                old = by_match(self._rules.pop(chain))
+            self._events.write("rules-sent", chain=chain, rules=0)
+            self._round(old, {})
+            self._events.write("rules-confirmed", chain=chain, rules=0)
+            return len(old)
+
+    def status(self) -> dict[str, object]:
+        """Which switches are connected and how many rules each chain has."""
+        with self._changed:
+            return {
+                "switches": {
+                    switch.end.name: {
+                        "connected": switch.connection is not None,
+                        "confirmed": switch.confirmed == switch.version,
+                        "rules": len(switch.table.rules),
+                        "groups": len(switch.table.groups),
+                    }
+                    for switch in self._switches.values()
+                },
+                "chains": {chain: len(rules) for chain, rules in self._rules.items()},
+                "host_rules": self._host_rules,
+            }
+
+    # --- rounds
+
+    def _round(self, old: Mapping[Match, Outputs], new: Mapping[Match, Outputs]) -> None:
+        """Change rules on every switch that they touch and wait until all have confirmed."""
+        with self._changed:
+            self._confirm(self._send_round(old, new))
+
+    def _send_round(
+        self, old: Mapping[Match, Outputs], new: Mapping[Match, Outputs]
+    ) -> dict[int, int]:
+        """Send what differs; the version that each touched switch (by dpid) shall confirm."""
+        with self._changed:
+            versions = {}
+            for switch in self._switches.values():
+                name = switch.end.name
+                gone = {m for m in old if m.switch == name and m not in new}
+                rules = {m: o for m, o in switch.table.rules.items() if m not in gone}
+                rules |= {m: o for m, o in new.items() if m.switch == name}
+                switch.table, messages = change(switch.table, rules)
+                if messages:
+                    switch.version += 1
+                    versions[switch.end.dpid] = switch.version
+                    if switch.connection is not None:
+                        switch.sent(switch.connection.send(messages))
+            return versions
+
+    def _confirm(self, versions: Mapping[int, int]) -> None:
+        switches = [(self._switches[dpid], version) for dpid, version in versions.items()]
+
+        def late() -> list[str]:
+            return [s.end.name for s, version in switches if s.confirmed < version]
+
+        def refused() -> list[str]:
+            return _failures(switches)
+
+        self._changed.wait_for(lambda: refused() or not late(), self._confirm_s)
+        if texts := refused():
+            raise FabricError("; ".join(texts))
+        if names := late():
+            raise FabricError(f"no barrier reply within {self._confirm_s} s: {', '.join(names)}")
+
+    def _missing(self) -> list[str]:
+        return [
+            s.end.name
+            for s in self._switches.values()
+            if s.connection is None or s.confirmed < s.version
+        ]
+
+    def _refusals(self) -> list[str]:
+        return _failures((switch, switch.version) for switch in self._switches.values())
+
+    def _known_network(self) -> Network:
+        if self._network is None:
+            raise FabricError("topology: expected before this request, none was given")
+        return self._network
+
+    def _check_free(self, chain: str, segments: Iterable[Segment]) -> None:
+        owners = {s.mac: name for name, each in self._chains.items() for s in each if name != chain}
+        for number, segment in enumerate(segments):
+            if segment.mac in owners:
+                raise SegmentError(
+                    f"segments.{number}.mac = {segment.mac!r}: expected a free address, "
+                    f"chain {owners[segment.mac]!r} has it"
+                )
+
+
+def _failures(switches: Iterable[tuple[_Switch, int]]) -> list[str]:
+    """What the switches answered to messages of the given versions or later."""
+    return [
+        f"switch {switch.end.name}: {text}"
+        for switch, version in switches
+        for failed, text in switch.failures.items()
+        if failed >= version
+    ]
