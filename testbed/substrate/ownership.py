@@ -1,0 +1,276 @@
+"""Whose is what: run records, marks on everything a run makes, and removal of just that.
+
+A run is known by a record in /run/deftbed/<run id>/run.json. Its processes carry DEFTBED_RUN in
+their environment, its bridges an external id, its interfaces in the root namespace an alias, its
+cgroups a folder of its name. Removal goes by these marks, so it works after a crash and never
+touches what carries no mark of ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+from testbed.substrate import cgroups
+from testbed.substrate.commands import CommandError, json_of, run, vsctl_rows
+from testbed.substrate.layout import check_run_id, mark
+
+RUN_VARIABLE = "DEFTBED_RUN"
+"""Names the run in the environment of each of its processes."""
+BRIDGE_MARK = "deftbed-run"
+"""The external id of a run's bridges."""
+_STATE = Path("/run/deftbed")
+_TERM_S = 2.0
+_KILL_S = 2.0
+
+
+def state_folder(run_id: str) -> Path:
+    """Where a run keeps its record, sockets and counters; ValueError for a bad run id."""
+    check_run_id(run_id)
+    return _STATE / run_id
+
+
+class RunRecord:
+    """Says on disk that this process runs `run_id`; a context manager that writes the record.
+
+    The record outlives the context: `clean` removes it together with everything else, and a
+    record whose process is dead is how a crashed run is recognised.
+    """
+
+    def __init__(self, run_id: str, results: Path) -> None:
+        self._path = state_folder(run_id) / "run.json"
+        self._record = {
+            "run_id": run_id,
+            "pid": os.getpid(),
+            "start_ticks": start_ticks(os.getpid()),
+            "results": str(results.absolute()),
+        }
+
+    def __enter__(self) -> RunRecord:
+        self.touch()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+    def touch(self) -> None:
+        """Write the record anew, whole or not at all."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._path.with_suffix(".new")
+        fresh.write_text(json.dumps(self._record))
+        fresh.replace(self._path)
+
+
+def start_ticks(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None if it is gone.
+
+    Process number and start time together name a process for good.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    state, *fields = stat.rpartition(")")[2].split()
+    return None if state in "ZX" else int(fields[18])
+
+
+def has_record(run_id: str) -> bool:
+    """Whether the run has a record."""
+    return (state_folder(run_id) / "run.json").exists()
+
+
+def is_alive(run_id: str) -> bool:
+    """Whether the harness that wrote the run's record lives."""
+    try:
+        record = json.loads((state_folder(run_id) / "run.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return bool(start_ticks(record["pid"]) == record["start_ticks"])
+
+
+def _run_of(pid: int) -> str | None:
+    """The run id in a process's environment; None if it has none or is gone."""
+    try:
+        environment = Path(f"/proc/{pid}/environ").read_bytes()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    prefix = RUN_VARIABLE.encode() + b"="
+    for entry in environment.split(b"\0"):
+        if entry.startswith(prefix):
+            return entry[len(prefix) :].decode(errors="replace")
+    return None
+
+
+def _ancestors() -> set[int]:
+    """This process and those above it: never to be ended by a clean-up that they asked for."""
+    found, pid = set(), os.getpid()
+    while pid > 0:
+        found.add(pid)
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            break
+        pid = int(stat.rpartition(")")[2].split()[1])
+    return found
+
+
+def marked_processes() -> dict[int, str]:
+    """Process number -> run id of every process that carries a mark, but not our own line."""
+    spared = _ancestors()
+    numbers = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    marks = ((pid, _run_of(pid)) for pid in numbers if pid not in spared)
+    return {pid: run_id for pid, run_id in marks if run_id is not None}
+
+
+def processes_of(run_id: str) -> list[int]:
+    """The processes of a run, by the mark in their environment."""
+    return sorted(pid for pid, owner in marked_processes().items() if owner == run_id)
+
+
+def marked_bridges() -> dict[str, str]:
+    """Bridge name -> run id of every bridge with our mark; none if Open vSwitch does not answer."""
+    try:
+        rows = vsctl_rows("Bridge", ("name", "external_ids"))
+    except CommandError:
+        return {}
+    return {
+        row["name"]: row["external_ids"][BRIDGE_MARK]
+        for row in rows
+        if BRIDGE_MARK in row["external_ids"]
+    }
+
+
+def marked_interfaces() -> dict[str, str]:
+    """Interface name -> run id of every interface of the root namespace with our alias."""
+    prefix = mark("")
+    return {
+        row["ifname"]: row["ifalias"].removeprefix(prefix)
+        for row in json_of(["ip", "-j", "-d", "link", "show"]) or []
+        if row.get("ifalias", "").startswith(prefix)
+    }
+
+
+def remove_bridges(run_id: str) -> list[str]:
+    """Delete the run's bridges in one transaction; their names."""
+    names = sorted(name for name, owner in marked_bridges().items() if owner == run_id)
+    if names:
+        words: list[str] = []
+        for name in names:
+            words += ["--", "--if-exists", "del-br", name]
+        run(["ovs-vsctl", *words])
+    return names
+
+
+def remove_interfaces(run_id: str) -> list[str]:
+    """Delete the run's interfaces in the root namespace; their names.
+
+    A pair's other end goes with the first, and an end may go with its namespace meanwhile, so
+    what is left is read again rather than each answer believed.
+    """
+    names = sorted(name for name, owner in marked_interfaces().items() if owner == run_id)
+    if names:
+        text = "".join(f"link delete dev {name}\n" for name in names)
+        with contextlib.suppress(CommandError):
+            run(["ip", "-force", "-batch", "-"], text)
+        left = sorted(name for name, owner in marked_interfaces().items() if owner == run_id)
+        if left:
+            raise CommandError(f"interfaces of run {run_id} that could not be deleted: {left}")
+    return names
+
+
+def end_processes(run_id: str) -> list[int]:
+    """End the run's processes: SIGTERM, and SIGKILL for those that stay; their numbers."""
+    ended = end_found(run_id, processes_of(run_id), signal.SIGTERM, _TERM_S)
+    # Some may have been started in the meantime by those that were asked to end.
+    return sorted({*ended, *end_found(run_id, processes_of(run_id), signal.SIGKILL, _KILL_S)})
+
+
+def end_found(run_id: str, pids: Iterable[int], number: signal.Signals, wait_s: float) -> list[int]:
+    """Signal those of `pids` that are the run's still, and wait for their end; their numbers."""
+    with contextlib.ExitStack() as stack:
+        handles: dict[int, int] = {}
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                handle = os.pidfd_open(pid)
+                stack.callback(os.close, handle)
+                # The handle is of one process for good: looked at after it was opened, the mark
+                # cannot be that of a process whose number was taken over.
+                if _run_of(pid) == run_id:
+                    handles[pid] = handle
+        for handle in handles.values():
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, number)
+        _wait_for_exits(set(handles.values()), wait_s)
+        return sorted(handles)
+
+
+def _wait_for_exits(handles: set[int], wait_s: float) -> None:
+    poller = select.poll()
+    for handle in handles:
+        poller.register(handle, select.POLLIN)
+    deadline = time.monotonic() + wait_s
+    left = set(handles)
+    while left and (rest := deadline - time.monotonic()) > 0:
+        for handle, _ in poller.poll(rest * 1000):
+            poller.unregister(handle)
+            left.discard(handle)
+
+
+def clean(run_id: str, dry_run: bool = False) -> list[str]:
+    """Remove everything of one run; what was (or with `dry_run` would be) removed and why.
+
+    Raises CommandError if something marked cannot be removed, ValueError for a bad run id.
+    """
+    folder = state_folder(run_id)
+    if dry_run:
+        pids = processes_of(run_id)
+        bridges = sorted(name for name, owner in marked_bridges().items() if owner == run_id)
+        interfaces = sorted(name for name, owner in marked_interfaces().items() if owner == run_id)
+        groups = [str(path) for path in cgroups.folders_of(run_id)]
+    else:
+        pids = end_processes(run_id)
+        bridges = remove_bridges(run_id)
+        interfaces = remove_interfaces(run_id)
+        groups = cgroups.remove(run_id)
+    found = [f"process {pid}: {RUN_VARIABLE}={run_id} in its environment" for pid in pids]
+    found += [f"bridge {name}: external id {BRIDGE_MARK}={run_id}" for name in bridges]
+    found += [f"interface {name}: alias {mark(run_id)}" for name in interfaces]
+    found += [f"cgroup {path}: folder of run {run_id}" for path in groups]
+    if folder.exists():
+        found.append(f"folder {folder}: record of run {run_id}")
+        if not dry_run:
+            shutil.rmtree(folder)
+    return found
+
+
+def known_runs() -> set[str]:
+    """Ids of all runs that have a record or anything marked, of cgroups too."""
+    found = {*marked_processes().values(), *marked_bridges().values()}
+    found |= {*marked_interfaces().values(), *cgroups.runs()}
+    if _STATE.is_dir():
+        found |= {entry.name for entry in _STATE.iterdir() if entry.is_dir()}
+    return {run_id for run_id in found if re.fullmatch(r"[0-9a-f]{6}", run_id)}
+
+
+def stale_runs() -> list[str]:
+    """Runs whose harness is dead, and marks that no record explains."""
+    return sorted(run_id for run_id in known_runs() if not is_alive(run_id))
+
+
+def clean_stale(dry_run: bool = False) -> list[str]:
+    """`clean` for every stale run."""
+    return [line for run_id in stale_runs() for line in clean(run_id, dry_run)]

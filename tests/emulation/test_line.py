@@ -1,0 +1,131 @@
+"""A link has the delay, rate and queue that it was asked to have, and counts what it drops.
+
+Bounds: no frame is early; the median is late by less than 2 ms, two switch hops on a loaded
+machine included; the rate is kept within -2 % and +20 % of the time that it asks for.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed.scenario.types import RunPlan
+from testbed.substrate.network import Network
+from testbed.substrate.ownership import processes_of, start_ticks
+from testbed.substrate.probe import choose, probe
+from tests.emulation.substrate_support import (
+    VIRTUAL_MAC,
+    add_rule,
+    forget,
+    frame,
+    fresh_run_id,
+    make_network,
+    raw_socket,
+    receive_all,
+    row_of_three,
+    wait_for,
+)
+
+pytestmark = [
+    pytest.mark.emulation,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+]
+LATE_NS = 2_000_000
+Build = Callable[[RunPlan], Network]
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Iterator[Build]:
+    """Builds a network whose switch 0 sends the virtual MAC over link 0 to server 1."""
+    run_id = fresh_run_id()
+    made: list[Network] = []
+
+    def make(plan: RunPlan) -> Network:
+        network = make_network(plan, run_id, tmp_path)
+        made.append(network)
+        network.build()
+        link = network.layout.links[0]
+        add_rule(network, 0, f"dl_dst={VIRTUAL_MAC}", link.a_port)
+        add_rule(network, 1, f"dl_dst={VIRTUAL_MAC}", network.hosts["server-1"].switch_port)
+        return network
+
+    yield make
+    for network in made:
+        network.close()
+    forget(run_id)
+
+
+def send(network: Network, count: int, l2_bytes: int, gap_s: float) -> list[tuple[int, int, int]]:
+    """Send frames from server 0; what arrived at server 1 as (number, made_ns, received_ns)."""
+    source = network.hosts["server-0"]
+    with raw_socket(source) as sender, raw_socket(network.hosts["server-1"]) as receiver:
+        # The first frame makes the switches compute the flow's path; it is not measured.
+        sender.send(frame(source, -1, l2_bytes))
+        receiver.recv(4096)
+        for number in range(count):
+            sender.send(frame(source, number, l2_bytes))
+            time.sleep(gap_s)
+        return receive_all(receiver)
+
+
+def test_frames_are_late_by_the_delay_and_never_early(build: Build) -> None:
+    asked_ns = 5_000_000 + 200 * 80  # and 200 bytes at 100 Mb/s
+    arrived = send(build(row_of_three(delay_ns=5_000_000)), 300, 200, 0.003)
+    assert [number for number, _, _ in arrived] == list(range(300))
+    delays_ns = [received_ns - made_ns for _, made_ns, received_ns in arrived]
+    assert min(delays_ns) >= asked_ns - 5_000
+    assert statistics.median(delays_ns) <= asked_ns + LATE_NS
+
+
+def test_a_burst_leaves_at_the_rate(build: Build) -> None:
+    arrived = send(build(row_of_three(rate_bps=10_000_000)), 200, 1000, 0.0)
+    assert [number for number, _, _ in arrived] == list(range(200))
+    asked_ns = 199 * 800_000
+    spent_ns = arrived[-1][2] - arrived[0][2]
+    assert 0.98 * asked_ns <= spent_ns <= 1.2 * asked_ns
+
+
+def test_what_does_not_fit_the_queue_is_dropped_and_counted(build: Build) -> None:
+    if choose(probe()).link != "line":
+        pytest.skip("netem counts its queue in packets")
+    network = build(row_of_three(rate_bps=1_000_000, queue_bytes=20_000))
+    arrived = send(network, 100, 1000, 0.0)
+    network.close()  # the last counters are written at the end
+    counters = network.line_counters()
+    assert counters is not None
+    forth, back, *others = counters.directions
+    assert (forth.name, back.name) == ("s0>s1#0", "s1>s0#0")
+    # 20 frames fit; a frame leaves each 8 ms, so few more find room while the burst comes in.
+    assert 20 <= len(arrived) <= 30
+    assert [number for number, _, _ in arrived[:20]] == list(range(20))
+    assert forth.drops == 100 - len(arrived)
+    assert forth.frames == len(arrived) + 1
+    assert forth.l2_bytes == 1000 * forth.frames
+    assert all(other.frames == other.drops == 0 for other in (back, *others))
+    assert counters.kernel_drops == counters.errors == counters.strange == 0
+
+
+def test_counters_survive_a_kill_and_the_network_can_still_be_removed(build: Build) -> None:
+    network = build(row_of_three())
+    if network.line_counters() is None:
+        pytest.skip("netem has no process")
+    assert len(send(network, 50, 200, 0.0)) == 50
+    run_id = network.layout.run_id
+    line = [
+        pid
+        for pid in processes_of(run_id)
+        if b"testbed.substrate.line" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    assert len(line) == 1
+    os.kill(line[0], signal.SIGKILL)
+    wait_for(lambda: start_ticks(line[0]) is None, "the line is still there")
+    counters = network.line_counters()
+    assert counters is not None and counters.frames == 51
+    assert counters.lag_max_ns >= counters.directions[0].lag_max_ns > 0
+    assert 0 < counters.lag_p50_ns <= counters.lag_p99_ns
