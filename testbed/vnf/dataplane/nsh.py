@@ -1,0 +1,98 @@
+"""Frames between the hops of a chain: Ethernet, NSH (RFC 8300), an inner IPv4 packet.
+
+    bytes   field
+    0-13    Ethernet: destination = virtual MAC, source = sender's MAC, type 0x894F
+    14-17   NSH base header: version 0, TTL 63, length 8 words, MD type 2, next protocol IPv4
+    18-21   service path identifier (24 bits), service index (255 - hop)
+    22-25   context header: class 0xFFF6 (experimental), type 1, length 20
+    26-45   flow u32, bucket u16, epoch u16, seq u64, reserved u32 (all big-endian)
+    46-     the inner packet
+
+The TTL is not decremented: the switches forward by MAC address and do not parse NSH, and the
+service index bounds the number of hops already.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from testbed.scenario.steering import FIRST_SERVICE_INDEX, path_mac
+from testbed.vnf.replication.types import Stamp
+
+ETHERTYPE_NSH = 0x894F
+HEADER_BYTES = 46
+INNER_IP_BYTES = 20
+METADATA_CLASS = 0xFFF6
+METADATA_TYPE = 1
+METADATA_BYTES = 20
+
+_WORDS = 8
+_TTL = 63
+_MD_TYPE_2 = 2
+_IPV4 = 1
+_BASE = _TTL << 22 | _WORDS << 16 | _MD_TYPE_2 << 8 | _IPV4
+_CONTEXT = METADATA_CLASS << 16 | METADATA_TYPE << 8 | METADATA_BYTES
+# Everything of the base header but the TTL, which a switch that knows NSH would count down.
+_BASE_MASK = 0xFFFFFFFF & ~(63 << 22)
+_BASE_FIXED = _BASE & _BASE_MASK
+
+_FRAME = struct.Struct("!BIB6xHIIIIHHQI")
+_PREFIX = struct.Struct("!6s6sHIII")
+_STAMP = struct.Struct("!IHHQI")
+
+
+class Frame(NamedTuple):
+    """A decoded frame: for `hop` of `stamp.path`, sent by group member `member`."""
+
+    hop: int
+    member: int
+    stamp: Stamp
+    packet: bytes
+
+
+def mac_bytes(mac: str) -> bytes:
+    """The 6 bytes of a MAC address such as "02:00:00:00:00:01"; raises ValueError."""
+    data = bytes.fromhex(mac.replace(":", ""))
+    if len(data) != 6:
+        raise ValueError(f"MAC address {mac!r}: expected 6 bytes in hexadecimal")
+    return data
+
+
+def header_prefix(path: int, hop: int, member: int, source_mac: bytes) -> bytes:
+    """The 26 bytes that all frames of a sender for one hop of a path begin with.
+
+    Raises ValueError outside the ranges of `path_mac`.
+    """
+    service = path << 8 | (FIRST_SERVICE_INDEX - hop)
+    destination = mac_bytes(path_mac(path, hop, member))
+    return _PREFIX.pack(destination, source_mac, ETHERTYPE_NSH, _BASE, service, _CONTEXT)
+
+
+def encode(prefix: bytes, stamp: Stamp, packet: bytes) -> bytes:
+    """A frame from `header_prefix`, the stamp (its path must be the prefix's) and the packet."""
+    return prefix + _STAMP.pack(stamp.flow, stamp.bucket, stamp.epoch, stamp.seq, 0) + packet
+
+
+def decode(frame: bytes) -> Frame | None:
+    """Take a frame apart, or None if it is not one that `encode` writes.
+
+    The virtual MAC address must agree with the service path header, and what follows must begin
+    like an IPv4 packet. The TTL and the reserved word may be anything.
+    """
+    if len(frame) < HEADER_BYTES + INNER_IP_BYTES:
+        return None
+    (local, target, member, ethertype, base, service, context,
+     flow, bucket, epoch, seq, _) = _FRAME.unpack_from(frame)  # fmt: skip
+    if (
+        # 255 - hop is hop with its bits turned over, in the lowest byte of both words.
+        service != target ^ 0xFF
+        or context != _CONTEXT
+        or base & _BASE_MASK != _BASE_FIXED
+        or ethertype != ETHERTYPE_NSH
+        or local != 2
+        or not 0x45 <= frame[HEADER_BYTES] <= 0x4F
+    ):
+        return None
+    stamp = Stamp(target >> 8, flow, bucket, epoch, seq)
+    return Frame(target & 0xFF, member, stamp, frame[HEADER_BYTES:])

@@ -1,0 +1,1 @@
+"""The replication protocol as state machines without I/O: events in, actions out."""
