@@ -1,0 +1,1 @@
+"""Decisions: a folder for each decision problem, and what they share."""

@@ -1,0 +1,1 @@
+"""What the decision problems share: policies, learning pieces, evaluation."""

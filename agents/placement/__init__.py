@@ -1,0 +1,1 @@
+"""Placement: which servers hold the functions of an arriving chain, and their backups."""

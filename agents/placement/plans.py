@@ -1,0 +1,26 @@
+"""Which plans a policy learns from, and which it is judged on."""
+
+from __future__ import annotations
+
+from testbed.scenario.model import Scenario
+from testbed.scenario.plan import make_plan
+from testbed.scenario.types import RunPlan
+
+TRAINING_SEEDS = 1_000_000
+HELD_OUT_SEEDS = 2_000_000
+"""Plans for learning and for judging have seeds from here on; a scenario's own are far below."""
+
+
+def training_plans(scenario: Scenario, count: int) -> list[RunPlan]:
+    """Plans to learn from: as the scenario's, but which server dies is drawn anew for each.
+
+    A policy that had seen the scenario's own fault a thousand times would know the future.
+    """
+    faults = [fault.model_copy(update={"node": None}) for fault in scenario.faults]
+    drawn = scenario.model_copy(update={"faults": faults})
+    return [make_plan(drawn, TRAINING_SEEDS + number) for number in range(count)]
+
+
+def held_out_plans(scenario: Scenario, count: int) -> list[RunPlan]:
+    """Plans to judge by: the scenario's, its faults included, of seeds that nothing else uses."""
+    return [make_plan(scenario, HELD_OUT_SEEDS + number) for number in range(count)]

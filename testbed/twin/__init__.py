@@ -1,0 +1,1 @@
+"""The digital twin: the same scenario and decisions as a fast simulator."""

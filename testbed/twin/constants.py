@@ -1,0 +1,108 @@
+"""The twin's constants: what the emulation measures and the scenario does not say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from testbed.scenario.model import Scenario
+from testbed.scenario.types import NS_PER_S
+
+COMMIT_ROUND_TRIPS = {"none": 0.0, "pipelined": 1.0, "deft": 2.0}
+"""Round trips between primary and backup before a packet leaves; DEFT commits in two phases."""
+
+
+DEFAULT_SLOT_NS = 100_000_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class TwinConstants:
+    """What a packet costs beside path delay and service, and how servers and groups behave.
+
+    hop_overhead_ns         frame handling from one chain hop to the next (edge or instance)
+    commit_overhead_ns      handling of a log entry and its acknowledgement, beside path delay
+    commit_round_trips      round trips between primary and backup before a packet is released
+    queue_ns                a packet that would wait longer for the CPU is dropped
+    detection_ns            from a server's death until its backups serve
+    drain_ns                a request's instances stay this long after its last packet
+    slot_ns                 length of a time slot
+    overload_utilisation    a server counts as overloaded from this demand on (1 = its capacity)
+    """
+
+    hop_overhead_ns: float = 300_000.0
+    commit_overhead_ns: float = 300_000.0
+    commit_round_trips: float = 1.0
+    queue_ns: float = 100_000_000.0
+    detection_ns: float = 150_000_000.0
+    drain_ns: float = 1_000_000_000.0
+    slot_ns: float = DEFAULT_SLOT_NS
+    overload_utilisation: float = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class CostWeights:
+    """What the twin's cost, and so the reward of learning, is made of.
+
+    Each packet costs its mean latency beyond the shortest path plus `deviation` standard
+    deviations of it, half in units of the request's delay bound and half in units of
+    `reference_s`; a lost packet, or one of a rejected request, costs `loss` more. A server whose
+    demand is above `headroom_from` of its capacity costs `headroom` a second and unit of demand
+    above it. The sum is divided by `packets`, so that a request costs about one.
+    """
+
+    reference_s: float = 0.03
+    deviation: float = 1.0
+    loss: float = 10.0
+    headroom: float = 200.0
+    headroom_from: float = 0.7
+    packets: float = 500.0
+
+
+class Rates(NamedTuple):
+    """Constants and weights as plain numbers in seconds, for the compiled kernels."""
+
+    hop_overhead_s: float
+    commit_overhead_s: float
+    commit_round_trips: float
+    queue_s: float
+    detection_s: float
+    drain_ns: float
+    slot_s: float
+    overload_utilisation: float
+    reference_s: float
+    deviation: float
+    loss: float
+    headroom: float
+    headroom_from: float
+    packets: float
+
+
+def make_rates(constants: TwinConstants, weights: CostWeights) -> Rates:
+    """Constants and weights together, times in seconds."""
+    return Rates(
+        hop_overhead_s=float(constants.hop_overhead_ns) / NS_PER_S,
+        commit_overhead_s=float(constants.commit_overhead_ns) / NS_PER_S,
+        commit_round_trips=float(constants.commit_round_trips),
+        queue_s=float(constants.queue_ns) / NS_PER_S,
+        detection_s=float(constants.detection_ns) / NS_PER_S,
+        drain_ns=float(constants.drain_ns),
+        slot_s=float(constants.slot_ns) / NS_PER_S,
+        overload_utilisation=float(constants.overload_utilisation),
+        reference_s=float(weights.reference_s),
+        deviation=float(weights.deviation),
+        loss=float(weights.loss),
+        headroom=float(weights.headroom),
+        headroom_from=float(weights.headroom_from),
+        packets=float(weights.packets),
+    )
+
+
+def constants_for(scenario: Scenario, slot_ns: float = DEFAULT_SLOT_NS) -> TwinConstants:
+    """The default constants with what the scenario says of queues, commits and detection."""
+    return TwinConstants(
+        slot_ns=slot_ns,
+        commit_round_trips=COMMIT_ROUND_TRIPS[scenario.replication.mode],
+        queue_ns=scenario.servers.queue_s * NS_PER_S,
+        detection_ns=scenario.replication.failure_timeout_s * NS_PER_S,
+        drain_ns=float(round(scenario.traffic.drain_s * NS_PER_S)),
+    )

@@ -1,0 +1,184 @@
+"""The learning code on problems whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from agents.common.buffers import Batch, RolloutBuffer, minibatches
+from agents.common.gae import advantages
+from agents.common.networks import Inputs, PlacementNetwork
+from agents.placement.ppo import PpoConfig, update
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)  # as in training: two are far slower where a core is busy
+
+
+def test_gae_equals_a_computation_by_hand() -> None:
+    rewards = np.array([[1.0], [0.0], [2.0]])
+    values = np.array([[0.5], [1.0], [-1.0]])
+    done = np.array([[False], [True], [False]])
+    # gamma 0.9, lambda 0.5. Step 2: 2 + 0.9 * 3 - (-1) = 5.7. Step 1 ends: 0 - 1 = -1.
+    # Step 0: delta 1 + 0.9 * 1 - 0.5 = 1.4, and 0.45 of the advantage after it: 1.4 - 0.45.
+    found, target = advantages(rewards, values, done, np.array([3.0]), 0.9, 0.5)
+    assert found[:, 0].tolist() == pytest.approx([0.95, -1.0, 5.7])
+    assert target[:, 0].tolist() == pytest.approx([1.45, 0.0, 4.7])
+
+
+def test_gae_with_lambda_one_is_the_discounted_return_less_the_value() -> None:
+    rng = np.random.default_rng(0)
+    rewards, values = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
+    last = rng.normal(size=3)
+    found, target = advantages(rewards, values, np.zeros((5, 3), dtype=bool), last, 0.8, 1.0)
+    returns = sum(0.8**t * rewards[t] for t in range(5)) + 0.8**5 * last
+    np.testing.assert_allclose(target[0], returns, rtol=1e-6)
+    np.testing.assert_allclose(found[0], returns - values[0], rtol=1e-5)
+
+
+def random_inputs(batch: int, nodes: int, seed: int = 0) -> Inputs:
+    generator = torch.Generator().manual_seed(seed)
+    distance = torch.rand(nodes, nodes, generator=generator)
+    return Inputs(
+        node=torch.randn(batch, nodes, 4, generator=generator),
+        request=torch.randn(batch, 3, generator=generator),
+        alive=torch.rand(batch, nodes, generator=generator) < 0.9,
+        primary_mask=torch.rand(batch, nodes + 1, generator=generator) < 0.8,
+        backup_mask=torch.rand(batch, nodes, generator=generator) < 0.8,
+        delay=distance + distance.T,
+    )
+
+
+def network(seed: int = 0) -> PlacementNetwork:
+    torch.manual_seed(seed)
+    made = PlacementNetwork(4, 3, 16, 2)
+    for head in (made.primary_score, made.backup_score, made.reject):
+        torch.nn.init.normal_(head.weight)  # they start at 0, which would hide what is tested
+    return made
+
+
+def permuted(inputs: Inputs, order: torch.Tensor) -> Inputs:
+    reject = inputs.primary_mask[:, -1:]
+    return Inputs(
+        inputs.node[:, order],
+        inputs.request,
+        inputs.alive[:, order],
+        torch.cat([inputs.primary_mask[:, order], reject], dim=1),
+        inputs.backup_mask[:, order],
+        inputs.delay[order][:, order],
+    )
+
+
+@pytest.mark.parametrize("nodes", [3, 7, 20])
+def test_numbering_the_nodes_differently_numbers_the_answers_differently(nodes: int) -> None:
+    made, inputs = network(), random_inputs(9, nodes)
+    order = torch.randperm(nodes, generator=torch.Generator().manual_seed(1))
+    other = permuted(inputs, order)
+    states, context = made.encode(inputs)
+    states_p, context_p = made.encode(other)
+    torch.testing.assert_close(context, context_p)
+    first = made.primary_logits(inputs, states, context)
+    first_p = made.primary_logits(other, states_p, context_p)
+    torch.testing.assert_close(first[:, :-1][:, order], first_p[:, :-1])
+    torch.testing.assert_close(first[:, -1], first_p[:, -1])
+    primary_p = torch.arange(9) % nodes
+    second, _ = made.backup_logits(inputs, states, context, order[primary_p])
+    second_p, _ = made.backup_logits(other, states_p, context_p, primary_p)
+    torch.testing.assert_close(second[:, order], second_p)
+    assert first.std() > 0.1
+
+
+def test_what_is_masked_is_never_chosen_and_the_backup_is_another_node() -> None:
+    inputs = random_inputs(4000, 5)
+    inputs.primary_mask[:, -1] = True
+    chosen = network().act(inputs, torch.Generator().manual_seed(0))
+    rows = torch.arange(4000)
+    assert inputs.primary_mask[rows, chosen.primary].all()
+    with_backup = chosen.backup >= 0
+    assert inputs.backup_mask[rows, chosen.backup][with_backup].all()
+    assert (chosen.backup != chosen.primary).all()
+    assert (chosen.backup[chosen.primary == 5] == -1).all()
+    assert with_backup.float().mean() > 0.5
+
+
+def test_evaluate_gives_the_probability_with_which_act_chose() -> None:
+    made, inputs = network(), random_inputs(50, 6)
+    inputs.primary_mask[:, -1] = True
+    chosen = made.act(inputs, torch.Generator().manual_seed(0))
+    log_probability, entropy, value = made.evaluate(inputs, chosen.primary, chosen.backup)
+    torch.testing.assert_close(log_probability, chosen.log_probability)
+    torch.testing.assert_close(value, chosen.value)
+    assert (entropy >= 0).all()
+
+
+def test_drawing_follows_the_probabilities() -> None:
+    made, inputs = network(), random_inputs(1, 4)
+    inputs.primary_mask[:] = True
+    states, context = made.encode(inputs)
+    expected = made.primary_logits(inputs, states, context).softmax(-1)[0]
+    columns = [column.expand(20_000, *column.shape[1:]) for column in inputs[:5]]
+    many = Inputs(*columns, inputs.delay)  # type: ignore[call-arg]
+    drawn = made.act(many, torch.Generator().manual_seed(0)).primary
+    found = torch.bincount(drawn, minlength=5) / 20_000
+    torch.testing.assert_close(found, expected.detach(), atol=0.015, rtol=0.0)
+
+
+def test_minibatches_hold_every_decision_once() -> None:
+    buffer = RolloutBuffer()
+    for step in range(4):
+        inputs = random_inputs(3, 5, step)
+        numbers = torch.arange(3) + 3 * step
+        zeros = torch.zeros(3)
+        buffer.add(
+            inputs, numbers, numbers, zeros, zeros, numbers.double().numpy(), np.ones(3, bool)
+        )
+    batch = buffer.finish(torch.zeros(3), 0.9, 0.9)
+    assert batch.primary.tolist() == list(range(12))
+    assert batch.advantage.tolist() == list(range(12))  # each step ends an episode of value 0
+    parts = list(minibatches(batch, 4, torch.Generator().manual_seed(0)))
+    found = torch.cat([part.primary for part in parts])
+    assert sorted(found.tolist()) == list(range(12))
+    assert found.tolist() != list(range(12))
+    for part in parts:
+        torch.testing.assert_close(part.advantage, part.primary.float())
+
+
+def identity_inputs(
+    batch: int, nodes: int, generator: torch.Generator
+) -> tuple[Inputs, torch.Tensor]:
+    marks = torch.stack([torch.randperm(nodes, generator=generator)[:2] for _ in range(batch)])
+    node = torch.zeros(batch, nodes, 4)
+    rows = torch.arange(batch)
+    node[rows, marks[:, 0], 0] = 1.0
+    node[rows, marks[:, 1], 1] = 1.0
+    every = torch.ones(batch, nodes, dtype=torch.bool)
+    mask = torch.ones(batch, nodes + 1, dtype=torch.bool)
+    inputs = Inputs(node, torch.zeros(batch, 3), every, mask, every, torch.zeros(nodes, nodes))
+    return inputs, marks
+
+
+def test_ppo_learns_the_identity_environment() -> None:
+    """The right primary is the node with the first mark, the right backup that with the second."""
+    torch.manual_seed(0)
+    made = PlacementNetwork(4, 3, 16, 2)
+    optimiser = torch.optim.Adam(made.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    config = PpoConfig(epochs=4, minibatch=128)
+    first, score = 0.0, 0.0
+    for turn in range(40):
+        inputs, marks = identity_inputs(256, 6, generator)
+        chosen = made.act(inputs, generator)
+        answers = torch.stack([chosen.primary, chosen.backup], dim=1)
+        reward = (answers == marks).float().sum(-1)
+        score = float(reward.mean()) / 2
+        first = score if turn == 0 else first
+        advantage = reward - chosen.value
+        batch = Batch(
+            inputs, chosen.primary, chosen.backup, chosen.log_probability, advantage, reward
+        )
+        figures = update(made, optimiser, batch, config, 0.001, generator)
+    assert first < 0.3
+    assert score > 0.95
+    assert figures["entropy"] < 1.0

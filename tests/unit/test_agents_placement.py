@@ -1,0 +1,254 @@
+"""The placement policies: what each looks at, what it never does, and that it can be repeated."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from agents.common.evaluation import evaluate
+from agents.placement.baselines import DeftPolicy, GreedyDelayPolicy
+from agents.placement.features import features, make_inputs, masks, node_features
+from agents.placement.model import NetworkSize, save_model
+from agents.placement.policies import POLICIES, make_policy
+from agents.placement.ppo import PpoConfig, make_network, train
+from testbed.scenario.errors import InputError
+from testbed.scenario.load import load_scenario
+from testbed.scenario.placement import Ledger, PlacementObservation
+from testbed.scenario.topology import delay_matrix_ns
+from testbed.scenario.types import Placement, Request
+from testbed.twin.constants import TwinConstants
+from testbed.twin.decisions import DecisionBatch
+from testbed.twin.observe import pack_observations
+from testbed.twin.pack import pack_plans
+from testbed.twin.replay import place_all
+from tests.unit.twin_support import MS, line_plan, make_request, random_plan
+
+SMOKE = Path(__file__).parents[2] / "scenarios" / "smoke.yaml"
+
+
+def observe(
+    request: Request | None = None,
+    placed: tuple[Placement, ...] = (),
+    cores: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0),
+    used: dict[int, float] | None = None,
+    dead: tuple[int, ...] = (),
+) -> PlacementObservation:
+    """A line of four servers; `used` cores are taken by other requests of one NAT."""
+    plan = line_plan((), cores)
+    ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology))
+    for number, (node, demand) in enumerate((used or {}).items()):
+        other = make_request(100 + number, rate_pps=demand / 600e-6)
+        ledger.add(other, (Placement(node, None),))
+    for node in dead:
+        ledger.server_down(node)
+    return ledger.observe(request or make_request(functions=("nat", "fw")), placed)
+
+
+def decisions(policy: object, count: int = 200, **seen: object) -> list[Placement]:
+    return [
+        policy.decide(observe(make_request(number), **seen))  # type: ignore[attr-defined,arg-type]
+        for number in range(count)
+    ]
+
+
+def test_deft_spreads_over_all_servers_whatever_their_load() -> None:
+    idle = decisions(DeftPolicy(1))
+    assert idle == decisions(DeftPolicy(1), used={0: 5.0})
+    counts = Counter(choice.primary for choice in idle)
+    assert all(30 <= counts[node] <= 70 for node in range(4))
+    pairs = Counter((choice.primary, choice.backup) for choice in idle)
+    assert len(pairs) == 12  # every pair of two different nodes
+
+
+def test_defts_primary_is_a_hash_and_its_backup_is_drawn_from_the_seed() -> None:
+    one, two = decisions(DeftPolicy(1)), decisions(DeftPolicy(2))
+    assert [c.primary for c in one] == [c.primary for c in two]
+    assert [c.backup for c in one] != [c.backup for c in two]
+    # Pinned: a hash that changed from one process or release to the next would not be stable.
+    assert [c.primary for c in one[:8]] == [1, 0, 0, 1, 0, 0, 3, 3]
+
+
+def test_deft_leaves_out_the_dead() -> None:
+    chosen = decisions(DeftPolicy(1), dead=(0, 2))
+    assert {c.primary for c in chosen} == {1, 3}
+    assert all(c.backup == 4 - c.primary for c in chosen)
+    assert decisions(DeftPolicy(1), 1, dead=(0, 1, 2)) == [Placement(3, None)]
+    assert decisions(DeftPolicy(1), 1, dead=(0, 1, 2, 3)) == [None]
+
+
+def test_greedy_takes_the_least_delay_that_has_capacity() -> None:
+    greedy = GreedyDelayPolicy()
+    request = make_request(source=1, destination=1, rate_pps=100.0)
+    assert greedy.decide(observe(request)) == Placement(1, 0)
+    assert greedy.decide(observe(request, used={1: 0.75})) == Placement(0, 1)
+    assert greedy.decide(observe(request, used={1: 0.8, 0: 0.75})) == Placement(2, 3)
+    full = {node: 0.9 for node in range(4)}
+    assert greedy.decide(observe(request, used=full)) == Placement(1, 0)
+
+
+def test_greedy_prefers_the_fast_server_on_the_way_and_rejects_without_one() -> None:
+    greedy = GreedyDelayPolicy()
+    assert greedy.decide(observe(cores=(0.5, 0.5, 0.9, 0.5))) == Placement(2, 1)
+    assert greedy.decide(observe(dead=(0, 1, 2))) == Placement(3, None)
+    assert greedy.decide(observe(dead=(0, 1, 2, 3))) is None
+
+
+def test_masks_leave_out_dead_full_and_late_nodes() -> None:
+    request = make_request(source=0, destination=0, delay_bound_ns=25 * MS, rate_pps=100.0)
+    seen = pack_observations([observe(request, used={0: 0.95}, dead=(1,))])
+    primary, backup = masks(seen)
+    # 0 has no capacity for the primary, 1 is dead, 3 is 30 ms there and back.
+    assert primary[0].tolist() == [False, False, True, False, True]
+    assert backup[0].tolist() == [True, False, True, True]
+
+
+def test_masks_give_way_bound_first_then_capacity_but_never_the_dead() -> None:
+    late = make_request(source=0, destination=0, delay_bound_ns=1)
+    primary, _ = masks(pack_observations([observe(late, used={0: 2.0}, dead=(1,))]))
+    assert primary[0].tolist() == [False, False, True, True, True]
+    full = {node: 2.0 for node in range(4)}
+    primary, backup = masks(pack_observations([observe(late, used=full, dead=(1,))]))
+    assert primary[0].tolist() == [True, False, True, True, True]
+    assert backup[0].tolist() == [True, False, True, True]
+    heavy = observe()
+    heavy = dataclasses.replace(heavy, memory_bytes=2_000_000_000)
+    primary, backup = masks(pack_observations([heavy]))
+    assert primary[0].tolist() == [False] * 4 + [True]
+    assert not backup.any()
+
+
+def test_features_of_one_equal_those_in_a_batch_and_follow_the_nodes() -> None:
+    plan = random_plan(3)
+    batch = DecisionBatch(pack_plans([plan]), 1, 0)
+    checked = 0
+
+    def decide(seen: PlacementObservation) -> Placement:
+        nonlocal checked
+        node, request = features(seen)
+        inputs = make_inputs(batch.observe())
+        np.testing.assert_array_equal(node, inputs.node[0].numpy())
+        np.testing.assert_array_equal(request, inputs.request[0].numpy())
+        order = np.random.default_rng(checked).permutation(len(seen.alive))
+        shuffled = renumbered(seen, order)
+        np.testing.assert_allclose(node_features(pack_observations([shuffled]))[0], node[order])
+        checked += 1
+        alive = np.flatnonzero(seen.alive)
+        batch.step(alive[:1], alive[1:2])
+        return Placement(int(alive[0]), int(alive[1]))
+
+    place_all(plan, decide, round(TwinConstants().drain_ns))
+    assert checked > 20
+
+
+def renumbered(seen: PlacementObservation, order: np.ndarray) -> PlacementObservation:
+    """The same state where node i is what was node order[i]."""
+    new = np.argsort(order)
+    nodes = (
+        "alive", "capacity_cores", "used_cores", "memory_free_bytes", "held",
+        "delay_from_previous_ns", "delay_to_egress_ns",
+    )  # fmt: skip
+    return dataclasses.replace(
+        seen,
+        **{name: getattr(seen, name)[order] for name in nodes},
+        delay_ns=seen.delay_ns[order][:, order],
+        source=int(new[seen.source]),
+        destination=int(new[seen.destination]),
+        placed=tuple(
+            Placement(int(new[p.primary]), None if p.backup is None else int(new[p.backup]))
+            for p in seen.placed
+        ),
+    )
+
+
+def test_evaluation_counts_what_the_twin_measured() -> None:
+    plan = line_plan((make_request(),))
+    found = evaluate(GreedyDelayPolicy(), [plan, plan], TwinConstants())
+    assert found.plans == 2
+    assert found.goodput_pps == pytest.approx(80.0)
+    assert found.loss == pytest.approx(0.0)
+    assert found.latency_p50_ns <= found.latency_p99_ns < 50 * MS
+    assert found.reward < 0.0
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "readable"),
+        (b"no model", "readable"),
+        (None, "readable"),
+        ("code", "readable"),
+        ("dict", "a model with"),
+        ("weights", "weights that fit"),
+    ],
+)
+def test_a_missing_or_broken_model_is_named(
+    tmp_path: Path, content: bytes | str | None, expected: str
+) -> None:
+    path = tmp_path / "model.pt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content == "code":
+        torch.save(NetworkSize(), path)  # a class of ours: code would run to load it
+    elif content == "dict":
+        torch.save({"format": 1}, path)
+    elif content == "weights":
+        save_model(path, make_network(NetworkSize(8, 2), 0), NetworkSize(16, 2))
+    with pytest.raises(InputError, match=expected) as caught:
+        make_policy("ppo", 1, path)
+    assert caught.value.field == "model"
+
+
+def test_no_model_and_an_unknown_policy_are_named() -> None:
+    with pytest.raises(InputError) as caught:
+        make_policy("ppo", 1, None)
+    assert caught.value.field == "model"
+    with pytest.raises(InputError) as caught:
+        make_policy("magic", 1, None)
+    assert caught.value.field == "policy"
+    assert {type(make_policy(name, 1, None)) for name in POLICIES[:2]} == {
+        DeftPolicy, GreedyDelayPolicy,
+    }  # fmt: skip
+
+
+def short_training(out: Path, seed: int) -> tuple[dict[str, torch.Tensor], list[float]]:
+    shares: list[float] = []
+    config = PpoConfig(steps=8, pool=8, held_out=2, minibatch=32, size=NetworkSize(16, 2))
+    report = train(
+        load_scenario(SMOKE), out, 300, 8, seed, lambda share, _: shares.append(share), config
+    )
+    assert report.decisions >= 300
+    assert report.updates == len(report.curve) == len(shares)
+    assert set(report.evaluation) == {"deft", "greedy-delay", "ppo"}
+    weights = torch.load(out, weights_only=True)["weights"]
+    return weights, shares
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_gives_others(tmp_path: Path) -> None:
+    one, shares = short_training(tmp_path / "a.pt", 5)
+    two, _ = short_training(tmp_path / "b.pt", 5)
+    other, _ = short_training(tmp_path / "c.pt", 6)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+    start = make_network(NetworkSize(16, 2), 5).state_dict()
+    assert not torch.equal(one["primary_score.weight"], start["primary_score.weight"])
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+def test_a_trained_model_decides_on_any_substrate(tmp_path: Path) -> None:
+    out = tmp_path / "m.pt"
+    short_training(out, 5)
+    policy = make_policy("ppo", 1, out)
+    for dead in ((), (0, 1)):
+        seen = observe(dead=dead)
+        choice = policy.decide(seen)
+        assert choice == policy.decide(seen)
+        if choice is not None:
+            assert seen.alive[choice.primary]
+            assert choice.backup != choice.primary
+    assert policy.decide(observe(dead=(0, 1, 2, 3))) is None
