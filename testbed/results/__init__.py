@@ -1,0 +1,1 @@
+"""Record formats, statistics, plots and the report; reads files, not live objects."""

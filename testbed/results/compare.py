@@ -1,0 +1,124 @@
+"""summary.json and summary.csv of a comparison, from the recorded packets and events alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from testbed.results import packets as packet_records
+from testbed.results.events import read_events
+from testbed.results.folder import write_json
+from testbed.results.statistics import paired_ratio
+from testbed.results.summary import PERCENTILES, summarise
+
+FORMAT = 1
+GREEDY, LEARNED = "greedy-delay", "ppo"
+
+Run = Mapping[str, Any]
+
+FIGURES: dict[str, Callable[[Run], float | None]] = {
+    "latency_p50": lambda run: run["latency_ns"]["p50"],
+    "latency_p99": lambda run: run["latency_ns"]["p99"],
+    "lost": lambda run: run["lost"],
+    "goodput": lambda run: run["goodput_bps"],
+    "overload": lambda run: run["overload_s"],
+}
+"""What is compared, and where it stands in the summary of a run."""
+
+
+def compare(runs: Mapping[str, Sequence[Run]], baseline: str) -> dict[str, dict[str, Any]]:
+    """Each policy against the baseline, and the learned one against the greedy one.
+
+    `runs` gives for each policy the summaries of its runs. Runs are paired by seed; a seed that
+    only one of the two has, or whose figure is null in one, is left out. The result maps
+    "ppo vs deft" to {figure: {"ratio", "low", "high"}} (see `statistics.paired_ratio`; a "note"
+    says why something is null).
+    """
+    pairs = [(policy, baseline) for policy in runs if policy != baseline and baseline in runs]
+    if LEARNED in runs and GREEDY in runs and (LEARNED, GREEDY) not in pairs:
+        pairs.append((LEARNED, GREEDY))
+    return {
+        f"{policy} vs {other}": {
+            name: _figure(runs[policy], runs[other], value) for name, value in FIGURES.items()
+        }
+        for policy, other in pairs
+        if policy != other
+    }
+
+
+def _figure(
+    treated: Sequence[Run], baseline: Sequence[Run], value: Callable[[Run], float | None]
+) -> dict[str, Any]:
+    ours = {run["seed"]: value(run) for run in treated}
+    theirs = {run["seed"]: value(run) for run in baseline}
+    pairs = [
+        (ours[seed], theirs[seed])
+        for seed in sorted(ours.keys() & theirs.keys())
+        if ours[seed] is not None and theirs[seed] is not None
+    ]
+    table = np.array(pairs, dtype=np.float64).reshape(-1, 2)
+    return paired_ratio(table[:, 0], table[:, 1]).to_json()
+
+
+def write_summary(results_dir: Path) -> dict[str, Any]:
+    """Write summary.json and summary.csv into a results folder; the content of summary.json.
+
+    Reads <policy>/seed-<n>/{manifest.json, packets.parquet, events.jsonl} and, for what was to be
+    run, manifest.json beside the policies. "valid" is false, and "reasons" says why, if a run is
+    not valid or is missing. Raises RawFormatError for packets that cannot be read.
+    """
+    plan = json.loads((results_dir / "manifest.json").read_text(encoding="utf-8"))
+    runs: dict[str, list[dict[str, Any]]] = {}
+    reasons = []
+    for policy in plan["policies"]:
+        for seed in plan["seeds"]:
+            run_dir = results_dir / policy / f"seed-{seed}"
+            if not (run_dir / "packets.parquet").is_file():
+                reasons.append(f"{policy}, seed {seed}: not run")
+                continue
+            manifest = json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))
+            runs.setdefault(policy, []).append(summarise_folder(run_dir, manifest))
+            if not manifest["valid"]:
+                reasons += [f"{policy}, seed {seed}: {reason}" for reason in manifest["reasons"]]
+    summary = {
+        "format": FORMAT,
+        "scenario": plan["scenario"],
+        "valid": not reasons,
+        "reasons": reasons,
+        "baseline": plan["baseline"],
+        "policies": {policy: {"runs": entries} for policy, entries in runs.items()},
+        "comparison": compare(runs, plan["baseline"]),
+    }
+    write_json(results_dir / "summary.json", summary)
+    _write_csv(results_dir / "summary.csv", runs)
+    return summary
+
+
+def summarise_folder(run_dir: Path, manifest: Run) -> dict[str, Any]:
+    """The summary of the run in a folder, from its packets and events."""
+    events = run_dir / "events.jsonl"
+    timeline = list(read_events(events)) if events.is_file() else []
+    return summarise(packet_records.read(run_dir / "packets.parquet"), timeline, manifest)
+
+
+def _write_csv(path: Path, runs: Mapping[str, Sequence[Run]]) -> None:
+    """One line a run; recovery times stand in one field, with blanks between them."""
+    rows = []
+    for policy, entries in runs.items():
+        for run in entries:
+            row = {"policy": policy, **run}
+            latency = row.pop("latency_ns")
+            recovery = row.pop("recovery_ns")
+            row |= {f"latency_{name}_ns": latency[name] for name in PERCENTILES}
+            rows.append({**row, "recovery_ns": " ".join(map(str, recovery))})
+    temporary = path.with_name(f".{path.name}")
+    with open(temporary, "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]) if rows else ["policy"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(path)

@@ -1,0 +1,50 @@
+"""Results folders: where they are, who owns them, which is the latest."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from testbed.scenario.errors import InputError
+
+
+def new_results_folder(base: Path, name: str) -> Path:
+    """Make `<base>/<name>-<time>` and point `<base>/latest` at it."""
+    folder = base / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    make_folder(folder)
+    latest = base / "latest"
+    temporary = base / f".latest-{os.getpid()}"
+    temporary.symlink_to(folder.name)
+    temporary.replace(latest)
+    return folder
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results; raises InputError if there is one already."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise InputError("results", str(folder), "a folder that does not exist yet") from None
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file such that a kill leaves the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def hand_back(*folders: Path) -> None:
+    """Give folders and all in them to the user who called sudo; nothing without sudo."""
+    if os.geteuid() != 0 or not os.environ.get("SUDO_UID"):
+        return
+    uid, gid = int(os.environ["SUDO_UID"]), int(os.environ.get("SUDO_GID", "-1"))
+    for folder in folders:
+        for path in (folder, *folder.rglob("*")):
+            with contextlib.suppress(FileNotFoundError):
+                os.chown(path, uid, gid, follow_symlinks=False)

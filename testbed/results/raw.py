@@ -1,0 +1,144 @@
+"""Raw records: what senders and receivers write while packets flow, and how it is read back.
+
+Both files are memory-mapped: what a process has written is in the kernel's page cache, so that
+killing the process loses none of it.
+
+- A **schedule** (`raw/schedule-<request>.npy`): array of `SCHEDULE_DTYPE`, sorted by time.
+- A **sent file** (`raw/sent/request-<request>.npy`): int64 per row of the schedule, nanoseconds
+  from the run's origin at which the packet was handed to the kernel; 0 means not sent.
+- An **arrival file** (`raw/received-<node>`): a header of `HEADER_BYTES`, then records of
+  `ARRIVAL_DTYPE` in the order of arrival. The header holds the number of valid records, which is
+  raised after a record is whole.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+SCHEDULE_DTYPE = np.dtype([("flow", "<u4"), ("seq", "<u8"), ("scheduled_ns", "<i8")])
+ARRIVAL_DTYPE = np.dtype(
+    [("request", "<u4"), ("flow", "<u4"), ("seq", "<u8"), ("received_ns", "<i8")]
+)
+ARRIVAL_FORMAT = 1
+HEADER_BYTES = 64
+CHUNK_RECORDS = 1 << 16
+
+Records = NDArray[Any]
+"""A structured array; the docstring that takes or gives one names its dtype."""
+
+_MAGIC = b"DTBARRIV"
+_HEADER = struct.Struct("<8sIIQQQ")  # magic, format, record size, count, malformed, dropped
+_COUNT_OFFSET = 16
+_COUNTERS = struct.Struct("<QQ")
+_COUNTERS_OFFSET = 24
+_U64 = struct.Struct("<Q")
+_RECORD = struct.Struct("<IIQq")
+
+
+class RawFormatError(Exception):
+    """A file is not what its place says; names the file, what was found and what was expected."""
+
+
+def schedule_path(raw: Path, request: int) -> Path:
+    """Where the schedule of a request lies."""
+    return raw / f"schedule-{request}.npy"
+
+
+def sent_path(folder: Path, request: int) -> Path:
+    """Where the sent file of a request lies in the folder that senders write to."""
+    return folder / f"request-{request}.npy"
+
+
+class ArrivalFile:
+    """Appends arrivals to a file that grows in chunks of `CHUNK_RECORDS`."""
+
+    def __init__(self, path: Path | str, chunk_records: int = CHUNK_RECORDS) -> None:
+        self._chunk_bytes = chunk_records * _RECORD.size
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        self._size = HEADER_BYTES + self._chunk_bytes
+        # Allocated, not sparse: a full disk is then an error here and not a SIGBUS later.
+        os.posix_fallocate(self._fd, 0, self._size)
+        self._map = mmap.mmap(self._fd, self._size)
+        _HEADER.pack_into(self._map, 0, _MAGIC, ARRIVAL_FORMAT, _RECORD.size, 0, 0, 0)
+        self._end = HEADER_BYTES
+        self.count = 0
+
+    def append(self, request: int, flow: int, seq: int, received_ns: int) -> None:
+        """Add a record; raises OSError if the file cannot grow."""
+        offset = self._end
+        if offset + _RECORD.size > self._size:
+            self._grow()
+        _RECORD.pack_into(self._map, offset, request, flow, seq, received_ns)
+        self._end = offset + _RECORD.size
+        self.count += 1
+        _U64.pack_into(self._map, _COUNT_OFFSET, self.count)
+
+    def set_counters(self, malformed: int, socket_drops: int) -> None:
+        """Note how many datagrams were not ours, and how many the sockets dropped, so far."""
+        _COUNTERS.pack_into(self._map, _COUNTERS_OFFSET, malformed, socket_drops)
+
+    def close(self) -> None:
+        """Cut the file to what is valid and close it."""
+        self._map.close()
+        os.ftruncate(self._fd, self._end)
+        os.close(self._fd)
+
+    def _grow(self) -> None:
+        os.posix_fallocate(self._fd, self._size, self._chunk_bytes)
+        self._size += self._chunk_bytes
+        self._map.resize(self._size)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """The content of an arrival file; `records` is an array of `ARRIVAL_DTYPE`."""
+
+    records: Records
+    malformed: int
+    socket_drops: int
+
+
+def read_arrivals(path: Path) -> Arrivals:
+    """The valid records of an arrival file, of a killed receiver too; raises RawFormatError."""
+    content = path.read_bytes()
+    if len(content) < HEADER_BYTES:
+        raise RawFormatError(f"{path}: {len(content)} bytes, expected a header of {HEADER_BYTES}")
+    magic, version, size, count, malformed, dropped = _HEADER.unpack_from(content)
+    if (magic, version, size) != (_MAGIC, ARRIVAL_FORMAT, _RECORD.size):
+        raise RawFormatError(
+            f"{path}: {magic!r} format {version}, records of {size} bytes; expected {_MAGIC!r} "
+            f"format {ARRIVAL_FORMAT}, records of {_RECORD.size}"
+        )
+    count = min(count, (len(content) - HEADER_BYTES) // _RECORD.size)
+    records = np.frombuffer(content, ARRIVAL_DTYPE, count, HEADER_BYTES)
+    return Arrivals(records, malformed, dropped)
+
+
+def create_sent(path: Path, packets: int) -> NDArray[np.int64]:
+    """Make a sent file for `packets` packets: a memory-mapped array of zeros."""
+    sent = np.lib.format.open_memmap(path, mode="w+", dtype=np.int64, shape=(packets,))
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.posix_fallocate(fd, 0, os.fstat(fd).st_size)
+    finally:
+        os.close(fd)
+    return sent
+
+
+def read_array(path: Path, dtype: np.dtype[Any]) -> Records:
+    """A one-dimensional `.npy` array of `dtype`, memory-mapped; raises RawFormatError."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise RawFormatError(f"{path}: {error}; expected a .npy array") from error
+    if array.dtype != dtype or array.ndim != 1:
+        raise RawFormatError(f"{path}: {array.dtype} {array.shape}, expected {dtype} [n]")
+    return np.asarray(array)

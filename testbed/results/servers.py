@@ -1,0 +1,62 @@
+"""servers.parquet: CPU, memory and queue of every server by time.
+
+| column         | type    | meaning                                                           |
+|----------------|---------|-------------------------------------------------------------------|
+| `t_ns`         | int64   | end of the sampling period, from the run's origin                 |
+| `node`         | int64   | the server's substrate node                                       |
+| `utilisation`  | float64 | demand admitted in the period over what the server can do in it   |
+| `queue_ns`     | int64   | how long a packet that came now would wait for the emulated CPU   |
+| `dropped`      | int64   | packets refused in the period for lack of CPU                     |
+| `cpu_ns`       | int64   | real CPU time of the server's processes so far                    |
+| `memory_bytes` | int64   | resident memory of the server's processes                         |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from testbed.results.raw import RawFormatError
+
+FORMAT = 1
+_FORMAT_KEY = b"deftbed.servers.format"
+
+SCHEMA = pa.schema(
+    [
+        pa.field("t_ns", pa.int64(), nullable=False),
+        pa.field("node", pa.int64(), nullable=False),
+        pa.field("utilisation", pa.float64(), nullable=False),
+        pa.field("queue_ns", pa.int64(), nullable=False),
+        pa.field("dropped", pa.int64(), nullable=False),
+        pa.field("cpu_ns", pa.int64(), nullable=False),
+        pa.field("memory_bytes", pa.int64(), nullable=False),
+    ],
+    metadata={_FORMAT_KEY: str(FORMAT).encode()},
+)
+
+
+def write(samples: Iterable[Mapping[str, Any]], path: Path) -> None:
+    """Write samples (objects with the columns above; none is well, too) to a parquet file.
+
+    Raises KeyError for a sample without one of the columns.
+    """
+    rows = [{name: sample[name] for name in SCHEMA.names} for sample in samples]
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path, compression="zstd")
+
+
+def read(path: Path) -> pd.DataFrame:
+    """The samples in a parquet file; raises RawFormatError for another format or version."""
+    table = pq.read_table(path)
+    found = (table.schema.metadata or {}).get(_FORMAT_KEY)
+    if found != str(FORMAT).encode() or table.schema.names != SCHEMA.names:
+        raise RawFormatError(
+            f"{path}: format {found!r}, columns {table.schema.names}; expected format {FORMAT}, "
+            f"columns {SCHEMA.names}"
+        )
+    frame: pd.DataFrame = table.to_pandas()
+    return frame

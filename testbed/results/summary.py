@@ -1,0 +1,150 @@
+"""The figures of one run, from its packets and its events alone.
+
+Definitions:
+
+- `sent`: packets handed to the kernel (`sent_ns` is there, or the packet arrived: a sender that
+  is killed between the two may have sent one packet that it did not note).
+- `received`: packets of which at least one copy arrived. `lost` = `sent` - `received`.
+- `blocked`: packets sent for requests that the policy rejected. They are sent too, and are lost.
+- `unserved`: lost packets of requests that were accepted, or not decided yet, sent before the
+  chain was ready (event "chain-ready").
+  So `lost` - `blocked` - `unserved` were lost in a chain that ran.
+- `unsent`: packets that were due and never sent; 0 in a run that was not cut short.
+- `duplicated`: arrivals beyond the first of each packet.
+- `reordered`: packets whose first arrival comes after that of a packet of the same flow with a
+  greater `seq`: s < NextExp (Type-P-Reordered, RFC 4737 section 3.3).
+- `latency_ns`: of first arrivals, received less *scheduled* time (open loop), percentiles by
+  nearest rank; null if nothing arrived. Lost packets have no latency, so it is to be read beside
+  `lost`.
+- `goodput_bps`: L3 bits of the packets received, each counted once, over the traffic's duration:
+  from the first to the last scheduled time of all packets, arrived or not.
+- `requested`, `accepted`: requests that arrived, and those of them that the policy placed.
+- `overload_s`: time in overload, summed over the servers ("overload-begin" to "overload-end", at
+  most to "run-end").
+- `recovery_ns`: for each group's first "first-release" after a fault, the time since that fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from testbed.results.statistics import nearest_rank
+
+PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+_NS_PER_S = 1_000_000_000
+
+Event = Mapping[str, Any]
+
+
+def summarise(
+    packets: pd.DataFrame, events: Sequence[Event], manifest: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The run's entry of summary.json.
+
+    `packets` has the columns of `testbed.results.packets`, `events` are in the order of time; of
+    `manifest` only "seed" and "valid" are used.
+    """
+    decisions = {int(e["request"]): bool(e["accepted"]) for e in _named(events, "decision")}
+    asked = {int(event["request"]) for event in _named(events, "request")} | set(decisions)
+    arrived = packets["received_ns"].notna().to_numpy()
+    sent = packets["sent_ns"].notna().to_numpy() | arrived
+    lost = sent & ~arrived
+    rejected = packets["chain"].isin([r for r, accepted in decisions.items() if not accepted])
+    blocked = sent & rejected.to_numpy()
+    latency_ns = latencies(packets)
+    return {
+        "seed": manifest["seed"],
+        "valid": manifest["valid"],
+        "sent": int(sent.sum()),
+        "received": int(arrived.sum()),
+        "lost": int(lost.sum()),
+        "blocked": int(blocked.sum()),
+        "unserved": int((lost & ~blocked & _before_ready(packets, events)).sum()),
+        "unsent": int((~sent).sum()),
+        "duplicated": int((packets["copies"].to_numpy() - 1).clip(min=0).sum()),
+        "reordered": int(reordered(packets).sum()),
+        "latency_ns": {
+            name: nearest_rank(latency_ns, share) for name, share in PERCENTILES.items()
+        },
+        "goodput_bps": goodput_bps(packets),
+        "accepted": sum(decisions.values()),
+        "requested": len(asked),
+        "overload_s": overload_s(events),
+        "recovery_ns": recovery_ns(events),
+    }
+
+
+def latencies(packets: pd.DataFrame) -> NDArray[np.int64]:
+    """Latency of each packet that arrived, in nanoseconds from its scheduled time."""
+    arrived = packets[packets["received_ns"].notna()]
+    received_ns = arrived["received_ns"].to_numpy(dtype=np.int64)
+    return np.asarray(received_ns - arrived["scheduled_ns"].to_numpy(dtype=np.int64))
+
+
+def reordered(packets: pd.DataFrame) -> NDArray[np.bool_]:
+    """For each packet that arrived, in the order (chain, flow, arrival): was it reordered?"""
+    arrived = packets[packets["arrival"].notna()].sort_values(["chain", "flow", "arrival"])
+    greatest = arrived.groupby(["chain", "flow"])["seq"].cummax()
+    # A packet is the greatest so far, or some packet before it was greater.
+    return np.asarray(arrived["seq"].to_numpy() < greatest.to_numpy())
+
+
+def goodput_bps(packets: pd.DataFrame) -> float | None:
+    """L3 bits received once per second of traffic; None if the traffic has no duration."""
+    if packets.empty:
+        return None
+    duration_ns = int(packets["scheduled_ns"].max() - packets["scheduled_ns"].min())
+    if duration_ns <= 0:
+        return None
+    received_bytes = int(packets.loc[packets["received_ns"].notna(), "l3_bytes"].sum())
+    return received_bytes * 8 * _NS_PER_S / duration_ns
+
+
+def overload_s(events: Sequence[Event]) -> float:
+    """Server-seconds of overload; an overload that has not ended ends with the run."""
+    if not events:
+        return 0.0
+    end_ns = next((e["t_ns"] for e in _named(events, "run-end")), events[-1]["t_ns"])
+    begun: dict[Any, int] = {}
+    total_ns = 0
+    for event in events:
+        if event["event"] == "overload-begin":
+            begun.setdefault(event["node"], event["t_ns"])
+        elif event["event"] == "overload-end" and event["node"] in begun:
+            total_ns += max(0, min(event["t_ns"], end_ns) - begun.pop(event["node"]))
+    total_ns += sum(max(0, end_ns - begin_ns) for begin_ns in begun.values())
+    return float(total_ns / _NS_PER_S)
+
+
+def recovery_ns(events: Sequence[Event]) -> list[int]:
+    """From a fault to the first packet that a group's new primary releases, in order of time."""
+    durations = []
+    fault_ns: int | None = None
+    recovered: set[Any] = set()
+    for event in events:
+        if event["event"] == "fault":
+            fault_ns = event["t_ns"]
+            recovered.clear()
+        elif event["event"] == "first-release" and fault_ns is not None:
+            if event["group"] not in recovered:
+                durations.append(int(event["t_ns"] - fault_ns))
+            recovered.add(event["group"])
+    return durations
+
+
+def _before_ready(packets: pd.DataFrame, events: Sequence[Event]) -> NDArray[np.bool_]:
+    origin_ns = next((event["t_ns"] for event in _named(events, "run-start")), 0)
+    ready = {int(e["request"]): e["t_ns"] - origin_ns for e in _named(events, "chain-ready")}
+    never = np.iinfo(np.int64).max
+    ready_ns = packets["chain"].map(lambda chain: ready.get(chain, never)).to_numpy(np.int64)
+    sent_ns = packets["sent_ns"].fillna(packets["scheduled_ns"]).to_numpy(dtype=np.int64)
+    return np.asarray(sent_ns < ready_ns)
+
+
+def _named(events: Sequence[Event], name: str) -> list[Event]:
+    return [event for event in events if event["event"] == name]

@@ -1,0 +1,122 @@
+"""Is a run to be believed? The reasons why not, from its packets, counters and tolerances."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from testbed.results.packets import UNMATCHED
+from testbed.results.raw import read_arrivals
+from testbed.results.statistics import nearest_rank
+from testbed.scenario.model import ToleranceSpec
+from testbed.scenario.types import NS_PER_S
+
+OWN_DROPS = ("kernel_drops", "tun_drops", "send_failed", "write_failed", "emit_failed")
+"""Counters of edges and instances that say that the emulator lost a packet by itself."""
+LINE_FAULTS = ("kernel_drops", "errors", "strange")
+
+
+@dataclass(frozen=True, slots=True)
+class RunCounters:
+    """What the processes of a run counted. All drops here are the testbed's own, not the model's.
+
+    `senders` maps a sender to its errors by name, None if it left no counters; `own_drops` maps
+    "process: counter" to a number; `line_lag_p99_ns` is None if the kernel is the line.
+    """
+
+    senders: Mapping[str, Mapping[str, int] | None] = field(default_factory=dict)
+    receiver_drops: Mapping[str, int] = field(default_factory=dict)
+    malformed: int = 0
+    own_drops: Mapping[str, int] = field(default_factory=dict)
+    line_lag_p99_ns: int | None = None
+
+
+def judge(
+    run_dir: Path, packets: pd.DataFrame, manifest: Mapping[str, Any], tolerances: ToleranceSpec
+) -> list[str]:
+    """Why the run in `run_dir` is not valid; empty if it is. Raises RawFormatError."""
+    return judge_counters(packets, read_counters(run_dir, manifest), tolerances)
+
+
+def judge_counters(
+    packets: pd.DataFrame, counters: RunCounters, tolerances: ToleranceSpec
+) -> list[str]:
+    """The reasons why a run with these packets and counters is not valid; empty if it is."""
+    reasons = _packet_reasons(packets, tolerances)
+    for name, errors in counters.senders.items():
+        if errors is None:
+            reasons.append(f"{name} left no counters: it was killed")
+        elif errors:
+            listed = ", ".join(f"{count} x {error}" for error, count in sorted(errors.items()))
+            reasons.append(f"{name} failed to send: {listed}")
+    for name, drops in counters.receiver_drops.items():
+        if drops:
+            reasons.append(f"{name}: its sockets dropped {drops} packets")
+    if counters.malformed:
+        reasons.append(f"{counters.malformed} datagrams at the receivers were not test packets")
+    for name, drops in counters.own_drops.items():
+        if drops:
+            reasons.append(f"{name} = {drops}: the emulator itself lost packets")
+    limit_ns = tolerances.line_lag_p99_s * NS_PER_S
+    lag_ns = counters.line_lag_p99_ns
+    if lag_ns is not None and lag_ns > limit_ns:
+        reasons.append(_too_late("line", lag_ns, limit_ns))
+    return reasons
+
+
+def read_counters(run_dir: Path, manifest: Mapping[str, Any]) -> RunCounters:
+    """The counters that the processes left in `raw/`, and the line's (`manifest["line"]`)."""
+    raw = run_dir / "raw"
+    sources = sorted({int(request["source"]) for request in manifest["requests"]})
+    arrivals = {path.name: read_arrivals(path) for path in sorted(raw.glob("received-*"))}
+    own = {}
+    for path in sorted([*raw.glob("edge-*.json"), *raw.glob("r*-h*-m*.json")]):
+        found = json.loads(path.read_text(encoding="utf-8"))["counters"]
+        own.update({f"{path.stem}: {key}": int(found[key]) for key in OWN_DROPS if key in found})
+    line = manifest.get("line") or {}
+    own.update({f"line: {key}": int(line[key]) for key in LINE_FAULTS if key in line})
+    return RunCounters(
+        senders={
+            f"sender-{node}": _sender_errors(raw / "sent" / f"sender-{node}.json")
+            for node in sources
+        },
+        receiver_drops={name: each.socket_drops for name, each in arrivals.items()},
+        malformed=sum(each.malformed for each in arrivals.values()),
+        own_drops=own,
+        line_lag_p99_ns=line.get("lag_p99_ns"),
+    )
+
+
+def _sender_errors(path: Path) -> Mapping[str, int] | None:
+    if not path.is_file():
+        return None
+    errors: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))["errors"]
+    return errors
+
+
+def _packet_reasons(packets: pd.DataFrame, tolerances: ToleranceSpec) -> list[str]:
+    reasons = []
+    unsent = int((packets["sent_ns"].isna() & packets["received_ns"].isna()).sum())
+    if unsent:
+        reasons.append(f"{unsent} of {len(packets)} packets were not sent")
+    stranger = int(packets.attrs.get(UNMATCHED, 0))
+    if stranger:
+        reasons.append(f"{stranger} packets arrived that no schedule holds")
+    sent = packets[packets["sent_ns"].notna()]
+    lag_ns = nearest_rank(
+        sent["sent_ns"].to_numpy(dtype=np.int64) - sent["scheduled_ns"].to_numpy(np.int64), 0.99
+    )
+    limit_ns = tolerances.sender_lag_p99_s * NS_PER_S
+    if lag_ns is not None and lag_ns > limit_ns:
+        reasons.append(_too_late("senders", lag_ns, limit_ns))
+    return reasons
+
+
+def _too_late(who: str, lag_ns: float, limit_ns: float) -> str:
+    return f"{who}: lag p99 {lag_ns / 1e6:.3f} ms, expected at most {limit_ns / 1e6:.3f} ms"

@@ -1,0 +1,131 @@
+"""Comparisons are paired by seed, honest about few seeds and zeros, and recomputable."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from testbed.results.compare import FIGURES, compare, write_summary
+from testbed.results.statistics import paired_ratio
+from tests.unit.results_support import MS, event, packets, schedule, write_plan, write_run
+
+
+def run(seed: int, p99: float | None = 100.0, **changes: Any) -> dict[str, Any]:
+    base = {
+        "seed": seed,
+        "latency_ns": {"p50": 10.0, "p99": p99},
+        "lost": 5,
+        "goodput_bps": 1000.0,
+        "overload_s": 0.0,
+    }
+    return {**base, **changes}
+
+
+def test_ratios_are_of_means_over_the_seeds_that_both_have() -> None:
+    runs = {
+        "deft": [run(1, 100.0), run(2, 300.0), run(3, 200.0), run(9, 1e9)],
+        "ppo": [run(3, 100.0), run(2, 150.0), run(1, 50.0), run(8, 1e9)],
+    }
+    figures = compare(runs, "deft")["ppo vs deft"]
+    assert set(figures) == set(FIGURES)
+    # Every pair has the ratio one half: so has every resample, if and only if pairs stay pairs.
+    assert figures["latency_p99"] == {"ratio": 0.5, "low": 0.5, "high": 0.5}
+    assert figures["overload"]["ratio"] is None
+    assert figures["overload"]["note"] == "the baseline's mean is 0"
+
+
+def test_every_policy_meets_the_baseline_and_ppo_meets_greedy() -> None:
+    runs = {name: [run(1)] for name in ("deft", "greedy-delay", "ppo")}
+    assert list(compare(runs, "deft")) == [
+        "greedy-delay vs deft", "ppo vs deft", "ppo vs greedy-delay",
+    ]  # fmt: skip
+    assert list(compare(runs, "greedy-delay")) == ["deft vs greedy-delay", "ppo vs greedy-delay"]
+    assert compare({"ppo": [run(1)]}, "deft") == {}
+
+
+def test_few_seeds_have_no_interval() -> None:
+    runs = {"deft": [run(1), run(2)], "ppo": [run(1, 50.0), run(2, 50.0)]}
+    figure = compare(runs, "deft")["ppo vs deft"]["latency_p99"]
+    assert figure["ratio"] == 0.5
+    assert (figure["low"], figure["high"]) == (None, None)
+    assert figure["note"] == "no interval: 2 of at least 3 seeds"
+
+
+def test_a_run_without_latency_is_left_out() -> None:
+    runs = {"deft": [run(1), run(2, None)], "ppo": [run(1, 50.0), run(2, 1.0)]}
+    assert compare(runs, "deft")["ppo vs deft"]["latency_p99"]["ratio"] == 0.5
+    runs = {"deft": [run(2, None)], "ppo": [run(2, 1.0)]}
+    figure = compare(runs, "deft")["ppo vs deft"]["latency_p99"]
+    assert figure["ratio"] is None
+    assert figure["note"] == "no pair of runs with this figure"
+
+
+def test_the_interval_is_that_of_all_resamples() -> None:
+    treated, baseline = np.array([1.0, 4.0, 9.0]), np.array([2.0, 5.0, 6.0])
+    index = np.array(np.meshgrid(*[range(3)] * 3)).reshape(3, -1).T
+    ratios = np.sort(treated[index].sum(axis=1) / baseline[index].sum(axis=1))
+    found = paired_ratio(treated, baseline)
+    assert found.ratio == pytest.approx(14 / 13)
+    # One in 27 resamples is all of one pair: more than 2.5 % on each side.
+    assert found.low == pytest.approx(ratios[0])
+    assert found.high == pytest.approx(ratios[-1])
+    assert paired_ratio(treated, baseline) == found
+
+
+def test_zeros_in_the_baseline_give_no_interval() -> None:
+    found = paired_ratio(np.array([1.0, 2.0, 3.0]), np.array([0.0, 0.0, 3.0]))
+    assert (found.ratio, found.low, found.high) == (2.0, None, None)
+    assert found.note == "no interval: the baseline is 0 in some resamples"
+
+
+def frame_with(latency_ms: int, lost: int = 0) -> pd.DataFrame:
+    records = [(0, 0, seq, seq * MS + latency_ms * MS) for seq in range(20 - lost)]
+    return packets([schedule(20)], records)
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    write_plan(tmp_path, ["deft", "ppo"], [1, 2, 3])
+    events = [event(0, "decision", request=0, accepted=True), event(50, "run-end")]
+    for seed in (1, 2, 3):
+        write_run(tmp_path / "deft" / f"seed-{seed}", frame_with(40, 4), events, seed)
+        write_run(tmp_path / "ppo" / f"seed-{seed}", frame_with(10, 1), events, seed)
+    return tmp_path
+
+
+def test_the_summary_of_a_folder(results: Path) -> None:
+    summary = write_summary(results)
+    assert json.loads((results / "summary.json").read_text()) == summary
+    assert (summary["format"], summary["scenario"], summary["valid"]) == (1, "small", True)
+    assert [entry["seed"] for entry in summary["policies"]["ppo"]["runs"]] == [1, 2, 3]
+    figures = summary["comparison"]["ppo vs deft"]
+    assert figures["latency_p99"]["ratio"] == pytest.approx(0.25)
+    assert figures["lost"]["ratio"] == pytest.approx(0.25)
+    assert figures["goodput"]["ratio"] == pytest.approx(19 / 16)
+    with open(results / "summary.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    assert rows[0]["policy"] == "deft"
+    assert int(rows[0]["latency_p99_ns"]) == 40 * MS
+
+
+def test_the_summary_is_made_from_packets_and_events_alone(results: Path) -> None:
+    first = write_summary(results)
+    for name in ("summary.json", "summary.csv"):
+        (results / name).unlink()
+    (results / "ppo" / "seed-1" / "summary.json").write_text('{"lost": 12345}')
+    assert write_summary(results) == first
+
+
+def test_an_invalid_or_missing_run_makes_the_summary_invalid(results: Path) -> None:
+    write_plan(results, ["deft", "ppo"], [1, 2, 3, 4])
+    write_run(results / "ppo" / "seed-4", frame_with(10), [], 4, reasons=["the line was late"])
+    summary = write_summary(results)
+    assert summary["valid"] is False
+    assert summary["reasons"] == ["deft, seed 4: not run", "ppo, seed 4: the line was late"]

@@ -1,0 +1,112 @@
+"""A run outside its tolerances is not valid and says why."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from testbed.results import servers
+from testbed.results.packets import build_packets
+from testbed.results.raw import ArrivalFile, RawFormatError
+from testbed.results.validity import RunCounters, judge, judge_counters
+from testbed.scenario.model import ToleranceSpec
+from tests.unit.results_support import MS, arrivals, packets, schedule
+
+TOLERANCES = ToleranceSpec(sender_lag_p99_s=0.010, line_lag_p99_s=0.005)
+GOOD = packets([schedule(200)], [])
+
+
+def test_a_good_run_has_no_reasons() -> None:
+    counters = RunCounters(
+        senders={"sender-0": {}},
+        receiver_drops={"received-1": 0},
+        own_drops={"line: errors": 0},
+        line_lag_p99_ns=5 * MS,
+    )
+    assert judge_counters(GOOD, counters, TOLERANCES) == []
+
+
+@pytest.mark.parametrize(
+    ("counters", "reason"),
+    [
+        (RunCounters(senders={"sender-3": None}), "sender-3 left no counters: it was killed"),
+        (
+            RunCounters(senders={"sender-3": {"ENOBUFS": 2, "EAGAIN": 1}}),
+            "sender-3 failed to send: 1 x EAGAIN, 2 x ENOBUFS",
+        ),
+        (
+            RunCounters(receiver_drops={"received-1": 7}),
+            "received-1: its sockets dropped 7 packets",
+        ),
+        (RunCounters(malformed=2), "2 datagrams at the receivers were not test packets"),
+        (
+            RunCounters(own_drops={"edge-1: tun_drops": 3}),
+            "edge-1: tun_drops = 3: the emulator itself lost packets",
+        ),
+        (
+            RunCounters(line_lag_p99_ns=5 * MS + 1000),
+            "line: lag p99 5.001 ms, expected at most 5.000 ms",
+        ),
+    ],
+)
+def test_each_counter_is_a_reason(counters: RunCounters, reason: str) -> None:
+    assert judge_counters(GOOD, counters, TOLERANCES) == [reason]
+
+
+def test_late_senders_and_unsent_packets_are_reasons() -> None:
+    plan = schedule(200)
+    sent = plan.schedule["scheduled_ns"] + MS
+    sent[:2] += 20 * MS
+    frame = build_packets([plan], {0: sent}, arrivals([]))
+    assert judge_counters(frame, RunCounters(), TOLERANCES) == []
+    sent[2] += 20 * MS
+    sent[7:9] = 0
+    frame = build_packets([plan], {0: sent}, arrivals([(0, 0, 8, 99), (5, 0, 0, 99)]))
+    assert judge_counters(frame, RunCounters(), TOLERANCES) == [
+        "1 of 200 packets were not sent",
+        "1 packets arrived that no schedule holds",
+        "senders: lag p99 21.000 ms, expected at most 10.000 ms",
+    ]
+
+
+def test_the_counters_are_those_that_the_processes_left(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    (raw / "sent").mkdir(parents=True)
+    (raw / "sent" / "sender-0.json").write_text(json.dumps({"errors": {"ENOBUFS": 4}}))
+    file = ArrivalFile(raw / "received-1")
+    file.set_counters(0, 5)
+    file.close()
+    edge = {"counters": {"tun_drops": 6, "unclassified": 99, "kernel_drops": 0}}
+    (raw / "edge-1.json").write_text(json.dumps(edge))
+    (raw / "r0-h0-m1.json").write_text(json.dumps({"counters": {"emit_failed": 8, "no_cpu": 9}}))
+    manifest = {
+        "requests": [{"source": 0}, {"source": 2}],
+        "line": {"lag_p99_ns": 9 * MS, "kernel_drops": 1, "drops": 77, "errors": 0},
+    }
+    assert judge(tmp_path, GOOD, manifest, TOLERANCES) == [
+        "sender-0 failed to send: 4 x ENOBUFS",
+        "sender-2 left no counters: it was killed",
+        "received-1: its sockets dropped 5 packets",
+        "edge-1: tun_drops = 6: the emulator itself lost packets",
+        "r0-h0-m1: emit_failed = 8: the emulator itself lost packets",
+        "line: kernel_drops = 1: the emulator itself lost packets",
+        "line: lag p99 9.000 ms, expected at most 5.000 ms",
+    ]
+
+
+def test_samples_of_servers_come_back(tmp_path: Path) -> None:
+    sample = {
+        "t_ns": 250 * MS, "node": 3, "utilisation": 0.5, "queue_ns": 7, "dropped": 0,
+        "cpu_ns": 11, "memory_bytes": 1 << 33,
+    }  # fmt: skip
+    servers.write([{**sample, "more": 1}], tmp_path / "servers.parquet")
+    assert servers.read(tmp_path / "servers.parquet").to_dict("records") == [sample]
+    servers.write([], tmp_path / "none.parquet")
+    assert servers.read(tmp_path / "none.parquet").empty
+    with pytest.raises(KeyError, match="cpu_ns"):
+        servers.write([{key: 1 for key in sample if key != "cpu_ns"}], tmp_path / "bad")
+    GOOD.to_parquet(tmp_path / "other.parquet")
+    with pytest.raises(RawFormatError, match="expected format 1"):
+        servers.read(tmp_path / "other.parquet")

@@ -1,0 +1,1 @@
+"""Open-loop senders, receivers and their schedules."""

@@ -1,0 +1,74 @@
+"""When each packet of a request is due. Pure; depends on the plan, never on a policy.
+
+The rate of a request is `rate_pps` times the load factor, which is constant between load steps,
+and is spread evenly over its flows. Packets are placed on the integral of the rate: a unit-rate
+process is drawn and mapped through the inverse of the piecewise linear integral. This is exact
+at the steps (time rescaling: Brown et al., Neural Computation 14, 2002), needs no thinning, and
+turns an even spacing into a constant bit rate that changes at the very instant of a step.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from testbed.results.raw import SCHEDULE_DTYPE, Records
+from testbed.scenario.types import NS_PER_S, Request, RunPlan, load_factor
+
+Process = Literal["cbr", "poisson"]
+
+_SEED_DOMAIN = 3
+"""Sets these draws apart from those that make the plan of the same seed."""
+
+
+def packet_schedule(plan: RunPlan, request: Request, process: Process) -> Records:
+    """The packets of `request`: array of `SCHEDULE_DTYPE` (flow, seq, scheduled_ns), by time.
+
+    Times are nanoseconds from the run's origin, in [start_ns, end_ns); `seq` counts from 0 in
+    each flow. `process` is "poisson" (independent per flow) or "cbr" (evenly spaced, each flow
+    with a random phase). The draws are seeded by the plan's seed and the request's id alone.
+    Raises ValueError for another process.
+    """
+    if process not in ("cbr", "poisson"):
+        raise ValueError(f"process = {process!r}: expected 'cbr' or 'poisson'")
+    times_ns, integral = _integral(plan, request)
+    seeds = np.random.SeedSequence([plan.seed, _SEED_DOMAIN, request.id]).spawn(request.flows)
+    parts = []
+    for flow, seed in enumerate(seeds):
+        points = _unit_process(np.random.default_rng(seed), process, float(integral[-1]))
+        due_ns = np.interp(points, integral, times_ns).astype(np.int64)
+        part = np.empty(len(points), SCHEDULE_DTYPE)
+        part["flow"] = flow
+        part["seq"] = np.arange(len(points))
+        part["scheduled_ns"] = np.minimum(due_ns, request.end_ns - 1)
+        parts.append(part)
+    schedule = np.concatenate(parts)
+    return schedule[np.lexsort((schedule["seq"], schedule["flow"], schedule["scheduled_ns"]))]
+
+
+def _integral(plan: RunPlan, request: Request) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Break points of time [ns] and the packets that a flow expects to have sent by each."""
+    steps = [at for at, _ in plan.load_steps if request.start_ns < at < request.end_ns]
+    times = [request.start_ns, *steps, max(request.end_ns, request.start_ns)]
+    rate_per_ns = request.rate_pps / request.flows / NS_PER_S
+    spans = [
+        (end - begin) * rate_per_ns * load_factor(plan, begin) for begin, end in pairwise(times)
+    ]
+    return np.array(times, dtype=np.float64), np.concatenate(([0.0], np.cumsum(spans)))
+
+
+def _unit_process(rng: np.random.Generator, process: Process, total: float) -> NDArray[np.float64]:
+    """Points of a process of rate 1 in [0, total), ascending."""
+    if process == "cbr":
+        points: NDArray[np.float64] = rng.random() + np.arange(np.ceil(total) + 1)
+        return points[points < total]
+    points = np.zeros(0)
+    last = 0.0
+    while last < total:
+        gaps = rng.exponential(size=int(total - last + 4 * np.sqrt(total) + 16))
+        points = np.concatenate((points, last + np.cumsum(gaps)))
+        last = float(points[-1])
+    return points[points < total]
