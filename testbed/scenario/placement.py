@@ -116,9 +116,7 @@ class Ledger:
             NS_PER_S
         )
 
-    def observe(
-        self, request: Request, placements: Sequence[Placement]
-    ) -> PlacementObservation:
+    def observe(self, request: Request, placements: Sequence[Placement]) -> PlacementObservation:
         """What the policy sees when function number `len(placements)` of `request` is next."""
         before = self._placed.get(request.id)
         self.add(request, placements)

@@ -105,8 +105,7 @@ def _inline(spec: TopologySpec, links: LinkSpec) -> Topology:
             for number, node in enumerate(nodes)
         ),
         links=tuple(
-            _link(names.index(edge.a), names.index(edge.b), edge.length_km, links)
-            for edge in edges
+            _link(names.index(edge.a), names.index(edge.b), edge.length_km, links) for edge in edges
         ),
         demand=tuple(tuple(0.0 if i == j else 1.0 for j in range(size)) for i in range(size)),
     )

@@ -1,0 +1,247 @@
+"""The command `deftbed`.
+
+Exit status: 0 done; 1 a run failed; 2 bad input, or a host that cannot do what was asked (nothing
+was built); 130 interrupted (what was measured is kept).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.exceptions import TyperException
+
+from testbed.scenario.errors import InputError, RunError
+from testbed.scenario.load import load_scenario
+from testbed.scenario.model import Scenario
+from testbed.scenario.plan import make_plan
+
+EXIT_FAILED = 1
+EXIT_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A testbed for stateful network functions: emulate, place, break, measure.",
+)
+console = Console(stderr=True, highlight=False)
+
+ScenarioPath = Annotated[Path, typer.Argument(help="a scenario file, e.g. scenarios/abilene.yaml")]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
+Results = Annotated[
+    Path | None, typer.Option(help="the folder to make for the results [results/<name>-<time>]")
+]
+Model = Annotated[
+    Path | None, typer.Option(help="a model trained by `deftbed train`, instead of training one")
+]
+
+
+@app.command()
+def check(scenario: ScenarioPath, as_json: AsJson = False) -> None:
+    """Validate a scenario and say what its runs would be; builds nothing."""
+    loaded = _checked(scenario)
+    plans = {seed: make_plan(loaded, seed) for seed in loaded.seeds}
+    first = next(iter(plans.values()))
+    facts = {
+        "scenario": loaded.name,
+        "valid": True,
+        "nodes": len(first.topology.nodes),
+        "links": len(first.topology.links),
+        "policies": list(loaded.policies),
+        "seeds": {str(seed): len(plan.requests) for seed, plan in plans.items()},
+    }
+    if as_json:
+        print(json.dumps(facts))
+        return
+    requests = ", ".join(f"{len(plan.requests)} (seed {seed})" for seed, plan in plans.items())
+    console.print(
+        f"{scenario}: valid. {facts['nodes']} nodes, {facts['links']} links, policies "
+        f"{', '.join(loaded.policies)}, requests {requests}."
+    )
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what this host can do, and which back ends a run would choose."""
+    from testbed.substrate.doctor import diagnose
+
+    report = diagnose()
+    if as_json:
+        print(json.dumps(report))
+    else:
+        table = Table(title="This host", title_justify="left")
+        for column in ("capability", "available", "what it means"):
+            table.add_column(column, overflow="fold")
+        for item in report["capabilities"]:
+            table.add_row(item["name"], "yes" if item["available"] else "no", item["reason"])
+        Console().print(table)
+        Console().print(report["verdict"])
+    if not report["able"]:
+        raise typer.Exit(EXIT_INPUT)
+
+
+@app.command()
+def run(
+    scenario: ScenarioPath,
+    policy: Annotated[str, typer.Option(help="deft, greedy-delay or ppo")] = "deft",
+    seed: Annotated[int | None, typer.Option(help="[the scenario's first]", min=0)] = None,
+    model: Model = None,
+    results: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """Carry out one run: one policy, one seed."""
+    loaded = _checked(scenario)
+    if policy not in ("deft", "greedy-delay", "ppo"):
+        raise InputError("--policy", policy, "one of deft, greedy-delay, ppo")
+    chosen = loaded.model_copy(
+        update={
+            "policies": [policy],
+            "baseline": policy,
+            "seeds": [loaded.seeds[0] if seed is None else seed],
+        }
+    )
+    _compare(scenario, chosen, model, results, as_json)
+
+
+@app.command()
+def compare(
+    scenario: ScenarioPath,
+    model: Model = None,
+    results: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run every policy with every seed on the same requests, packets and faults, and compare."""
+    _compare(scenario, _checked(scenario), model, results, as_json)
+
+
+@app.command()
+def train(
+    scenario: ScenarioPath,
+    out: Annotated[Path, typer.Option(help="the model file to write")] = Path("ppo.pt"),
+    decisions: Annotated[int | None, typer.Option(help="[the scenario's]", min=1)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train `ppo` from nothing on the twin of a scenario."""
+    from testbed.compare import train_policy
+
+    loaded = _checked(scenario)
+    if out.exists():
+        raise InputError("--out", str(out), "a file that does not exist yet")
+    if decisions is not None:
+        training = loaded.training.model_copy(update={"decisions": decisions})
+        loaded = loaded.model_copy(update={"training": training})
+    report = train_policy(loaded, out, console)
+    if as_json:
+        print(json.dumps(report))
+    else:
+        console.print(f"{out}: trained in {report['wall_s']:.0f} s")
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(help="a results folder, e.g. results/latest")],
+    as_json: AsJson = False,
+) -> None:
+    """Compute the summary and the report anew from the packets and events of a results folder."""
+    from testbed.compare import print_summary, write_results
+
+    if not (results / "manifest.json").is_file():
+        raise InputError("results", str(results), "a results folder with a manifest.json")
+    summary = write_results(results)
+    if as_json:
+        print(json.dumps(summary))
+    else:
+        print_summary(summary, results)
+
+
+@app.command()
+def clean(
+    dry_run: Annotated[bool, typer.Option(help="only say what would be removed")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove what runs that died have left on this host; nothing else is touched."""
+    from testbed.substrate.ownership import clean_stale
+
+    _need_root("clean")
+    removed = clean_stale(dry_run=dry_run)
+    if as_json:
+        print(json.dumps({"removed": removed, "dry_run": dry_run}))
+        return
+    for line in removed:
+        console.print(line)
+    console.print("nothing to remove" if not removed else f"{len(removed)} things")
+
+
+def _compare(
+    path: Path, scenario: Scenario, model: Path | None, results: Path | None, as_json: bool
+) -> None:
+    if model is not None and not model.is_file():
+        raise InputError("--model", str(model), "a model file written by `deftbed train`")
+    if results is not None and results.exists():
+        raise InputError("--results", str(results), "a folder that does not exist yet")
+    _need_root("run an emulation")
+    from testbed.compare import compare_policies, print_summary
+
+    folder, summary = compare_policies(path, scenario, model, results, console)
+    if as_json:
+        print(json.dumps({**summary, "results": str(folder)}))
+    else:
+        print_summary(summary, folder)
+
+
+def _checked(path: Path) -> Scenario:
+    scenario = load_scenario(path)
+    for seed in scenario.seeds:
+        make_plan(scenario, seed)
+    return scenario
+
+
+def _need_root(what: str) -> None:
+    if os.geteuid() != 0:
+        command = shutil.which(sys.argv[0]) or sys.argv[0]
+        again = " ".join(["sudo", command, *sys.argv[1:]])
+        raise InputError("user", os.geteuid(), f"root, which it takes to {what}; try: {again}")
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the command `deftbed`."""
+    # A closed terminal or a SIGTERM ends a run like Ctrl-C: in order, and cleaned up.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _on_signal)
+    sys.exit(_status(lambda: app(args=arguments, standalone_mode=False)))
+
+
+def _status(command: Callable[[], Any]) -> int:
+    try:
+        code = command()
+        return code if isinstance(code, int) else 0
+    except InputError as error:
+        console.print(f"deftbed: {error}", style="red", markup=False, soft_wrap=True)
+        return EXIT_INPUT
+    except RunError as error:
+        console.print(f"deftbed: {error}", style="red", markup=False, soft_wrap=True)
+        return EXIT_FAILED
+    except typer.Exit as end:
+        return end.exit_code
+    except TyperException as error:
+        console.print(error.format_message(), markup=False)
+        return EXIT_INPUT
+    except (KeyboardInterrupt, typer.Abort):
+        console.print("deftbed: interrupted; what was measured is kept", style="red")
+        return EXIT_INTERRUPTED

@@ -1,0 +1,241 @@
+"""The main job: every policy with every seed, then one summary and one report."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from testbed.results.compare import write_summary
+from testbed.results.fairness import check_fairness
+from testbed.results.folder import hand_back, make_folder, new_results_folder, write_json
+from testbed.results.report import write_report
+from testbed.run import RunSpec, git_revision, run_one
+from testbed.scenario.errors import InputError
+from testbed.scenario.model import Scenario
+from testbed.substrate.ownership import clean_stale
+from testbed.substrate.probe import Backends, Capabilities, CapabilityError, choose, probe
+
+RUN_OVERHEAD_S = 14.0
+TRAIN_S = 75.0
+"""First guesses for the time left; the bar corrects itself."""
+
+
+def compare_policies(
+    path: Path, scenario: Scenario, model: Path | None, results: Path | None, console: Console
+) -> tuple[Path, dict[str, Any]]:
+    """Run, summarise, report; the results folder and the content of its summary.json.
+
+    Raises InputError before anything is built, RunError if a run fails.
+    """
+    capabilities = probe()
+    try:
+        backends = choose(capabilities)
+    except CapabilityError as error:
+        raise InputError("host", "unable", str(error)) from error
+    for line in clean_stale():
+        console.print(f"left by a run that died: {line}", markup=False)
+    folder = _folder(scenario, results)
+    phases: dict[str, float] = {}
+    try:
+        shutil.copyfile(path, folder / "scenario.yaml")
+        manifest = _manifest(scenario, backends)
+        write_json(folder / "manifest.json", manifest)
+        console.print(
+            f"{scenario.name}: policies {', '.join(scenario.policies)}, seeds "
+            f"{', '.join(map(str, scenario.seeds))}; datapath {backends.datapath}, "
+            f"links {backends.link}, cgroup {backends.cgroup}"
+        )
+        _run_all(folder, scenario, model, backends, capabilities, phases, console)
+        manifest["complete"] = True
+    finally:
+        manifest["phases"] = {name: round(value, 2) for name, value in phases.items()}
+        write_json(folder / "manifest.json", manifest)
+        begin = time.monotonic()
+        summary = write_results(folder) if any(folder.glob("*/seed-*/packets.parquet")) else {}
+        manifest["phases"]["report_s"] = round(time.monotonic() - begin, 2)
+        write_json(folder / "manifest.json", manifest)
+        hand_back(folder, folder.parent)
+    return folder, summary
+
+
+def write_results(folder: Path) -> dict[str, Any]:
+    """Write summary.json, summary.csv and report.html from the recorded packets and events."""
+    summary = write_summary(folder)
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest["unfair"] = check_fairness(folder)
+    write_json(folder / "manifest.json", manifest)
+    write_report(folder)
+    return summary
+
+
+def train_policy(scenario: Scenario, out: Path, console: Console) -> dict[str, Any]:
+    """Train `ppo` on the twin of a scenario, with a progress bar; facts about the training."""
+    with _progress(console) as bar:
+        task = bar.add_task("training ppo on the twin", total=1.0)
+        return _train(scenario, out, lambda done: bar.update(task, completed=done))
+
+
+def _train(scenario: Scenario, out: Path, progress: Callable[[float], None]) -> dict[str, Any]:
+    from agents.placement.ppo import train
+
+    spec = scenario.training
+    report = train(
+        scenario,
+        out,
+        decisions=spec.decisions,
+        environments=spec.environments,
+        seed=spec.seed,
+        progress=lambda done, _: progress(done),
+    )
+    return asdict(report)
+
+
+def _run_all(
+    folder: Path,
+    scenario: Scenario,
+    model: Path | None,
+    backends: Backends,
+    capabilities: Capabilities,
+    phases: dict[str, float],
+    console: Console,
+) -> None:
+    trains = "ppo" in scenario.policies and model is None
+    run_s = scenario.traffic.duration_s + scenario.traffic.drain_s + RUN_OVERHEAD_S
+    total_s = run_s * len(scenario.policies) * len(scenario.seeds) + (TRAIN_S if trains else 0)
+    with _progress(console) as bar:
+        task = bar.add_task("", total=total_s)
+        done_s = 0.0
+        if trains:
+            model = folder / "model" / "ppo.pt"
+            model.parent.mkdir()
+            bar.update(task, description="training ppo on the twin")
+            begin = time.monotonic()
+            report = _train(
+                scenario, model, lambda part: bar.update(task, completed=part * TRAIN_S)
+            )
+            write_json(model.with_name("training.json"), report)
+            phases["train_s"] = time.monotonic() - begin
+            done_s = TRAIN_S
+        for seed in scenario.seeds:
+            for policy in scenario.policies:
+                bar.update(task, description=f"{policy}, seed {seed}", completed=done_s)
+                spec = RunSpec(
+                    scenario,
+                    policy,
+                    seed,
+                    folder / policy / f"seed-{seed}",
+                    model if policy == "ppo" else None,
+                    backends,
+                    capabilities,
+                )
+                begin = time.monotonic()
+                start_s = done_s + RUN_OVERHEAD_S / 2
+                run_one(spec, lambda at_s, s=start_s: bar.update(task, completed=s + at_s))  # type: ignore[misc]
+                phases[f"{policy}/seed-{seed}_s"] = time.monotonic() - begin
+                done_s += run_s
+        bar.update(task, completed=total_s, description="done")
+
+
+def _folder(scenario: Scenario, results: Path | None) -> Path:
+    if results is None:
+        return new_results_folder(Path("results"), scenario.name)
+    make_folder(results)
+    return results
+
+
+def _manifest(scenario: Scenario, backends: Backends) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "scenario": scenario.name,
+        "complete": False,
+        "run_started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "baseline": scenario.baseline,
+        "policies": list(scenario.policies),
+        "seeds": list(scenario.seeds),
+        "backends": asdict(backends),
+        "git_revision": git_revision(),
+        "phases": {},
+    }
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def print_summary(summary: dict[str, Any], folder: Path) -> None:
+    """The table at the end of a comparison, on standard output."""
+    console = Console()
+    table = Table(title=f"{summary['scenario']}: means over seeds", title_justify="left")
+    columns = ["policy", "p50 ms", "p99 ms", "lost", "goodput kb/s", "accepted", "overload s"]
+    for column in [*columns, "recovery ms"]:
+        table.add_column(column, justify="left" if column == "policy" else "right")
+    for policy, entry in summary["policies"].items():
+        table.add_row(policy, *_row(entry["runs"]))
+    console.print(table)
+    if summary["comparison"]:
+        console.print(_comparison_table(summary["comparison"]))
+    if not summary["valid"]:
+        console.print("NOT VALID: see the reasons in the report", style="red")
+    console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def _row(runs: list[dict[str, Any]]) -> list[str]:
+    recovery = [value for run in runs for value in run["recovery_ns"]]
+    lost, sent = sum(run["lost"] for run in runs), sum(run["sent"] for run in runs)
+    return [
+        _mean([run["latency_ns"]["p50"] for run in runs], 1e6, ".2f"),
+        _mean([run["latency_ns"]["p99"] for run in runs], 1e6, ".1f"),
+        f"{lost} of {sent}",
+        _mean([run["goodput_bps"] for run in runs], 1e3, ".1f"),
+        f"{sum(run['accepted'] for run in runs)} of {sum(run['requested'] for run in runs)}",
+        _mean([run["overload_s"] for run in runs], 1, ".1f"),
+        _mean(recovery, 1e6, ".0f"),
+    ]
+
+
+def _mean(values: list[float | None], unit: float, form: str) -> str:
+    known = [value for value in values if value is not None]
+    return format(sum(known) / len(known) / unit, form) if known else "-"
+
+
+def _comparison_table(comparison: dict[str, Any]) -> Table:
+    table = Table(title="ratios, with 95 % intervals", title_justify="left")
+    names = list(next(iter(comparison.values())))
+    for column in ["", *names]:
+        table.add_column(column.replace("_", " "), justify="right" if column else "left")
+    for pair, figures in comparison.items():
+        table.add_row(pair, *[_ratio(figures[name]) for name in names])
+    return table
+
+
+def _ratio(figure: dict[str, Any]) -> str:
+    if figure["ratio"] is None:
+        return "-"
+    if figure["low"] is None:
+        return f"{figure['ratio']:.2f}"
+    return f"{figure['ratio']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"

@@ -1,0 +1,1 @@
+"""Deploys chains, watches for failures, asks a policy, tells the controller."""

@@ -1,0 +1,124 @@
+"""What a placed chain consists of: instances, segments of its service paths, edges. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from testbed.scenario.steering import Segment, forward_path, path_mac, reverse_path
+from testbed.scenario.types import Placement, Request
+
+PORT_BASE = 20_000
+SOURCE_PORT_BASE = 30_000
+REPLICATION_PORT_BASE = 10_000
+MAX_REQUESTS = 512
+MEMBERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceSpec:
+    """One instance of a chain: member 0 begins as the primary, member 1 as the backup."""
+
+    name: str
+    group: str
+    function: str
+    function_config: dict[str, Any]
+    hop: int
+    member: int
+    node: int
+    port: int
+    """UDP port of its replication socket."""
+
+
+def server_name(node: int) -> str:
+    """The server host at a node."""
+    return f"server-{node}"
+
+
+def user_name(node: int) -> str:
+    """The user host at a node."""
+    return f"user-{node}"
+
+
+def group_name(request: int, hop: int) -> str:
+    """The replica group of function number `hop` of a request."""
+    return f"r{request}-h{hop}"
+
+
+def destination_port(request: int) -> int:
+    """The UDP port that a request's packets go to."""
+    return PORT_BASE + request
+
+
+def source_port_base(request: int) -> int:
+    """A request's flow f comes from this UDP port + f (at most 64 flows a request)."""
+    return SOURCE_PORT_BASE + 64 * request
+
+
+def instances(request: Request, placements: Sequence[Placement]) -> list[InstanceSpec]:
+    """The instances of a chain, function by function, primary first."""
+    specs = []
+    for hop, placement in enumerate(placements):
+        for member, node in enumerate((placement.primary, placement.backup)):
+            if node is None:
+                continue
+            group = group_name(request.id, hop)
+            specs.append(
+                InstanceSpec(
+                    name=f"{group}-m{member}",
+                    group=group,
+                    function=request.functions[hop],
+                    function_config=_function_config(request, hop),
+                    hop=hop,
+                    member=member,
+                    node=node,
+                    port=REPLICATION_PORT_BASE + 32 * request.id + 2 * hop + member,
+                )
+            )
+    return specs
+
+
+def _function_config(request: Request, hop: int) -> dict[str, Any]:
+    if request.functions[hop] == "nat":
+        return {"public_address": f"100.64.{request.id % 256}.{hop + 1}"}
+    return {}
+
+
+def paths_of(request: Request, hop: int) -> dict[str, dict[str, int]]:
+    """Which frames an instance of function number `hop` takes: path and hop, both directions."""
+    last = len(request.functions) - 1
+    return {
+        "forward": {"path": forward_path(request.id), "hop": hop},
+        "reverse": {"path": reverse_path(request.id), "hop": last - hop},
+    }
+
+
+def segments(request: Request, members: Mapping[int, Mapping[int, int]]) -> list[Segment]:
+    """The segments of both service paths of a chain.
+
+    `members[hop][member]` is the node of each living member of function number `hop`. A function
+    without a living member cuts the chain: no segment leads to it or away from it.
+    """
+    source, destination = user_name(request.source), user_name(request.destination)
+    hops = range(len(request.functions))
+    return [
+        *_direction(forward_path(request.id), [members[h] for h in hops], source, destination),
+        *_direction(
+            reverse_path(request.id), [members[h] for h in reversed(hops)], destination, source
+        ),
+    ]
+
+
+def _direction(
+    path: int, stages: Sequence[Mapping[int, int]], first: str, last: str
+) -> list[Segment]:
+    senders: list[dict[int, str]] = [{0: first}]
+    senders += [{m: server_name(node) for m, node in stage.items()} for stage in stages]
+    targets = [tuple(stage.values()) for stage in senders[1:]] + [(last,)]
+    return [
+        Segment(path_mac(path, hop, member), host, targets[hop])
+        for hop, stage in enumerate(senders)
+        for member, host in stage.items()
+        if targets[hop]
+    ]

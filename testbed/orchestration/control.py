@@ -1,0 +1,82 @@
+"""Orders to the processes of a run over Unix datagram sockets: JSON out, JSON back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+RETRY_S = 0.01
+MESSAGE_BYTES = 1 << 18
+
+
+class ControlError(Exception):
+    """A process refused an order or did not answer in time."""
+
+
+class ControlClient:
+    """One end for orders; it waits for the answer to each. Not for several threads at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._next = 0
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+
+    def __enter__(self) -> ControlClient:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close and remove the socket."""
+        self._socket.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path)
+
+    def call(self, target: str, op: str, timeout_s: float = 5.0, **fields: Any) -> dict[str, Any]:
+        """Send an order and return the answer's fields.
+
+        Waits until the socket at `target` exists, so it serves to await a starting process.
+        Raises ControlError if the process refuses or does not answer within `timeout_s`.
+        """
+        deadline = time.monotonic() + timeout_s
+        number = self.post(target, op, deadline, **fields)
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise ControlError(f"{Path(target).stem}: no answer to {op} in {timeout_s} s")
+            self._socket.settimeout(left)
+            try:
+                reply = json.loads(self._socket.recv(MESSAGE_BYTES))
+            except TimeoutError:
+                continue
+            if reply.get("id") != number:
+                continue  # the late answer to an order that was given up
+            if not reply.get("ok"):
+                raise ControlError(f"{Path(target).stem}: {op}: {reply.get('error')}")
+            return dict(reply)
+
+    def post(self, target: str, op: str, deadline: float, **fields: Any) -> int:
+        """Send an order without waiting for its answer; its number. Raises ControlError."""
+        self._next += 1
+        message = json.dumps({"id": self._next, "op": op, **fields}).encode()
+        while True:
+            try:
+                self._socket.sendto(message, target)
+                return self._next
+            except (FileNotFoundError, ConnectionRefusedError, BlockingIOError) as error:
+                if time.monotonic() >= deadline:
+                    raise ControlError(f"{Path(target).stem}: {op}: {error}") from error
+                time.sleep(RETRY_S)  # the process is starting: ask again until the deadline

@@ -1,0 +1,275 @@
+"""One run: scenario x policy x seed, from an empty host to a results folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents.placement.policies import make_policy
+from controller.client import ControllerClient
+from testbed import __version__
+from testbed.orchestration.control import ControlClient
+from testbed.orchestration.deploy import Site
+from testbed.orchestration.orchestrator import Orchestrator
+from testbed.orchestration.spawner import Spawner
+from testbed.orchestration.watch import ServerWatch
+from testbed.results import packets as packet_records
+from testbed.results import servers as server_records
+from testbed.results import summary as summaries
+from testbed.results.events import EventLog, read_events
+from testbed.results.folder import make_folder, write_json
+from testbed.results.validity import judge
+from testbed.scenario.model import Scenario
+from testbed.scenario.placement import Ledger
+from testbed.scenario.plan import make_plan, plan_digest
+from testbed.scenario.topology import delay_matrix_ns
+from testbed.scenario.types import NS_PER_S, RunPlan
+from testbed.substrate.cgroups import ServerCgroups
+from testbed.substrate.network import Network
+from testbed.substrate.ownership import RunRecord, clean, state_folder
+from testbed.substrate.probe import Backends, Capabilities
+from testbed.vnf.cpu import ServerCpu
+from traffic.schedule import packet_schedule
+
+MANIFEST_FORMAT = 1
+SWITCHES_S = 30.0
+LIBRARIES = ("mininet", "os-ken", "torch", "numba", "numpy", "pandas", "pyarrow", "topohub")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """What is to be run and where its results go."""
+
+    scenario: Scenario
+    policy: str
+    seed: int
+    folder: Path
+    model: Path | None
+    backends: Backends
+    capabilities: Capabilities
+
+
+def run_one(spec: RunSpec, progress: Callable[[float], None]) -> dict[str, Any]:
+    """Carry out one run; its summary (see `testbed.results.summary`).
+
+    `progress` is told the seconds since the origin of the run. Whatever ends the run, nothing of
+    it stays on the host, and what was measured is in the folder, marked incomplete if it is.
+    """
+    plan = make_plan(spec.scenario, spec.seed)
+    make_folder(spec.folder)
+    (spec.folder / "raw").mkdir()
+    run_id = secrets.token_hex(3)
+    manifest = _manifest(spec, plan, run_id)
+    write_json(spec.folder / "manifest.json", manifest)
+    phases: dict[str, float] = {}
+    try:
+        _emulate(spec, plan, run_id, manifest, phases, progress)
+        manifest["complete"] = True
+    finally:
+        with _phase(phases, "remove_s"):
+            clean(run_id)
+        with _phase(phases, "collect_s"):
+            summary = _collect(spec, plan, manifest, phases)
+    return summary
+
+
+def _emulate(
+    spec: RunSpec,
+    plan: RunPlan,
+    run_id: str,
+    manifest: dict[str, Any],
+    phases: dict[str, float],
+    progress: Callable[[float], None],
+) -> None:
+    policy = make_policy(spec.policy, spec.seed, spec.model)
+    schedules = _write_schedules(spec, plan)
+    state = state_folder(run_id)
+    os.environ["DEFTBED_RUN"] = run_id  # whatever the run starts inherits its mark
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(RunRecord(run_id, spec.folder))
+        events_path = spec.folder / "events.jsonl"
+        events = EventLog(events_path)
+        stack.callback(events.close)
+        with _phase(phases, "build_s"):
+            spawner = stack.enter_context(Spawner(run_id, spec.folder / "log"))
+            port = _free_port()
+            northbound = state / "northbound.sock"
+            stack.enter_context(_controller(port, northbound, events_path, spec.folder / "log"))
+            network = Network(plan, run_id, spec.backends, port, state, events_path)
+            stack.enter_context(network)
+            client = ControllerClient(northbound)
+            stack.callback(client.close)
+            client.topology(network.wiring())
+            client.wait(SWITCHES_S)
+            cgroups = stack.enter_context(ServerCgroups(run_id, plan, spec.backends.cgroup))
+            if spec.scenario.servers.capacity_model == "quota":
+                cgroups.set_quotas(spec.scenario.servers.quota_period_s)
+            queue_ns = round(spec.scenario.servers.queue_s * NS_PER_S)
+            clocks = {
+                server.node: ServerCpu.create(
+                    state / f"cpu-{server.node}", server.cpu_cores, queue_ns
+                )
+                for server in plan.servers
+            }
+            control = stack.enter_context(ControlClient(state / "orchestrator.sock"))
+        site = Site(
+            plan=plan,
+            scenario=spec.scenario,
+            hosts=network.hosts,
+            sockets=state,
+            run_dir=spec.folder,
+            spawner=spawner,
+            controller=client,
+            control=control,
+            events=events,
+            server_cgroups={s.node: cgroups.procs_files(s.node) for s in plan.servers},
+            realtime=spec.capabilities.realtime.available,
+        )
+        ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology))
+        orchestrator = Orchestrator(site, policy, ledger, schedules, network.server_down, progress)
+
+        def pids(node: int) -> list[int]:
+            found = (spawner.pid(name) for name in orchestrator.instances_at(node))
+            return [pid for pid in found if pid is not None]
+
+        watch = ServerWatch(clocks, cgroups.usage_ns, pids, events)
+        try:
+            with _phase(phases, "traffic_s"), watch:
+                orchestrator.run()
+        finally:
+            manifest["origin_ns"] = orchestrator.origin_ns
+            _write_samples(spec.folder, watch, orchestrator.origin_ns)
+            counters = network.line_counters()
+            manifest["line"] = None if counters is None else counters.to_json()
+        with _phase(phases, "remove_s"):
+            stack.close()
+
+
+def _write_schedules(spec: RunSpec, plan: RunPlan) -> dict[int, str]:
+    paths = {}
+    for request in plan.requests:
+        path = spec.folder / "raw" / f"schedule-{request.id}.npy"
+        np.save(path, packet_schedule(plan, request, spec.scenario.traffic.process))
+        paths[request.id] = str(path)
+    return paths
+
+
+def _write_samples(folder: Path, watch: ServerWatch, origin_ns: int) -> None:
+    rows = [asdict(sample) for sample in watch.samples]
+    server_records.write(
+        [{**row, "t_ns": row["t_ns"] - origin_ns} for row in rows], folder / "servers.parquet"
+    )
+
+
+def _collect(
+    spec: RunSpec, plan: RunPlan, manifest: dict[str, Any], phases: dict[str, float]
+) -> dict[str, Any]:
+    frame = packet_records.collect(spec.folder)
+    packet_records.write(frame, spec.folder / "packets.parquet")
+    reasons = judge(spec.folder, frame, manifest, spec.scenario.tolerances)
+    if not manifest["complete"]:
+        reasons.insert(0, "the run was cut short")
+    manifest["valid"] = not reasons
+    manifest["reasons"] = reasons
+    manifest["phases"] = {name: round(value, 3) for name, value in phases.items()}
+    write_json(spec.folder / "manifest.json", manifest)
+    summary = summaries.summarise(frame, list(read_events(spec.folder / "events.jsonl")), manifest)
+    write_json(spec.folder / "summary.json", summary)
+    return summary
+
+
+def _manifest(spec: RunSpec, plan: RunPlan, run_id: str) -> dict[str, Any]:
+    topology = plan.topology
+    return {
+        "format": MANIFEST_FORMAT,
+        "deftbed": __version__,
+        "run_id": run_id,
+        "scenario": spec.scenario.name,
+        "policy": spec.policy,
+        "seed": spec.seed,
+        "complete": False,
+        "valid": False,
+        "reasons": ["the run was cut short"],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "origin_ns": 0,
+        "duration_ns": plan.duration_ns,
+        "plan_digest": plan_digest(plan),
+        "topology": {
+            "nodes": [asdict(node) for node in topology.nodes],
+            "links": [asdict(link) for link in topology.links],
+        },
+        "servers": [asdict(server) for server in plan.servers],
+        "requests": [asdict(request) for request in plan.requests],
+        "faults": [asdict(fault) for fault in plan.faults],
+        "load_steps": [list(step) for step in plan.load_steps],
+        "replication": spec.scenario.replication.model_dump(),
+        "capacity_model": spec.scenario.servers.capacity_model,
+        "backends": asdict(spec.backends),
+        "capabilities": asdict(spec.capabilities),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "versions": {name: metadata.version(name) for name in LIBRARIES},
+        "git_revision": git_revision(),
+    }
+
+
+def git_revision() -> str | None:
+    """The revision of the checkout that runs, with "+changes" if it was changed; None outside."""
+    here = Path(__file__).parent
+    command = ["git", "-c", f"safe.directory={here.parent}", "-C", str(here)]
+    try:
+        head = subprocess.run([*command, "rev-parse", "HEAD"], capture_output=True, text=True)
+        status = subprocess.run(
+            [*command, "status", "--porcelain", "-uno"], capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        return None
+    if head.returncode != 0:
+        return None
+    return head.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+
+
+@contextlib.contextmanager
+def _phase(phases: dict[str, float], name: str) -> Iterator[None]:
+    begin = time.monotonic()
+    try:
+        yield
+    finally:
+        phases[name] = phases.get(name, 0.0) + time.monotonic() - begin
+
+
+@contextlib.contextmanager
+def _controller(port: int, northbound: Path, events: Path, log_dir: Path) -> Iterator[None]:
+    command = [sys.executable, "-m", "controller", "--openflow-port", str(port)]
+    command += ["--northbound", str(northbound), "--events", str(events)]
+    with open(log_dir / "controller.log", "ab") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

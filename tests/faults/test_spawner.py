@@ -1,0 +1,97 @@
+"""The warm parent starts processes, tells of their end and leaves none behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed.orchestration.spawner import Spawner
+
+RUN_ID = "5ba3e1"
+
+
+def wait_for(done: Callable[[], bool], what: str, bound_s: float = 10.0) -> None:
+    deadline = time.monotonic() + bound_s
+    while not done():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
+
+
+def sleeper(config: dict[str, Any]) -> None:
+    """A process of a run: writes its number, then waits for a signal."""
+    if config.get("deaf"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(config["file"]).write_text(str(os.getpid()))
+    while True:
+        signal.pause()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def start(spawner: Spawner, name: str, folder: Path, **config: Any) -> int:
+    file = folder / name
+    pid = spawner.start(name, f"{__name__}:sleeper", {"file": str(file), **config})
+    wait_for(file.exists, f"{name} did not run")
+    return pid
+
+
+def test_a_process_starts_with_the_mark_of_its_run_and_ends(tmp_path: Path) -> None:
+    with Spawner(RUN_ID, tmp_path / "log") as spawner:
+        pid = start(spawner, "one", tmp_path)
+        assert b"DEFTBED_RUN=5ba3e1" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        assert spawner.pid("one") == pid
+        spawner.end(["one"])
+        wait_for(lambda: spawner.pid("one") is None, "the end was not reported")
+        assert spawner.exits() == {"one": -signal.SIGTERM}
+
+
+def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    with Spawner(RUN_ID, tmp_path / "log") as spawner:
+        pid = start(spawner, "deaf", tmp_path, deaf=True)
+        spawner.end(["deaf"], timeout_s=0.2)
+        wait_for(lambda: not alive(pid), "it lives")
+
+
+def test_a_failing_process_leaves_its_reason_in_its_log(tmp_path: Path) -> None:
+    with Spawner(RUN_ID, tmp_path / "log") as spawner:
+        spawner.start("bad", "testbed.nowhere:main", {})
+        wait_for(lambda: spawner.exits().get("bad") == 1, "the end was not reported")
+    assert "testbed.nowhere" in (tmp_path / "log" / "bad.log").read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_death_of_the_harness_ends_its_processes(tmp_path: Path, number: int) -> None:
+    code = f"""
+import signal, sys
+from pathlib import Path
+from testbed.orchestration.spawner import Spawner
+spawner = Spawner({RUN_ID!r}, Path({str(tmp_path)!r}) / "log")
+spawner.start("child", {__name__!r} + ":sleeper", {{"file": {str(tmp_path / "child")!r}}})
+signal.pause()
+"""
+    harness = subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    try:
+        file = tmp_path / "child"
+        wait_for(lambda: file.exists() and file.read_text() != "", "the child did not run", 60)
+        pid = int(file.read_text())
+        harness.send_signal(number)
+        harness.wait(timeout=10)
+        wait_for(lambda: not alive(pid), "the child outlived its harness")
+    finally:
+        harness.kill()
+        harness.wait()
