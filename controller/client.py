@@ -109,10 +109,11 @@ def _connect(path: str, timeout_s: float) -> socket.socket:
     deadline = time.monotonic() + timeout_s
     while True:
         peer = socket.socket(socket.AF_UNIX)
+        peer.settimeout(_RETRY_S)
         try:
             peer.connect(path)
             return peer
-        except (FileNotFoundError, ConnectionRefusedError) as error:
+        except (FileNotFoundError, ConnectionRefusedError, BlockingIOError) as error:
             peer.close()
             if time.monotonic() >= deadline:
                 raise ControllerError(

@@ -9,20 +9,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from controller.rules import (
-    Match,
     Network,
-    Rule,
     SegmentError,
     chain_rules,
     host_rules,
     longest_path_ns,
     make_network,
 )
-from controller.update import EMPTY, Message, Outputs, Table, by_match, change, make_round, whole
+from controller.update import EMPTY, Message, Rules, Table, by_match, change, make_rounds, whole
 from controller.wiring import SwitchEnd, Wiring
 from testbed.results.events import EventLog
 from testbed.scenario.steering import Segment
@@ -34,8 +32,10 @@ SETTLE_S = 0.05
 """From the confirmation of what an update adds to the removal of what it takes away.
 
 Open vSwitch answers a barrier when its tables have changed; the cached actions by which it forwards
-follow some milliseconds later (5 ms at most in 40 updates), and no OpenFlow message tells when.
+follow some milliseconds later, more under load, and no OpenFlow message tells when.
 """
+LINGER_S = 2.0
+"""A rule that no frame comes to any more is kept as long, for switches that are later still."""
 
 
 class FabricError(Exception):
@@ -76,6 +76,19 @@ class _Switch:
 
 
 @dataclass(frozen=True, slots=True)
+class _Chain:
+    """`rules` is what was asked for, `present` also what is still to be swept."""
+
+    segments: tuple[Segment, ...]
+    rules: Rules
+    present: Rules
+    updates: int
+
+
+_NO_CHAIN = _Chain((), {}, {}, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class Installed:
     """A chain's rules, when the first message was sent and when the last barrier came back."""
 
@@ -88,18 +101,23 @@ class Fabric:
     """The switches of a topology and the chains on them."""
 
     def __init__(
-        self, events: EventLog, confirm_s: float = CONFIRM_S, settle_s: float = SETTLE_S
+        self,
+        events: EventLog,
+        confirm_s: float = CONFIRM_S,
+        settle_s: float = SETTLE_S,
+        linger_s: float = LINGER_S,
     ) -> None:
         self._events = events
         self._confirm_s = confirm_s
         self._settle_s = settle_s
+        self._linger_s = linger_s
         self._changed = threading.Condition()
         self._one_at_a_time = threading.Lock()
         self._network: Network | None = None
         self._switches: dict[int, _Switch] = {}
         self._strangers: dict[int, Connection] = {}
-        self._chains: dict[str, tuple[Segment, ...]] = {}
-        self._rules: dict[str, list[Rule]] = {}
+        self._entrances: frozenset[tuple[str, int]] = frozenset()
+        self._chains: dict[str, _Chain] = {}
         self._host_rules = 0
 
     # --- the adapter's side
@@ -180,6 +198,7 @@ class Fabric:
                 if switch.connection is not None:
                     connected[dpid] = switch.connection
             self._network, self._host_rules = network, len(rules)
+            self._entrances = frozenset((host.switch, host.port) for host in wiring.hosts)
             self._switches = {end.dpid: _Switch(end) for end in wiring.switches}
             for switch in self._switches.values():
                 mine = by_match(r for r in rules if r.match.switch == switch.end.name)
@@ -212,31 +231,34 @@ class Fabric:
     def install(self, chain: str, segments: Sequence[Segment]) -> Installed:
         """Install or update a chain, make before break; returns when all is confirmed.
 
-        Raises SegmentError, or FabricError if a switch refuses or does not confirm: in the first
-        round the chain is put back to what it was, in the second it stays as it was asked for.
+        Rules that frames no longer come to are deleted some time after that. Raises SegmentError,
+        or FabricError if a switch refuses or does not confirm: while rules are added the chain is
+        put back to what it was, later it stays as it was asked for.
         """
         with self._one_at_a_time:
             network = self._known_network()
             self._check_free(chain, segments)
-            rules = chain_rules(network, segments)
-            old, new = by_match(self._rules.get(chain, ())), by_match(rules)
-            both = make_round(old, new)
+            rules = by_match(chain_rules(network, segments))
+            held = self._chains.get(chain, _NO_CHAIN)
+            inner, joined, narrowed, _ = make_rounds(held.present, rules, self._entrances)
             sent_ns = time.monotonic_ns()
             self._events.write("rules-sent", t_ns=sent_ns, chain=chain, rules=len(rules))
             try:
-                self._round(old, both)
+                self._round(held.present, inner)
+                self._round(inner, joined)
             except FabricError:
-                self._send_round(both, old)
+                self._send_round(joined, held.present)
                 raise
-            before = self._chains.get(chain, ())
-            with self._changed:
-                self._chains[chain], self._rules[chain] = tuple(segments), rules
-            if both != new:
-                # Frames that left before the first round are still on their way to old targets.
-                time.sleep(self._settle_s + longest_path_ns(network, before) / NS_PER_S)
-            self._round(both, new)
+            self._keep(chain, _Chain(tuple(segments), rules, narrowed, held.updates + 1))
+            if joined != narrowed:
+                # Frames that left before are still on their way to old targets.
+                path_ns = longest_path_ns(network, held.segments)
+                time.sleep(self._settle_s + path_ns / NS_PER_S)
+                self._round(joined, narrowed)
             confirmed_ns = time.monotonic_ns()
             self._events.write("rules-confirmed", t_ns=confirmed_ns, chain=chain, rules=len(rules))
+            if narrowed != rules:
+                self._sweep_later(chain, held.updates + 1)
             return Installed(len(rules), sent_ns, confirmed_ns)
 
     def remove(self, chain: str) -> int:
@@ -244,13 +266,39 @@ class Fabric:
         with self._one_at_a_time:
             if chain not in self._chains:
                 raise FabricError(f"chain = {chain!r}: expected one that is installed")
-            with self._changed:
-                del self._chains[chain]
-                old = by_match(self._rules.pop(chain))
+            held = self._chains[chain]
+            self._keep(chain, None)
             self._events.write("rules-sent", chain=chain, rules=0)
-            self._round(old, {})
+            self._round(held.present, {})
             self._events.write("rules-confirmed", chain=chain, rules=0)
-            return len(old)
+            return len(held.rules)
+
+    def _keep(self, chain: str, held: _Chain | None) -> None:
+        with self._changed:
+            if held is None:
+                del self._chains[chain]
+            else:
+                self._chains[chain] = held
+
+    def _sweep_later(self, chain: str, update: int) -> None:
+        timer = threading.Timer(self._linger_s, self._sweep, (chain, update))
+        timer.daemon = True
+        timer.start()
+
+    def _sweep(self, chain: str, update: int) -> None:
+        """Delete what an update left over, unless the chain was updated or removed since."""
+        with self._one_at_a_time:
+            held = self._chains.get(chain)
+            if held is None or held.updates != update:
+                return
+            self._keep(chain, replace(held, present=held.rules))
+            stale = len(held.present) - len(held.rules)
+            try:
+                self._round(held.present, held.rules)
+            except FabricError as error:
+                self._events.write("sweep-failed", chain=chain, error=str(error))
+                return
+            self._events.write("rules-swept", chain=chain, rules=stale)
 
     def status(self) -> dict[str, object]:
         """Which switches are connected and how many rules each chain has."""
@@ -265,20 +313,18 @@ class Fabric:
                     }
                     for switch in self._switches.values()
                 },
-                "chains": {chain: len(rules) for chain, rules in self._rules.items()},
+                "chains": {chain: len(held.rules) for chain, held in self._chains.items()},
                 "host_rules": self._host_rules,
             }
 
     # --- rounds
 
-    def _round(self, old: Mapping[Match, Outputs], new: Mapping[Match, Outputs]) -> None:
+    def _round(self, old: Rules, new: Rules) -> None:
         """Change rules on every switch that they touch and wait until all have confirmed."""
         with self._changed:
             self._confirm(self._send_round(old, new))
 
-    def _send_round(
-        self, old: Mapping[Match, Outputs], new: Mapping[Match, Outputs]
-    ) -> dict[int, int]:
+    def _send_round(self, old: Rules, new: Rules) -> dict[int, int]:
         """Send what differs; the version that each touched switch (by dpid) shall confirm."""
         with self._changed:
             versions = {}
@@ -326,7 +372,12 @@ class Fabric:
         return self._network
 
     def _check_free(self, chain: str, segments: Iterable[Segment]) -> None:
-        owners = {s.mac: name for name, each in self._chains.items() for s in each if name != chain}
+        owners = {
+            segment.mac: name
+            for name, held in self._chains.items()
+            for segment in held.segments
+            if name != chain
+        }
         for number, segment in enumerate(segments):
             if segment.mac in owners:
                 raise SegmentError(

@@ -44,7 +44,7 @@ class Northbound:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(self._path)
         os.chmod(self._path, 0o600)
-        self._socket.listen(16)
+        self._socket.listen(128)
 
     def start(self) -> None:
         """Accept connections in the background."""

@@ -1,13 +1,17 @@
 """From the rules that a switch has to the rules that it shall have: messages in order. Pure.
 
-An update is two rounds over all switches. The first adds: every rule sends where the old or the
-new one did. Once each switch has confirmed it, the second takes away what is stale. In the first
-round all old targets are served, in the second all new ones, whatever switch acts first.
+An update is four rounds over all switches; each begins when every switch has confirmed the one
+before. The first two add, until every rule sends where the old or the new one did: all old targets
+are served, whatever switch acts first. The other two take away: all new targets are served.
+
+Two rounds each, because a switch may go on for a moment with the actions that it cached for its
+last frames. So a rule is there before the first frame that it is for (else the switch caches that
+such frames are dropped), and it goes when no switch sends to it any more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from controller.rules import Match, Rule
@@ -70,12 +74,19 @@ class Table:
 EMPTY = Table({}, {})
 
 
-def make_round(old: Rules, new: Rules) -> dict[Match, Outputs]:
-    """The rules of the first round: all of the old and the new outputs."""
-    joined = dict(old)
+def make_rounds(
+    old: Rules, new: Rules, entrances: Container[tuple[str, int | None]]
+) -> tuple[Rules, Rules, Rules, Rules]:
+    """All rules after each round: inner rules added, joined, narrowed, swept.
+
+    `entrances` are the ports, as (switch, port), where hosts send frames into the network.
+    """
+    inner, joined = dict(old), dict(old)
     for match, outputs in new.items():
+        if match not in old and (match.switch, match.in_port) not in entrances:
+            inner[match] = outputs
         joined[match] = tuple(sorted({*old.get(match, ()), *outputs}))
-    return joined
+    return inner, joined, {**old, **new}, new
 
 
 def by_match(rules: Iterable[Rule]) -> dict[Match, Outputs]:

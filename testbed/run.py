@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from agents.placement.policies import make_policy
-from controller.client import ControllerClient
+from controller.client import ControllerClient, ControllerError
 from testbed import __version__
-from testbed.orchestration.control import ControlClient
+from testbed.orchestration.control import ControlClient, ControlError
 from testbed.orchestration.deploy import Site
 from testbed.orchestration.orchestrator import Orchestrator
-from testbed.orchestration.spawner import Spawner
+from testbed.orchestration.spawner import Spawner, SpawnError
 from testbed.orchestration.watch import ServerWatch
 from testbed.results import packets as packet_records
 from testbed.results import servers as server_records
@@ -32,12 +32,15 @@ from testbed.results import summary as summaries
 from testbed.results.events import EventLog, read_events
 from testbed.results.folder import make_folder, write_json
 from testbed.results.validity import judge
+from testbed.scenario.errors import RunError
 from testbed.scenario.model import Scenario
 from testbed.scenario.placement import Ledger
 from testbed.scenario.plan import make_plan, plan_digest
 from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import NS_PER_S, RunPlan
 from testbed.substrate.cgroups import ServerCgroups
+from testbed.substrate.commands import CommandError
+from testbed.substrate.links import LinkError
 from testbed.substrate.network import Network
 from testbed.substrate.ownership import RunRecord, clean, state_folder
 from testbed.substrate.probe import Backends, Capabilities
@@ -46,6 +49,7 @@ from traffic.schedule import packet_schedule
 
 MANIFEST_FORMAT = 1
 SWITCHES_S = 30.0
+RUN_ERRORS = (SpawnError, ControlError, ControllerError, CommandError, LinkError, OSError)
 LIBRARIES = ("mininet", "os-ken", "torch", "numba", "numpy", "pandas", "pyarrow", "topohub")
 
 
@@ -78,6 +82,8 @@ def run_one(spec: RunSpec, progress: Callable[[float], None]) -> dict[str, Any]:
     try:
         _emulate(spec, plan, run_id, manifest, phases, progress)
         manifest["complete"] = True
+    except RUN_ERRORS as error:
+        raise RunError(f"{spec.policy}, seed {spec.seed}: {error}; see {spec.folder}") from error
     finally:
         with _phase(phases, "remove_s"):
             clean(run_id)

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-TOOLS = ("ip", "ovs-vsctl", "mnexec", "ethtool", "tc")
+from testbed.substrate.ownership import is_alive
+from testbed.substrate.probe import CapabilityError, choose, probe
+
+SETTLE_S = 5.0
+_RUN_ID = re.compile(r"^\w+ (?P<run>[0-9a-f]{6})")
 
 
 def missing_capability() -> str | None:
     """What the host lacks for an emulation, in words; None if it has everything."""
-    if os.geteuid() != 0:
-        return "needs root"
-    absent = [tool for tool in TOOLS if shutil.which(tool) is None]
-    if absent:
-        return f"needs {', '.join(absent)} (make setup)"
-    if _output("ovs-vsctl", "--timeout=3", "--no-wait", "show") is None:
-        return "needs a running Open vSwitch (make setup)"
-    if _output("unshare", "--net", "true") is None:
-        return "needs the right to make network namespaces"
+    try:
+        choose(probe())
+    except CapabilityError as error:
+        return str(error)
     return None
 
 
@@ -36,6 +36,13 @@ def leftovers() -> frozenset[str]:
         found.add(f"interface {line.split(': ')[1].split('@')[0]}")
     found |= {f"process {name}" for name in _emulation_processes()}
     return frozenset(found)
+
+
+def _new_since(before: frozenset[str]) -> list[str]:
+    """What was not there `before` and is not a living run's of somebody else."""
+    new = sorted(leftovers() - before)
+    runs = {thing: _RUN_ID.match(thing) for thing in new}
+    return [thing for thing, run in runs.items() if run is None or not is_alive(run["run"])]
 
 
 def _emulation_processes() -> Iterator[str]:
@@ -67,7 +74,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = missing_capability() if emulated else None
     if reason is not None:
         for item in emulated:
-            item.add_marker(pytest.mark.skip(reason=f"emulation {reason}"))
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -80,5 +87,7 @@ def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
     os.environ["DEFTBED_TEST_SESSION"] = str(os.getpid())
     before = leftovers()
     yield
-    left = leftovers() - before
+    deadline = time.monotonic() + SETTLE_S
+    while (left := _new_since(before)) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert not left, f"the emulation tests left on this host: {sorted(left)}"

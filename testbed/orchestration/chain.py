@@ -110,6 +110,17 @@ def segments(request: Request, members: Mapping[int, Mapping[int, int]]) -> list
     ]
 
 
+def placements_left(members: Mapping[int, Mapping[int, int]]) -> list[Placement] | None:
+    """Where the living members of a chain are; None if a function has none left."""
+    left = []
+    for _, stage in sorted(members.items()):
+        nodes = [node for _, node in sorted(stage.items())]
+        if not nodes:
+            return None
+        left.append(Placement(nodes[0], nodes[1] if len(nodes) > 1 else None))
+    return left
+
+
 def _direction(
     path: int, stages: Sequence[Mapping[int, int]], first: str, last: str
 ) -> list[Segment]:

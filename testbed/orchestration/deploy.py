@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from controller.client import ControllerClient
 from testbed.orchestration import chain
-from testbed.orchestration.control import ControlClient
+from testbed.orchestration.control import ControlClient, ControlError
 from testbed.orchestration.spawner import Spawner
 from testbed.results.events import EventLog
 from testbed.scenario.model import ReplicationSpec, Scenario
@@ -18,10 +19,15 @@ from testbed.scenario.types import NS_PER_S, Placement, Request, RunPlan
 from testbed.substrate.network import Host
 
 READY_S = 10.0
+PING_S = 0.5
 EDGE_PRIORITY = 10
 FDU_PRIORITY = 15
 TRAFFIC_PRIORITY = 12
 UDP = 17
+
+
+class DeployError(Exception):
+    """A chain could not be put on the network; the run can go on without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +168,8 @@ def start_stream(site: Site, request: Request, schedule: str) -> None:
 def deploy(site: Site, request: Request, placements: Sequence[Placement]) -> Chain:
     """Start a chain's instances, install its rules, open its edges; ready when it returns.
 
-    Raises SpawnError, ControlError or ControllerError.
+    Raises DeployError if an instance does not start, for one because its server is down; nothing
+    of the chain is left then. SpawnError, ControlError and ControllerError end the run.
     """
     specs = chain.instances(request, placements)
     members: dict[int, dict[int, int]] = {hop: {} for hop in range(len(placements))}
@@ -173,7 +180,7 @@ def deploy(site: Site, request: Request, placements: Sequence[Placement]) -> Cha
     deployed = Chain(request, members, [spec.name for spec in specs])
     install(site, deployed)
     for spec in specs:
-        site.control.call(site.socket(spec.name), "ping", READY_S)
+        _await_instance(site, deployed, spec.name)
     for hop, group in members.items():
         name = chain.group_name(request.id, hop)
         watched = [
@@ -182,6 +189,19 @@ def deploy(site: Site, request: Request, placements: Sequence[Placement]) -> Cha
         site.control.call(site.socket("fdu"), "watch-group", group=name, members=watched)
     _open_edges(site, request)
     return deployed
+
+
+def _await_instance(site: Site, deployed: Chain, name: str) -> None:
+    deadline = time.monotonic() + READY_S
+    while True:
+        try:
+            site.control.call(site.socket(name), "ping", PING_S)
+            return
+        except ControlError:
+            if site.spawner.pid(name) is None or time.monotonic() > deadline:
+                site.controller.remove(f"r{deployed.request.id}")
+                site.spawner.end(deployed.instances)
+                raise DeployError(f"{name} did not start: see log/{name}.log") from None
 
 
 def install(site: Site, deployed: Chain) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 import json
 import socket
@@ -14,11 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from agents.common.policy import Policy
-from controller.client import ControllerError
 from testbed.orchestration import chain, deploy
-from testbed.orchestration.control import ControlError
 from testbed.orchestration.deploy import Chain, Site
-from testbed.orchestration.spawner import SpawnError
 from testbed.scenario.placement import Ledger
 from testbed.scenario.types import NS_PER_S, Fault, Placement, Request, load_factor
 
@@ -128,11 +124,16 @@ class Orchestrator:
                 self._site.events.write("load-step", factor=self._ledger.load_factor)
 
     def _wait_until(self, due_ns: int) -> None:
-        while (left_ns := due_ns - time.monotonic_ns()) > 0:
-            self._progress((time.monotonic_ns() - self.origin_ns) / NS_PER_S)
-            self._news.settimeout(min(POLL_S, left_ns / NS_PER_S))
-            with contextlib.suppress(TimeoutError, BlockingIOError):
+        """Take the FDU's news until `due_ns`, and all that has come in any case."""
+        while True:
+            left_ns = due_ns - time.monotonic_ns()
+            self._news.settimeout(max(0.0, min(POLL_S, left_ns / NS_PER_S)))
+            try:
                 self._failover(json.loads(self._news.recv(65536)))
+            except (TimeoutError, BlockingIOError):
+                if left_ns <= 0:
+                    return
+            self._progress((time.monotonic_ns() - self.origin_ns) / NS_PER_S)
 
     def _arrival(self, request: Request) -> None:
         events = self._site.events
@@ -162,8 +163,17 @@ class Orchestrator:
                     if node is not None:
                         names = self._instances_at.setdefault(node, [])
                         names.append(f"r{request.id}-h{hop}-m{member}")
-        begin_ns = time.monotonic_ns()
-        self._chains[request.id] = deploy.deploy(self._site, request, placements)
+        self._deploy(request, placements)
+
+    def _deploy(self, request: Request, placements: list[Placement]) -> None:
+        events, begin_ns = self._site.events, time.monotonic_ns()
+        try:
+            self._chains[request.id] = deploy.deploy(self._site, request, placements)
+        except deploy.DeployError as error:
+            # A server died and nobody knew yet: the request is not served, the run goes on.
+            events.write("deploy-failed", request=request.id, error=str(error))
+            self._ledger.remove(request.id)
+            return
         events.write("chain-ready", request=request.id, deploy_ns=time.monotonic_ns() - begin_ns)
 
     def _departure(self, request: int) -> None:
@@ -188,6 +198,11 @@ class Orchestrator:
             return
         deployed.members[hop].pop(int(news["failed"].rpartition("-m")[2]), None)
         deploy.install(self._site, deployed)
+        left = chain.placements_left(deployed.members)
+        if left is None:
+            self._ledger.remove(request)
+        else:
+            self._ledger.add(deployed.request, left)
 
     def _faults(self) -> None:
         for fault in self._site.plan.faults:
@@ -202,6 +217,3 @@ class Orchestrator:
         name = chain.server_name(fault.node)
         self._site.spawner.kill([name, *self.instances_at(fault.node)])
         self._site.events.write("fault", t_ns=t_ns, kind=fault.kind, node=fault.node)
-
-
-DEPLOY_ERRORS = (SpawnError, ControlError, ControllerError, OSError)

@@ -141,8 +141,8 @@ class ReplicationSpec(Model):
     gap_timeout_s: Positive = 0.05
     retransmit_s: Positive = 0.1
     buffer_packets: int = Field(default=4096, ge=1, description="bound of each packet buffer")
-    heartbeat_s: Positive = 0.025
-    failure_timeout_s: Positive = 0.15
+    heartbeat_s: Positive = 0.05
+    failure_timeout_s: Positive = 0.25
 
     @model_validator(mode="after")
     def _heartbeats(self) -> ReplicationSpec:
@@ -163,7 +163,7 @@ class TrainingSpec(Model):
     """How `ppo` learns on the twin of this scenario."""
 
     seed: int = Field(default=0, ge=0)
-    decisions: int = Field(default=400_000, ge=1)
+    decisions: int = Field(default=100_000, ge=1)
     environments: int = Field(default=128, ge=1)
 
 

@@ -21,8 +21,7 @@ from testbed.vnf.control import ControlSocket
 from testbed.vnf.dataplane import nsh
 from testbed.vnf.dataplane.socket import FRAME_BYTES, FrameSocket
 from testbed.vnf.dataplane.tun import TunDevice
-from testbed.vnf.process import Termination, device_drops, prepare_for_packets
-from testbed.vnf.runtime import write_dump
+from testbed.vnf.process import Termination, device_drops, prepare_for_packets, write_dump
 from testbed.vnf.stamper import DuplicateFilter, Match, Stamper
 
 READ_AT_ONCE = 64

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import json
 import os
 import signal
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 _PR_SET_TIMERSLACK = 29
 _TIMER_SLACK_NS = 1000
@@ -76,3 +79,10 @@ def device_drops(interface: str) -> dict[str, int]:
                 fields = numbers.split()
                 return {"rx": int(fields[3]), "tx": int(fields[11])}
     raise KeyError(interface)
+
+
+def write_dump(path: str, content: dict[str, Any]) -> None:
+    """Write JSON to a file that is there as a whole or not at all."""
+    partial = Path(f"{path}.part")
+    partial.write_text(json.dumps(content), encoding="utf-8")
+    os.replace(partial, path)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import select
 import socket
 import time
-from pathlib import Path
 from typing import Any
 
 from testbed.results.events import EventLog
@@ -17,7 +14,7 @@ from testbed.vnf.cpu import ServerCpu
 from testbed.vnf.dataplane.socket import SO_RCVBUFFORCE, FrameSocket
 from testbed.vnf.functions.registry import make_function
 from testbed.vnf.instance import Capacity, Identity, Instance
-from testbed.vnf.process import Termination, prepare_for_packets
+from testbed.vnf.process import Termination, prepare_for_packets, write_dump
 from testbed.vnf.replication.types import ReplicationConfig
 
 MESSAGE_BUFFER_BYTES = 4 << 20
@@ -103,13 +100,6 @@ def main(config: dict[str, Any]) -> None:
         _serve(instance, frames, peer, control, heartbeat, termination)
         missed = heartbeat.missed if heartbeat is not None else 0
         write_dump(config["dump"], {**instance.dump(), "heartbeats_missed": missed})
-
-
-def write_dump(path: str, content: dict[str, Any]) -> None:
-    """Write JSON to a file that is there as a whole or not at all."""
-    partial = Path(f"{path}.part")
-    partial.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _serve(

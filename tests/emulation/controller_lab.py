@@ -113,9 +113,7 @@ class Triangle:
         settings.append(f"other-config:datapath-id={self.wiring.switches[node].dpid:016x}")
         command("ovs-vsctl", "add-br", bridge, "--", "set", "bridge", bridge, *settings)
 
-    def _link(
-        self, stack: contextlib.ExitStack, a: int, a_port: int, b: int, b_port: int
-    ) -> None:
+    def _link(self, stack: contextlib.ExitStack, a: int, a_port: int, b: int, b_port: int) -> None:
         """A veth pair: patch ports would make one cached action of a whole path."""
         near, far = f"{self.mark}p{a}{b}", f"{self.mark}p{b}{a}"
         command("ip", "link", "add", near, "type", "veth", "peer", "name", far)
@@ -182,7 +180,7 @@ class Host:
 
     def collect(self, last: str) -> list[str]:
         """The texts that arrive up to and with `last`."""
-        texts = []
+        texts: list[str] = []
         while not texts or texts[-1] != last:
             texts.append(self.socket.recv(2048)[14:].decode().strip())
         return texts

@@ -26,6 +26,7 @@ from testbed.results.summary import summarise
 from testbed.results.validity import judge
 from testbed.scenario.model import ToleranceSpec
 from traffic.payload import PayloadMaker
+from traffic.sender import CHUNK
 
 pytestmark = pytest.mark.emulation
 
@@ -207,16 +208,18 @@ def test_every_packet_is_sent_in_its_time_and_recorded(pair: Pair) -> None:
 
 
 def test_late_packets_are_sent_and_none_is_skipped(pair: Pair) -> None:
-    late = pair.stream(0, 400, 1_000_000, pair.now_ns() - 10_000_000_000)
+    packets = CHUNK + 500
+    late = pair.stream(0, packets, 100_000, pair.now_ns() - 10_000_000_000)
     pair.start("receiver", ports=[20000])
     pair.start("sender", streams=[])
     pair.control.call(pair.socket("sender"), "add-stream", stream=late)
-    until(lambda: pair.stats("receiver")["received"] >= 400, "all late packets received")
+    until(lambda: pair.stats("receiver")["received"] >= packets, "all late packets received")
     pair.end("sender")
     pair.end("receiver")
     frame = pair.packets()
     summary = summarise(frame, [], pair.manifest())
-    assert summary["received"] == 400
+    assert (summary["received"], summary["duplicated"]) == (packets, 0)
+    assert (frame["arrival"] == frame["seq"]).all()
     assert summary["latency_ns"]["p50"] > 9_000_000_000
     assert "senders: lag p99" in judge(pair.run_dir, frame, pair.manifest(), ToleranceSpec())[0]
 

@@ -126,8 +126,10 @@ def test_a_malformed_request_gets_an_error_and_the_next_is_served(
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=8,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=2)
+    ),
+    max_leaves=5,
 )
 
 
@@ -138,7 +140,7 @@ json_values = st.recursive(
         json_values,
     ),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_any_parameters_get_an_answer(tmp_path: Path, method: str, params: dict[str, Any]) -> None:
     events = EventLog(tmp_path / "events.jsonl")
     try:

@@ -12,7 +12,7 @@ HOSTS_PER_SWITCH = 2
 
 
 def make_wiring(size: int, links: Sequence[tuple[int, int, int]]) -> Wiring:
-    """Switches s0.. with hosts server-i (port 1) and user-i (port 2); links are (a, b, delay_ns)."""
+    """Switches s0.. with hosts server-i (port 1), user-i (port 2); links are (a, b, delay_ns)."""
     ports = [HOSTS_PER_SWITCH] * size
     cables = []
     for a, b, delay_ns in links:

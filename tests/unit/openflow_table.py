@@ -56,7 +56,11 @@ class SwitchTable:
         if not hits:
             return []
         best = max(hits, key=lambda flow: flow.match.priority)
-        ports = [best.port] if best.group_id is None else list(self.groups[best.group_id])
+        ports: tuple[int, ...] = ()
+        if best.group_id is not None:
+            ports = self.groups[best.group_id]
+        elif best.port is not None:
+            ports = (best.port,)
         # A frame goes back where it came from by IN_PORT only.
         return [in_port if port == IN_PORT else port for port in ports if port != in_port]
 
@@ -71,6 +75,7 @@ class Plant:
         for link in wiring.links:
             self.peer[link.a, link.a_port] = (link.b, link.b_port)
             self.peer[link.b, link.b_port] = (link.a, link.a_port)
+        self.missed: list[tuple[str, int, str]] = []
         self.host_at = {(host.switch, host.port): host.name for host in wiring.hosts}
 
     def apply(self, messages: Mapping[str, Sequence[Message]]) -> None:
@@ -88,7 +93,10 @@ class Plant:
             handled += 1
             if handled > MAX_FRAMES:
                 raise LoopError(f"{eth_dst} from {source}")
-            for port in self.tables[switch].outputs(in_port, eth_dst):
+            outputs = self.tables[switch].outputs(in_port, eth_dst)
+            if not outputs:
+                self.missed.append((switch, in_port, eth_dst))
+            for port in outputs:
                 if (switch, port) in self.host_at:
                     got[self.host_at[switch, port]] += 1
                 else:

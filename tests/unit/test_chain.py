@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from testbed.orchestration.chain import instances, paths_of, segments
+from testbed.orchestration.chain import instances, paths_of, placements_left, segments
 from testbed.scenario.steering import forward_path, path_mac, reverse_path
 from testbed.scenario.types import Placement, Request
 
@@ -77,3 +77,11 @@ def test_members_of_a_group_differ_in_the_last_bit_of_their_port() -> None:
     assert len({spec.port for spec in specs}) == 4
     addresses = {spec.function_config.get("public_address") for spec in specs[:2]}
     assert addresses == {"100.64.3.1"}
+
+
+def test_what_is_left_of_a_chain_is_led_by_the_survivors() -> None:
+    alive = members()
+    del alive[0][0], alive[1][1]
+    assert placements_left(alive) == [Placement(2, None), Placement(3, None)]
+    alive[1] = {}
+    assert placements_left(alive) is None

@@ -30,7 +30,7 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "events.jsonl"
         self.log = EventLog(self.path)
-        self.fabric = Fabric(self.log, confirm_s=0.3)
+        self.fabric = Fabric(self.log, confirm_s=0.3, settle_s=0, linger_s=0.05)
         self.plant = Plant(WIRING)
         self.switches = MemorySwitches(self.fabric, self.plant)
         self._end = threading.Event()
@@ -50,7 +50,11 @@ class Bench:
     def delivered(self) -> dict[str, int]:
         return dict(self.plant.deliver("user-0", MAC))
 
+    def timers(self) -> int:
+        return sum(isinstance(thread, threading.Timer) for thread in threading.enumerate())
+
     def close(self) -> None:
+        poll(lambda: self.timers() == 0)
         self._end.set()
         self._thread.join()
         self.log.close()
@@ -87,22 +91,51 @@ def test_install_update_remove(bench: Bench) -> None:
     assert installed.rules == 3 and installed.sent_ns < installed.confirmed_ns
     bench.fabric.install("r0", TO_ONE)
     assert bench.delivered() == {"server-2": 1}
-    assert bench.fabric.remove("r0") == 3
+    assert bench.fabric.remove("r0") == 3  # s0, s1 and s2 still, on the way to server-2
     assert bench.delivered() == {}
     assert {name: table.flows for name, table in bench.plant.tables.items()} == hosts_only
     assert all(not table.groups for table in bench.plant.tables.values())
 
 
-def test_an_update_breaks_only_when_every_switch_has_made(bench: Bench) -> None:
+def test_rules_without_frames_are_swept_later(bench: Bench) -> None:
+    bench.ready()
+    bench.fabric.install("r0", TO_TWO)
+    bench.fabric.install("r0", [Segment(MAC, "user-0", ("server-1",))])
+    assert _has_chain(bench, "s2")
+    poll(lambda: not _has_chain(bench, "s2"))
+    assert bench.delivered() == {"server-1": 1}
+    assert bench.fabric.status()["chains"] == {"r0": 2}
+
+
+def test_an_older_sweep_leaves_a_newer_update_alone(bench: Bench) -> None:
+    bench.ready()
+    bench.fabric.install("r0", TO_TWO)
+    for _ in range(20):
+        bench.fabric.install("r0", [Segment(MAC, "user-0", ("server-1",))])
+        bench.fabric.install("r0", TO_TWO)
+    poll(lambda: bench.timers() == 0)
+    assert bench.delivered() == {"server-1": 1, "server-2": 1}
+
+
+@pytest.mark.parametrize(
+    ("silent", "expected"),
+    [
+        # To server-1; the rule on s2 never confirmed: nothing changes.
+        ("s2", [(1, None)]),
+        # Then to both, which s1 never confirmed: back to server-1, never to server-2 alone.
+        ("s1", [(1, None), (None, 1), (1, None)]),
+    ],
+)
+def test_an_update_goes_on_only_when_every_switch_has_confirmed(
+    bench: Bench, silent: str, expected: list[tuple[int | None, int | None]]
+) -> None:
     bench.ready()
     bench.fabric.install("r0", [Segment(MAC, "user-0", ("server-1",))])
-    bench.switches.connections["s2"].silent = True
-    with pytest.raises(FabricError, match="s2"):
+    bench.switches.connections[silent].silent = True
+    with pytest.raises(FabricError, match=silent):
         bench.fabric.install("r0", TO_ONE)
     flows = [m for m in bench.switches.connections["s1"].sent if isinstance(m, SetFlow)]
-    chain = [(f.port, f.group_id) for f in flows if f.match.eth_dst == MAC]
-    # First to server-1, then to both; never to server-2 alone while s2 had not confirmed.
-    assert chain == [(1, None), (None, 1), (1, None)]
+    assert [(f.port, f.group_id) for f in flows if f.match.eth_dst == MAC] == expected
 
 
 def test_a_silent_switch_is_named_and_the_chain_stays_as_it_was(bench: Bench) -> None:
@@ -161,8 +194,8 @@ def test_a_switch_that_reconnects_during_an_install_lets_it_succeed(bench: Bench
     assert done and bench.delivered() == {"server-1": 1, "server-2": 1}
 
 
-def _has_chain(bench: Bench) -> bool:
-    return any(match.eth_dst == MAC for match in list(bench.plant.tables["s1"].flows))
+def _has_chain(bench: Bench, switch: str = "s1") -> bool:
+    return any(match.eth_dst == MAC for match in list(bench.plant.tables[switch].flows))
 
 
 def poll(condition: Callable[[], bool], bound_s: float = 20.0) -> None:

@@ -6,7 +6,6 @@ import itertools
 import math
 
 import pytest
-from tests.unit.controller_support import wirings
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from controller.paths import (
 )
 from controller.rules import make_network
 from controller.wiring import Wiring
+from tests.unit.controller_support import wirings
 
 
 def _graph(size: int, *links: tuple[int, int, int]) -> Graph:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.unit.controller_support import make_wiring, wirings
 from hypothesis import given
 
 from controller.wiring import Wiring, WiringError
+from tests.unit.controller_support import make_wiring, wirings
 
 
 @given(wirings())

@@ -250,7 +250,7 @@ def test_other_protocols_are_tracked_by_address() -> None:
     assert runner.passes(gre) and runner.passes(answer, True)
 
 
-def test_a_new_connection_after_the_end_is_put_to_the_rules_and_timers_again() -> None:
+def test_a_new_connection_after_the_end_has_its_own_timers() -> None:
     runner = Runner("fw")
     assert script(runner, ">S <SA >A >R >S <SA >A") == [""] * 7
     assert script(runner, "<PA", 2 * HOUR_S) == [""]

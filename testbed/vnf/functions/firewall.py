@@ -167,12 +167,11 @@ class Firewall:
                 following = next_state(record[0], packet.tcp_flags, reverse)
                 if following == 0:
                     return drop(INVALID_STATE)
-            if following != SYN_SENT or record[0] == SYN_SENT:
-                return forward(packet.raw, self._written(key, record, following, packet, now_ns))
-            # A SYN after the connection's end begins a new one: the rules are asked again.
-        elif reverse:
+            # A SYN after the end begins anew; rules that let in its like still let it in.
+            return forward(packet.raw, self._written(key, record, following, packet, now_ns))
+        if reverse:
             return drop(NO_CONNECTION)
-        elif is_tcp and not is_opening(packet.tcp_flags):
+        if is_tcp and not is_opening(packet.tcp_flags):
             return drop(INVALID_STATE)
         if not self._allowed(packet):
             return drop(DENIED)
