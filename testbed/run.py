@@ -6,11 +6,9 @@ import contextlib
 import os
 import platform
 import secrets
-import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,17 +17,17 @@ from typing import Any
 import numpy as np
 
 from agents.placement.policies import make_policy
-from controller.client import ControllerClient, ControllerError
+from controller.client import ControllerError
 from testbed import __version__
-from testbed.orchestration.control import ControlClient, ControlError
-from testbed.orchestration.deploy import Site
+from testbed.lab import open_lab, timed
+from testbed.orchestration.control import ControlError
 from testbed.orchestration.orchestrator import Orchestrator
-from testbed.orchestration.spawner import Spawner, SpawnError
+from testbed.orchestration.spawner import SpawnError
 from testbed.orchestration.watch import ServerWatch
 from testbed.results import packets as packet_records
 from testbed.results import servers as server_records
 from testbed.results import summary as summaries
-from testbed.results.events import EventLog, read_events
+from testbed.results.events import read_events
 from testbed.results.folder import make_folder, write_json
 from testbed.results.validity import judge
 from testbed.scenario.errors import RunError
@@ -37,18 +35,14 @@ from testbed.scenario.model import Scenario
 from testbed.scenario.placement import Ledger
 from testbed.scenario.plan import make_plan, plan_digest
 from testbed.scenario.topology import delay_matrix_ns
-from testbed.scenario.types import NS_PER_S, RunPlan
-from testbed.substrate.cgroups import ServerCgroups
+from testbed.scenario.types import RunPlan
 from testbed.substrate.commands import CommandError
 from testbed.substrate.links import LinkError
-from testbed.substrate.network import Network
-from testbed.substrate.ownership import RunRecord, clean, state_folder
+from testbed.substrate.ownership import clean
 from testbed.substrate.probe import Backends, Capabilities
-from testbed.vnf.cpu import ServerCpu
 from traffic.schedule import packet_schedule
 
 MANIFEST_FORMAT = 1
-SWITCHES_S = 30.0
 RUN_ERRORS = (SpawnError, ControlError, ControllerError, CommandError, LinkError, OSError)
 LIBRARIES = ("mininet", "os-ken", "torch", "numba", "numpy", "pandas", "pyarrow", "topohub")
 
@@ -85,9 +79,9 @@ def run_one(spec: RunSpec, progress: Callable[[float], None]) -> dict[str, Any]:
     except RUN_ERRORS as error:
         raise RunError(f"{spec.policy}, seed {spec.seed}: {error}; see {spec.folder}") from error
     finally:
-        with _phase(phases, "remove_s"):
+        with timed(phases, "remove_s"):
             clean(run_id)
-        with _phase(phases, "collect_s"):
+        with timed(phases, "collect_s"):
             summary = _collect(spec, plan, manifest, phases)
     return summary
 
@@ -102,65 +96,37 @@ def _emulate(
 ) -> None:
     policy = make_policy(spec.policy, spec.seed, spec.model)
     schedules = _write_schedules(spec, plan)
-    state = state_folder(run_id)
-    os.environ["DEFTBED_RUN"] = run_id  # whatever the run starts inherits its mark
     with contextlib.ExitStack() as stack:
-        stack.enter_context(RunRecord(run_id, spec.folder))
-        events_path = spec.folder / "events.jsonl"
-        events = EventLog(events_path)
-        stack.callback(events.close)
-        with _phase(phases, "build_s"):
-            spawner = stack.enter_context(Spawner(run_id, spec.folder / "log"))
-            port = _free_port()
-            northbound = state / "northbound.sock"
-            stack.enter_context(_controller(port, northbound, events_path, spec.folder / "log"))
-            network = Network(plan, run_id, spec.backends, port, state, events_path)
-            stack.enter_context(network)
-            client = ControllerClient(northbound)
-            stack.callback(client.close)
-            client.topology(network.wiring())
-            client.wait(SWITCHES_S)
-            cgroups = stack.enter_context(ServerCgroups(run_id, plan, spec.backends.cgroup))
-            if spec.scenario.servers.capacity_model == "quota":
-                cgroups.set_quotas(spec.scenario.servers.quota_period_s)
-            queue_ns = round(spec.scenario.servers.queue_s * NS_PER_S)
-            clocks = {
-                server.node: ServerCpu.create(
-                    state / f"cpu-{server.node}", server.cpu_cores, queue_ns
+        with timed(phases, "build_s"):
+            lab = stack.enter_context(
+                open_lab(
+                    spec.scenario,
+                    plan,
+                    run_id,
+                    spec.folder,
+                    spec.backends,
+                    spec.capabilities.realtime.available,
                 )
-                for server in plan.servers
-            }
-            control = stack.enter_context(ControlClient(state / "orchestrator.sock"))
-        site = Site(
-            plan=plan,
-            scenario=spec.scenario,
-            hosts=network.hosts,
-            sockets=state,
-            run_dir=spec.folder,
-            spawner=spawner,
-            controller=client,
-            control=control,
-            events=events,
-            server_cgroups={s.node: cgroups.procs_files(s.node) for s in plan.servers},
-            realtime=spec.capabilities.realtime.available,
-        )
+            )
         ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology))
-        orchestrator = Orchestrator(site, policy, ledger, schedules, network.server_down, progress)
+        orchestrator = Orchestrator(
+            lab.site, policy, ledger, schedules, lab.network.server_down, progress
+        )
 
         def pids(node: int) -> list[int]:
-            found = (spawner.pid(name) for name in orchestrator.instances_at(node))
+            found = (lab.site.spawner.pid(name) for name in orchestrator.instances_at(node))
             return [pid for pid in found if pid is not None]
 
-        watch = ServerWatch(clocks, cgroups.usage_ns, pids, events)
+        watch = ServerWatch(lab.clocks, lab.cgroups.usage_ns, pids, lab.site.events)
         try:
-            with _phase(phases, "traffic_s"), watch:
+            with timed(phases, "traffic_s"), watch:
                 orchestrator.run()
         finally:
             manifest["origin_ns"] = orchestrator.origin_ns
             _write_samples(spec.folder, watch, orchestrator.origin_ns)
-            counters = network.line_counters()
+            counters = lab.network.line_counters()
             manifest["line"] = None if counters is None else counters.to_json()
-        with _phase(phases, "remove_s"):
+        with timed(phases, "remove_s"):
             stack.close()
 
 
@@ -247,35 +213,3 @@ def git_revision() -> str | None:
     if head.returncode != 0:
         return None
     return head.stdout.strip() + ("+changes" if status.stdout.strip() else "")
-
-
-@contextlib.contextmanager
-def _phase(phases: dict[str, float], name: str) -> Iterator[None]:
-    begin = time.monotonic()
-    try:
-        yield
-    finally:
-        phases[name] = phases.get(name, 0.0) + time.monotonic() - begin
-
-
-@contextlib.contextmanager
-def _controller(port: int, northbound: Path, events: Path, log_dir: Path) -> Iterator[None]:
-    command = [sys.executable, "-m", "controller", "--openflow-port", str(port)]
-    command += ["--northbound", str(northbound), "--events", str(events)]
-    with open(log_dir / "controller.log", "ab") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    try:
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

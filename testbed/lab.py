@@ -1,0 +1,127 @@
+"""The emulated network of a run with everything that serves it, ready for chains."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from controller.client import ControllerClient
+from testbed.orchestration.control import ControlClient
+from testbed.orchestration.deploy import Site
+from testbed.orchestration.spawner import Spawner
+from testbed.results.events import EventLog
+from testbed.scenario.model import Scenario
+from testbed.scenario.types import NS_PER_S, RunPlan
+from testbed.substrate.cgroups import ServerCgroups
+from testbed.substrate.network import Network
+from testbed.substrate.ownership import RunRecord, state_folder
+from testbed.substrate.probe import Backends
+from testbed.vnf.cpu import ServerCpu
+
+SWITCHES_S = 30.0
+STOP_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """What `open_lab` gives: the site for deployments, and what a run watches and breaks."""
+
+    site: Site
+    network: Network
+    cgroups: ServerCgroups
+    clocks: dict[int, ServerCpu]
+
+
+@contextlib.contextmanager
+def open_lab(
+    scenario: Scenario,
+    plan: RunPlan,
+    run_id: str,
+    folder: Path,
+    backends: Backends,
+    realtime: bool,
+) -> Iterator[Lab]:
+    """Build substrate, controller, server clocks and the warm parent; remove them at the end.
+
+    `folder` takes the event log, logs and raw records and must exist, with a folder `raw` in it.
+    """
+    state = state_folder(run_id)
+    os.environ["DEFTBED_RUN"] = run_id  # whatever the run starts inherits its mark
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(RunRecord(run_id, folder))
+        events_path = folder / "events.jsonl"
+        events = EventLog(events_path)
+        stack.callback(events.close)
+        spawner = stack.enter_context(Spawner(run_id, folder / "log"))
+        port, northbound = _free_port(), state / "northbound.sock"
+        stack.enter_context(_controller(port, northbound, events_path, folder / "log"))
+        network = stack.enter_context(Network(plan, run_id, backends, port, state, events_path))
+        client = ControllerClient(northbound)
+        stack.callback(client.close)
+        client.topology(network.wiring())
+        client.wait(SWITCHES_S)
+        cgroups = stack.enter_context(ServerCgroups(run_id, plan, backends.cgroup))
+        if scenario.servers.capacity_model == "quota":
+            cgroups.set_quotas(scenario.servers.quota_period_s)
+        site = Site(
+            plan=plan,
+            scenario=scenario,
+            hosts=network.hosts,
+            sockets=state,
+            run_dir=folder,
+            spawner=spawner,
+            controller=client,
+            control=stack.enter_context(ControlClient(state / "orchestrator.sock")),
+            events=events,
+            server_cgroups={s.node: cgroups.procs_files(s.node) for s in plan.servers},
+            realtime=realtime,
+        )
+        yield Lab(site, network, cgroups, _clocks(scenario, plan, state))
+
+
+def _clocks(scenario: Scenario, plan: RunPlan, state: Path) -> dict[int, ServerCpu]:
+    queue_ns = round(scenario.servers.queue_s * NS_PER_S)
+    return {
+        server.node: ServerCpu.create(state / f"cpu-{server.node}", server.cpu_cores, queue_ns)
+        for server in plan.servers
+    }
+
+
+@contextlib.contextmanager
+def timed(phases: dict[str, float], name: str) -> Iterator[None]:
+    """Add the seconds that the block takes to `phases[name]`."""
+    begin = time.monotonic()
+    try:
+        yield
+    finally:
+        phases[name] = phases.get(name, 0.0) + time.monotonic() - begin
+
+
+@contextlib.contextmanager
+def _controller(port: int, northbound: Path, events: Path, log_dir: Path) -> Iterator[None]:
+    command = [sys.executable, "-m", "controller", "--openflow-port", str(port)]
+    command += ["--northbound", str(northbound), "--events", str(events)]
+    with open(log_dir / "controller.log", "ab") as log:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

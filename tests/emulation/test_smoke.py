@@ -1,0 +1,135 @@
+"""The main job in miniature, as a user runs it: the command, the smoke scenario, the files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from testbed.results.fairness import check_fairness
+from testbed.substrate.ownership import known_runs
+
+pytestmark = pytest.mark.emulation
+
+ROOT = Path(__file__).parents[2]
+SMOKE = ROOT / "scenarios" / "smoke.yaml"
+COMMAND = [sys.executable, "-c", "from testbed.cli import main; main()"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def deftbed(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=ENVIRONMENT, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("smoke") / "results"
+    done = deftbed("compare", str(SMOKE), "--results", str(folder), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["results"] == str(folder)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def summary_of(folder: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return summary
+
+
+def test_every_policy_ran_and_delivered(compared: Path) -> None:
+    summary = summary_of(compared)
+    assert (summary["format"], summary["scenario"]) == (1, "smoke")
+    assert set(summary["policies"]) == {"deft", "greedy-delay"}
+    for entry in summary["policies"].values():
+        (run,) = entry["runs"]
+        assert run["accepted"] == run["requested"] == 1
+        # Nothing in the smoke scenario may lose a packet, the death of a server included.
+        assert run["sent"] == run["received"] > 500
+        assert (run["lost"], run["duplicated"], run["reordered"], run["unsent"]) == (0, 0, 0, 0)
+
+
+def test_the_sides_differ_in_the_placement_alone(compared: Path) -> None:
+    assert check_fairness(compared) == []
+    frames = [
+        pd.read_parquet(compared / policy / "seed-1" / "packets.parquet")
+        for policy in ("deft", "greedy-delay")
+    ]
+    columns = ["chain", "flow", "seq", "l3_bytes", "scheduled_ns"]
+    pd.testing.assert_frame_equal(frames[0][columns], frames[1][columns])
+
+
+def test_a_packet_that_was_rescheduled_is_found(compared: Path, tmp_path: Path) -> None:
+    forged = tmp_path / "forged"
+    shutil.copytree(compared, forged)
+    path = forged / "deft" / "seed-1" / "packets.parquet"
+    from testbed.results import packets
+
+    frame = packets.read(path)
+    frame.loc[3, "scheduled_ns"] += 1
+    packets.write(frame, path)
+    assert check_fairness(forged)
+
+
+def test_every_figure_follows_from_packets_and_events(compared: Path) -> None:
+    """Computed here with nothing of the product but the two files."""
+    for policy, entry in summary_of(compared)["policies"].items():
+        folder = compared / policy / "seed-1"
+        run = entry["runs"][0]
+        packets = pd.read_parquet(folder / "packets.parquet")
+        events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+        arrived = packets[packets["received_ns"].notna()]
+        latency = np.sort((arrived["received_ns"] - arrived["scheduled_ns"]).to_numpy(np.int64))
+        for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999)):
+            rank = int(np.ceil(share * len(latency)))
+            assert run["latency_ns"][name] == latency[rank - 1]
+        duration_ns = packets["scheduled_ns"].max() - packets["scheduled_ns"].min()
+        bits = 8 * arrived["l3_bytes"].sum()
+        assert run["goodput_bps"] == pytest.approx(bits / (duration_ns / 1e9))
+        assert run["lost"] == len(packets) - len(arrived)
+        (fault,) = [event["t_ns"] for event in events if event["event"] == "fault"]
+        released = sorted(e["t_ns"] for e in events if e["event"] == "first-release")
+        assert run["recovery_ns"] == [t_ns - fault for t_ns in released]
+
+
+def test_report_is_the_same_when_it_is_computed_anew(compared: Path) -> None:
+    before = summary_of(compared)
+    (compared / "summary.json").unlink()
+    done = deftbed("report", str(compared), "--json")
+    assert done.returncode == 0, done.stderr
+    assert summary_of(compared) == before == json.loads(done.stdout)
+    assert (compared / "report.html").stat().st_size > 10_000
+
+
+def test_nothing_of_the_runs_is_left(compared: Path) -> None:
+    for manifest in compared.glob("*/seed-1/manifest.json"):
+        assert json.loads(manifest.read_text())["run_id"] not in known_runs()
+
+
+def test_a_results_folder_that_exists_is_refused(tmp_path: Path) -> None:
+    done = deftbed("run", str(SMOKE), "--results", str(tmp_path))
+    assert done.returncode == 2
+    assert "--results" in done.stderr and str(tmp_path) in done.stderr.replace("\n", "")
+
+
+def test_a_model_that_is_missing_is_refused(tmp_path: Path) -> None:
+    missing = tmp_path / "no.pt"
+    done = deftbed("run", str(SMOKE), "--policy", "ppo", "--model", str(missing))
+    assert done.returncode == 2 and "--model" in done.stderr
+
+
+def test_without_root_it_says_so_and_how() -> None:
+    done = deftbed("run", str(SMOKE), user=65534, cwd=ROOT)
+    assert done.returncode == 2
+    assert "root" in done.stderr and "sudo" in done.stderr
