@@ -163,7 +163,7 @@ class TrainingSpec(Model):
     """How `ppo` learns on the twin of this scenario."""
 
     seed: int = Field(default=0, ge=0)
-    decisions: int = Field(default=100_000, ge=1)
+    decisions: int = Field(default=200_000, ge=1)
     environments: int = Field(default=128, ge=1)
 
 

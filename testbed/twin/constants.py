@@ -27,10 +27,13 @@ class TwinConstants:
     drain_ns                a request's instances stay this long after its last packet
     slot_ns                 length of a time slot
     overload_utilisation    a server counts as overloaded from this demand on (1 = its capacity)
+
+    The two overheads are what chains at light load took beyond path delays and service times on
+    a host with Open vSwitch's userspace datapath (docs/limits.md).
     """
 
-    hop_overhead_ns: float = 300_000.0
-    commit_overhead_ns: float = 300_000.0
+    hop_overhead_ns: float = 400_000.0
+    commit_overhead_ns: float = 1_500_000.0
     commit_round_trips: float = 1.0
     queue_ns: float = 100_000_000.0
     detection_ns: float = 150_000_000.0
