@@ -1,7 +1,7 @@
 """The OpenFlow 1.3 adapter: the one module that knows os-ken.
 
-os-ken's native threads need care. `Datapath.serve` never returns when a switch goes away, because
-its send loop waits for work: `_Datapath` wakes it. The stock handler binds its port in a thread
+os-ken's native threads need care. When a switch goes away, `Datapath.serve` waits for its send loop,
+which waits for work until the next echo request: `_Datapath` tells at once. The stock handler binds its port in a thread
 whose failure nobody sees, on all addresses: `listen` binds here, on the loopback address.
 """
 
@@ -37,14 +37,13 @@ COOKIE_MASK = 0xFFFFFFFF00000000
 
 
 class _Datapath(controller.Datapath):  # type: ignore[misc]
-    """A switch's connection that ends when the switch goes away."""
+    """A switch's connection that is known to be dead as soon as the switch has gone away."""
 
     def _recv_loop(self) -> None:
         try:
             super()._recv_loop()
         finally:
             self.close()
-            self.send(b"")  # wakes the send loop, which sees that the connection is dead
 
 
 class _Handler(OFPHandler):  # type: ignore[misc]

@@ -6,9 +6,10 @@ call the rest (the northbound interface), of which one at a time changes rules.
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -36,6 +37,13 @@ follow some milliseconds later, more under load, and no OpenFlow message tells w
 """
 LINGER_S = 2.0
 """A rule that no frame comes to any more is kept as long, for switches that are later still."""
+
+
+def after_linger(sweep: Callable[[], None]) -> None:
+    """Call `sweep` after `LINGER_S`, in a thread that does not keep the process from ending."""
+    timer = threading.Timer(LINGER_S, sweep)
+    timer.daemon = True
+    timer.start()
 
 
 class FabricError(Exception):
@@ -105,12 +113,13 @@ class Fabric:
         events: EventLog,
         confirm_s: float = CONFIRM_S,
         settle_s: float = SETTLE_S,
-        linger_s: float = LINGER_S,
+        later: Callable[[Callable[[], None]], None] = after_linger,
     ) -> None:
+        """`later` calls a function, that deletes what an update left over, some time from now."""
         self._events = events
         self._confirm_s = confirm_s
         self._settle_s = settle_s
-        self._linger_s = linger_s
+        self._later = later
         self._changed = threading.Condition()
         self._one_at_a_time = threading.Lock()
         self._network: Network | None = None
@@ -258,7 +267,7 @@ class Fabric:
             confirmed_ns = time.monotonic_ns()
             self._events.write("rules-confirmed", t_ns=confirmed_ns, chain=chain, rules=len(rules))
             if narrowed != rules:
-                self._sweep_later(chain, held.updates + 1)
+                self._later(functools.partial(self._sweep, chain, held.updates + 1))
             return Installed(len(rules), sent_ns, confirmed_ns)
 
     def remove(self, chain: str) -> int:
@@ -279,11 +288,6 @@ class Fabric:
                 del self._chains[chain]
             else:
                 self._chains[chain] = held
-
-    def _sweep_later(self, chain: str, update: int) -> None:
-        timer = threading.Timer(self._linger_s, self._sweep, (chain, update))
-        timer.daemon = True
-        timer.start()
 
     def _sweep(self, chain: str, update: int) -> None:
         """Delete what an update left over, unless the chain was updated or removed since."""

@@ -130,6 +130,13 @@ def test_a_model_that_is_missing_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_root_it_says_so_and_how() -> None:
-    done = deftbed("run", str(SMOKE), user=65534, cwd=ROOT)
+    code = "import os; from testbed.cli import main; os.setuid(65534); main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", str(SMOKE)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=ENVIRONMENT,
+    )
     assert done.returncode == 2
     assert "root" in done.stderr and "sudo" in done.stderr

@@ -68,6 +68,9 @@ def test_branches_are_a_tree_of_whole_paths(wiring: Wiring, data: st.DataObject)
 def test_equal_paths_go_by_the_lower_node() -> None:
     graph = _graph(4, (0, 2, 5), (2, 3, 5), (0, 1, 5), (1, 3, 5))
     assert [edge.head for edge in path(shortest_paths(graph, 0), 3)] == [1, 3]
+    # Whichever of the two is reached first.
+    graph = _graph(4, (0, 2, 3), (2, 3, 7), (0, 1, 5), (1, 3, 5))
+    assert [edge.head for edge in path(shortest_paths(graph, 0), 3)] == [1, 3]
 
 
 def test_equal_delays_go_by_fewer_hops() -> None:
