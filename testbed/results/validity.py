@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from testbed.results.events import read_events
 from testbed.results.packets import UNMATCHED
 from testbed.results.raw import read_arrivals
 from testbed.results.statistics import nearest_rank
@@ -41,7 +42,52 @@ def judge(
     run_dir: Path, packets: pd.DataFrame, manifest: Mapping[str, Any], tolerances: ToleranceSpec
 ) -> list[str]:
     """Why the run in `run_dir` is not valid; empty if it is. Raises RawFormatError."""
-    return judge_counters(packets, read_counters(run_dir, manifest), tolerances)
+    reasons = judge_counters(packets, read_counters(run_dir, manifest), tolerances)
+    path = run_dir / "events.jsonl"
+    events = list(read_events(path)) if path.is_file() else []
+    return [*reasons, *false_failures(events), *busy_host(events, tolerances)]
+
+
+def busy_host(events: Sequence[Mapping[str, Any]], tolerances: ToleranceSpec) -> list[str]:
+    """Whether the host itself was short of CPU: its queues would be measured, not the network's."""
+    loads = [event for event in events if event["event"] == "host-load"]
+    if not loads:
+        return []
+    idle = sum(event["idle_percent"] for event in loads) / len(loads)
+    steal = sum(event["steal_percent"] for event in loads) / len(loads)
+    reasons = []
+    if idle < tolerances.host_idle_percent:
+        least = tolerances.host_idle_percent
+        reasons.append(f"the host was {idle:.1f} % idle on average, expected at least {least} %")
+    if steal > tolerances.host_steal_percent:
+        most = tolerances.host_steal_percent
+        reasons.append(f"steal was {steal:.1f} % on average, expected at most {most} %")
+    return reasons
+
+
+def false_failures(events: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Instances and servers that were declared dead although no fault had struck their node.
+
+    Their heartbeats came late because the host was too slow, so a failover happened that belongs
+    to the emulator and not to the experiment.
+    """
+    node_of: dict[str, int] = {}
+    dead: set[int] = set()
+    reasons = []
+    for event in events:
+        if event["event"] == "decision":
+            for hop, nodes in enumerate(event["placements"]):
+                for member, node in enumerate(nodes):
+                    node_of[f"r{event['request']}-h{hop}-m{member}"] = node
+        elif event["event"] == "fault":
+            dead.add(event["node"])
+        elif event["event"] == "failure-detected":
+            name = event["instance"]
+            server = name.removeprefix("server-")
+            node = int(server) if server.isdigit() else node_of.get(name)
+            if node not in dead:
+                reasons.append(f"{name} was declared dead, and no fault had struck it")
+    return reasons
 
 
 def judge_counters(

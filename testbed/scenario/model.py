@@ -172,7 +172,12 @@ class ToleranceSpec(Model):
 
     sender_lag_p99_s: Positive = 0.010
     line_lag_p99_s: Positive = 0.010
-    unexplained_losses: int = Field(default=0, ge=0)
+    host_idle_percent: Annotated[float, Field(ge=0, le=100)] = Field(
+        default=5.0, description="mean idle share of the host's cores while traffic flows"
+    )
+    host_steal_percent: Annotated[float, Field(ge=0, le=100)] = Field(
+        default=5.0, description="mean share of time that a hypervisor gave to others"
+    )
 
 
 class Scenario(Model):

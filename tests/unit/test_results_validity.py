@@ -10,7 +10,13 @@ import pytest
 from testbed.results import servers
 from testbed.results.packets import build_packets
 from testbed.results.raw import ArrivalFile, RawFormatError
-from testbed.results.validity import RunCounters, judge, judge_counters
+from testbed.results.validity import (
+    RunCounters,
+    busy_host,
+    false_failures,
+    judge,
+    judge_counters,
+)
 from testbed.scenario.model import ToleranceSpec
 from tests.unit.results_support import MS, arrivals, packets, schedule
 
@@ -110,3 +116,39 @@ def test_samples_of_servers_come_back(tmp_path: Path) -> None:
     GOOD.to_parquet(tmp_path / "other.parquet")
     with pytest.raises(RawFormatError, match="expected format 1"):
         servers.read(tmp_path / "other.parquet")
+
+
+DECISION = {"event": "decision", "request": 4, "placements": [[1, 2], [3, 1]]}
+FAULT = {"event": "fault", "kind": "server-down", "node": 1}
+
+
+def declared_dead(name: str) -> dict[str, str]:
+    return {"event": "failure-detected", "instance": name}
+
+
+def test_a_failure_on_a_dead_server_is_explained() -> None:
+    names = ["r4-h0-m0", "r4-h1-m1", "server-1"]
+    assert false_failures([DECISION, FAULT, *map(declared_dead, names)]) == []
+
+
+@pytest.mark.parametrize("name", ["r4-h0-m1", "server-2"])
+def test_a_failure_that_no_fault_explains_is_told(name: str) -> None:
+    (reason,) = false_failures([DECISION, FAULT, declared_dead(name)])
+    assert name in reason
+
+
+def test_a_failure_before_its_fault_is_told() -> None:
+    assert false_failures([DECISION, declared_dead("r4-h0-m0"), FAULT])
+
+
+def test_a_host_without_idle_time_is_told() -> None:
+    loads = [{"event": "host-load", "idle_percent": v, "steal_percent": 0.0} for v in (0.0, 8.0)]
+    (reason,) = busy_host(loads, ToleranceSpec())
+    assert "4.0 % idle" in reason
+    assert busy_host(loads, ToleranceSpec(host_idle_percent=4.0)) == []
+
+
+def test_steal_is_told() -> None:
+    loads = [{"event": "host-load", "idle_percent": 50.0, "steal_percent": 9.0}]
+    (reason,) = busy_host(loads, ToleranceSpec())
+    assert "steal was 9.0 %" in reason
