@@ -155,7 +155,8 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Compute the summary and the report anew from the packets and events of a results folder."""
-    from testbed.compare import print_summary, write_results
+    from testbed.compare import write_results
+    from testbed.screen import print_summary
 
     if not (results / "manifest.json").is_file():
         raise InputError("results", str(results), "a results folder with a manifest.json")
@@ -192,7 +193,8 @@ def _compare(
     if results is not None and results.exists():
         raise InputError("--results", str(results), "a folder that does not exist yet")
     _need_root("run an emulation")
-    from testbed.compare import compare_policies, print_summary
+    from testbed.compare import compare_policies
+    from testbed.screen import print_summary
 
     folder, summary = compare_policies(path, scenario, model, results, console)
     if as_json:

@@ -19,11 +19,10 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 from testbed.results.compare import write_summary
 from testbed.results.fairness import check_fairness
-from testbed.results.folder import hand_back, make_folder, new_results_folder, write_json
+from testbed.results.folder import RESULTS, hand_back, make_folder, new_results_folder, write_json
 from testbed.results.report import write_report
 from testbed.run import RunSpec, git_revision, run_one
 from testbed.scenario.errors import InputError
@@ -68,20 +67,25 @@ def compare_policies(
         write_json(folder / "manifest.json", manifest)
         begin = time.monotonic()
         summary = write_results(folder) if any(folder.glob("*/seed-*/packets.parquet")) else {}
-        manifest["phases"]["report_s"] = round(time.monotonic() - begin, 2)
-        write_json(folder / "manifest.json", manifest)
-        hand_back(folder, folder.parent)
+        _note_phase(folder, "report_s", time.monotonic() - begin)
+        hand_back(folder)
     return folder, summary
 
 
 def write_results(folder: Path) -> dict[str, Any]:
     """Write summary.json, summary.csv and report.html from the recorded packets and events."""
-    summary = write_summary(folder)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     manifest["unfair"] = check_fairness(folder)
     write_json(folder / "manifest.json", manifest)
+    summary = write_summary(folder)
     write_report(folder)
     return summary
+
+
+def _note_phase(folder: Path, name: str, seconds: float) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest["phases"][name] = round(seconds, 2)
+    write_json(folder / "manifest.json", manifest)
 
 
 def train_policy(scenario: Scenario, out: Path, console: Console) -> dict[str, Any]:
@@ -154,7 +158,7 @@ def _run_all(
 
 def _folder(scenario: Scenario, results: Path | None) -> Path:
     if results is None:
-        return new_results_folder(Path("results"), scenario.name)
+        return new_results_folder(Path(RESULTS), scenario.name)
     make_folder(results)
     return results
 
@@ -185,57 +189,3 @@ def _progress(console: Console) -> Progress:
         TimeRemainingColumn(),
         console=console,
     )
-
-
-def print_summary(summary: dict[str, Any], folder: Path) -> None:
-    """The table at the end of a comparison, on standard output."""
-    console = Console()
-    table = Table(title=f"{summary['scenario']}: means over seeds", title_justify="left")
-    columns = ["policy", "p50 ms", "p99 ms", "lost", "goodput kb/s", "accepted", "overload s"]
-    for column in [*columns, "recovery ms"]:
-        table.add_column(column, justify="left" if column == "policy" else "right")
-    for policy, entry in summary["policies"].items():
-        table.add_row(policy, *_row(entry["runs"]))
-    console.print(table)
-    if summary["comparison"]:
-        console.print(_comparison_table(summary["comparison"]))
-    if not summary["valid"]:
-        console.print("NOT VALID: see the reasons in the report", style="red")
-    console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
-
-
-def _row(runs: list[dict[str, Any]]) -> list[str]:
-    recovery = [value for run in runs for value in run["recovery_ns"]]
-    lost, sent = sum(run["lost"] for run in runs), sum(run["sent"] for run in runs)
-    return [
-        _mean([run["latency_ns"]["p50"] for run in runs], 1e6, ".2f"),
-        _mean([run["latency_ns"]["p99"] for run in runs], 1e6, ".1f"),
-        f"{lost} of {sent}",
-        _mean([run["goodput_bps"] for run in runs], 1e3, ".1f"),
-        f"{sum(run['accepted'] for run in runs)} of {sum(run['requested'] for run in runs)}",
-        _mean([run["overload_s"] for run in runs], 1, ".1f"),
-        _mean(recovery, 1e6, ".0f"),
-    ]
-
-
-def _mean(values: list[float | None], unit: float, form: str) -> str:
-    known = [value for value in values if value is not None]
-    return format(sum(known) / len(known) / unit, form) if known else "-"
-
-
-def _comparison_table(comparison: dict[str, Any]) -> Table:
-    table = Table(title="ratios, with 95 % intervals", title_justify="left")
-    names = list(next(iter(comparison.values())))
-    for column in ["", *names]:
-        table.add_column(column.replace("_", " "), justify="right" if column else "left")
-    for pair, figures in comparison.items():
-        table.add_row(pair, *[_ratio(figures[name]) for name in names])
-    return table
-
-
-def _ratio(figure: dict[str, Any]) -> str:
-    if figure["ratio"] is None:
-        return "-"
-    if figure["low"] is None:
-        return f"{figure['ratio']:.2f}"
-    return f"{figure['ratio']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"

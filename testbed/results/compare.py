@@ -70,11 +70,12 @@ def write_summary(results_dir: Path) -> dict[str, Any]:
 
     Reads <policy>/seed-<n>/{manifest.json, packets.parquet, events.jsonl} and, for what was to be
     run, manifest.json beside the policies. "valid" is false, and "reasons" says why, if a run is
-    not valid or is missing. Raises RawFormatError for packets that cannot be read.
+    not valid or is missing, or if the manifest's "unfair" names differences between the sides.
+    Raises RawFormatError for packets that cannot be read.
     """
     plan = json.loads((results_dir / "manifest.json").read_text(encoding="utf-8"))
     runs: dict[str, list[dict[str, Any]]] = {}
-    reasons = []
+    reasons = [f"not fair: {difference}" for difference in plan.get("unfair", [])]
     for policy in plan["policies"]:
         for seed in plan["seeds"]:
             run_dir = results_dir / policy / f"seed-{seed}"

@@ -43,18 +43,18 @@ def _recovery_ms(run: Run) -> float | None:
 
 
 COLUMNS: tuple[Column, ...] = (
-    Column("latency_p50", "latency p50", "ms", ".2f", _latency_ms("p50")),
-    Column("latency_p95", "p95", "ms", ".2f", _latency_ms("p95")),
-    Column("latency_p99", "p99", "ms", ".2f", _latency_ms("p99")),
-    Column("latency_p999", "p99.9", "ms", ".2f", _latency_ms("p999")),
+    Column("latency_p50", "latency p50", "ms", ".1f", _latency_ms("p50")),
+    Column("latency_p95", "p95", "ms", ".1f", _latency_ms("p95")),
+    Column("latency_p99", "p99", "ms", ".1f", _latency_ms("p99")),
+    Column("latency_p999", "p99.9", "ms", ".1f", _latency_ms("p999")),
     Column("sent", "sent", "packets", ",.0f", lambda run: run["sent"]),
     Column("lost", "lost", "packets", ",.0f", lambda run: run["lost"]),
     Column("blocked", "blocked", "packets", ",.0f", lambda run: run["blocked"]),
-    Column("goodput", "goodput", "kb/s", ",.1f", _goodput_kbps),
+    Column("goodput", "goodput", "kb/s", ",.0f", _goodput_kbps),
     Column("accepted", "accepted", "requests", ".1f", lambda run: run["accepted"]),
     Column("requested", "requested", "requests", ".1f", lambda run: run["requested"]),
-    Column("overload", "overload", "server-s", ".2f", lambda run: run["overload_s"]),
-    Column("recovery", "recovery", "ms", ".1f", _recovery_ms),
+    Column("overload", "overload", "server-s", ".1f", lambda run: run["overload_s"]),
+    Column("recovery", "recovery", "ms", ".0f", _recovery_ms),
 )
 
 

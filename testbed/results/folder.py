@@ -12,6 +12,8 @@ from typing import Any
 
 from testbed.scenario.errors import InputError
 
+RESULTS = "results"
+
 
 def new_results_folder(base: Path, name: str) -> Path:
     """Make `<base>/<name>-<time>` and point `<base>/latest` at it."""
@@ -39,12 +41,17 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     temporary.replace(path)
 
 
-def hand_back(*folders: Path) -> None:
-    """Give folders and all in them to the user who called sudo; nothing without sudo."""
+def hand_back(folder: Path) -> None:
+    """Give a results folder to the user who called sudo; nothing without sudo.
+
+    Of the folder around it, only itself and its link `latest`, if it is ours by its name.
+    """
     if os.geteuid() != 0 or not os.environ.get("SUDO_UID"):
         return
     uid, gid = int(os.environ["SUDO_UID"]), int(os.environ.get("SUDO_GID", "-1"))
-    for folder in folders:
-        for path in (folder, *folder.rglob("*")):
-            with contextlib.suppress(FileNotFoundError):
-                os.chown(path, uid, gid, follow_symlinks=False)
+    paths = [folder, *folder.rglob("*")]
+    if folder.parent.name == RESULTS:
+        paths += [folder.parent, folder.parent / "latest"]
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.chown(path, uid, gid, follow_symlinks=False)

@@ -96,7 +96,6 @@ def _problems(results: Results) -> list[str]:
     if not results.manifest.get("complete", True):
         problems.append("the comparison was cut short: what follows is incomplete")
     problems += results.summary.get("reasons", [])
-    problems += [f"not fair: {text}" for text in results.manifest.get("unfair") or []]
     if not results.summary.get("valid", False) and not problems:
         problems.append("the summary says so without a reason")
     for run in results.runs:

@@ -1,0 +1,80 @@
+"""What a comparison shows on the screen at its end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+COLUMNS = ("p50 ms", "p99 ms", "lost", "kb/s", "accepted", "overload s", "recovery ms")
+
+
+def print_summary(summary: dict[str, Any], folder: Path, console: Console | None = None) -> None:
+    """The table of figures, the comparison, what stands against them, and the report's path.
+
+    `summary` is the content of summary.json. Printed on standard output unless `console` is given.
+    """
+    out = console or Console(highlight=False)
+    out.print(_figures(summary))
+    if summary["comparison"]:
+        out.print(_ratios(summary["comparison"]))
+    if not summary["valid"]:
+        out.print("NOT VALID, so these figures support no claim:", style="red")
+        for reason in summary["reasons"]:
+            out.print(f"  {reason}", markup=False, soft_wrap=True)
+    out.print(f"report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def _table(title: str) -> Table:
+    return Table(
+        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+
+
+def _figures(summary: dict[str, Any]) -> Table:
+    table = _table(f"{summary['scenario']}: means over the seeds, counts over all of them")
+    table.add_column("policy", no_wrap=True)
+    for column in COLUMNS:
+        table.add_column(column, justify="right")
+    for policy, entry in summary["policies"].items():
+        table.add_row(policy, *_row(entry["runs"]))
+    return table
+
+
+def _row(runs: list[dict[str, Any]]) -> list[str]:
+    recovery = [value for run in runs for value in run["recovery_ns"]]
+    return [
+        _mean([run["latency_ns"]["p50"] for run in runs], 1e6, ".1f"),
+        _mean([run["latency_ns"]["p99"] for run in runs], 1e6, ".1f"),
+        f"{sum(run['lost'] for run in runs)}/{sum(run['sent'] for run in runs)}",
+        _mean([run["goodput_bps"] for run in runs], 1e3, ".0f"),
+        f"{sum(run['accepted'] for run in runs)}/{sum(run['requested'] for run in runs)}",
+        _mean([run["overload_s"] for run in runs], 1, ".1f"),
+        _mean(recovery, 1e6, ".0f"),
+    ]
+
+
+def _mean(values: list[float | None], unit: float, form: str) -> str:
+    known = [value for value in values if value is not None]
+    return format(sum(known) / len(known) / unit, form) if known else "-"
+
+
+def _ratios(comparison: dict[str, Any]) -> Table:
+    table = _table("ratios of the means, with 95 % intervals over the seeds")
+    table.add_column("", no_wrap=True)
+    for pair in comparison:
+        table.add_column(pair, justify="right", max_width=22)
+    for name in next(iter(comparison.values())):
+        table.add_row(name.replace("_", " "), *[_ratio(pair[name]) for pair in comparison.values()])
+    return table
+
+
+def _ratio(figure: dict[str, Any]) -> str:
+    if figure["ratio"] is None:
+        return "-"
+    if figure["low"] is None:
+        return f"{figure['ratio']:.2f}"
+    return f"{figure['ratio']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
