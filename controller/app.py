@@ -1,8 +1,9 @@
 """The OpenFlow 1.3 adapter: the one module that knows os-ken.
 
-os-ken's native threads need care. When a switch goes away, `Datapath.serve` waits for its send loop,
-which waits for work until the next echo request: `_Datapath` tells at once. The stock handler binds its port in a thread
-whose failure nobody sees, on all addresses: `listen` binds here, on the loopback address.
+os-ken's native threads need care. When a switch goes away, `Datapath.serve` waits for its send
+loop, which waits for work until the next echo request: `_Datapath` tells at once. The stock
+handler binds its port in a thread whose failure nobody sees, on all addresses: `listen` binds
+here, on the loopback address.
 """
 
 from __future__ import annotations

@@ -10,8 +10,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 from controller.rules import (
     Network,
@@ -21,8 +20,9 @@ from controller.rules import (
     longest_path_ns,
     make_network,
 )
-from controller.update import EMPTY, Message, Rules, Table, by_match, change, make_rounds, whole
-from controller.wiring import SwitchEnd, Wiring
+from controller.switch import Connection, Switch, failures
+from controller.update import EMPTY, Rules, by_match, change, make_rounds, whole
+from controller.wiring import Wiring
 from testbed.results.events import EventLog
 from testbed.scenario.steering import Segment
 from testbed.scenario.types import NS_PER_S
@@ -48,39 +48,6 @@ def after_linger(sweep: Callable[[], None]) -> None:
 
 class FabricError(Exception):
     """A request cannot be done; the message names the switch, chain or field."""
-
-
-class Connection(Protocol):
-    """The way to one connected switch. Each call ends with a barrier.
-
-    Both return the numbers (xid) of the messages sent, that of the last barrier last.
-    """
-
-    def send(self, messages: Sequence[Message]) -> list[int]:
-        """Send the messages in order."""
-
-    def replace(self, messages: Sequence[Message]) -> list[int]:
-        """Put `messages` in place of all rules of ours at once, frames not falling between."""
-
-
-@dataclass
-class _Switch:
-    """`version` counts what was asked of the switch; it holds `table` once that is confirmed."""
-
-    end: SwitchEnd
-    connection: Connection | None = None
-    table: Table = EMPTY
-    version: int = 0
-    confirmed: int = 0
-    waiting: dict[int, int] = field(default_factory=dict)
-    """Number of a message that was sent -> the version it belongs to."""
-    barriers: set[int] = field(default_factory=set)
-    failures: dict[int, str] = field(default_factory=dict)
-    """Version -> what the switch answered to one of its messages."""
-
-    def sent(self, xids: list[int]) -> None:
-        self.waiting.update(dict.fromkeys(xids, self.version))
-        self.barriers.add(xids[-1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +90,7 @@ class Fabric:
         self._changed = threading.Condition()
         self._one_at_a_time = threading.Lock()
         self._network: Network | None = None
-        self._switches: dict[int, _Switch] = {}
+        self._switches: dict[int, Switch] = {}
         self._strangers: dict[int, Connection] = {}
         self._entrances: frozenset[tuple[str, int]] = frozenset()
         self._chains: dict[str, _Chain] = {}
@@ -175,11 +142,11 @@ class Fabric:
             self._events.write("rules-refused", switch=switch.end.name, error=text)
             self._changed.notify_all()
 
-    def _current(self, dpid: int, connection: Connection) -> _Switch | None:
+    def _current(self, dpid: int, connection: Connection) -> Switch | None:
         switch = self._switches.get(dpid)
         return switch if switch is not None and switch.connection is connection else None
 
-    def _fill(self, switch: _Switch, connection: Connection) -> None:
+    def _fill(self, switch: Switch, connection: Connection) -> None:
         switch.connection = connection
         switch.version += 1
         switch.waiting.clear()
@@ -208,7 +175,7 @@ class Fabric:
                     connected[dpid] = switch.connection
             self._network, self._host_rules = network, len(rules)
             self._entrances = frozenset((host.switch, host.port) for host in wiring.hosts)
-            self._switches = {end.dpid: _Switch(end) for end in wiring.switches}
+            self._switches = {end.dpid: Switch(end) for end in wiring.switches}
             for switch in self._switches.values():
                 mine = by_match(r for r in rules if r.match.switch == switch.end.name)
                 switch.table, _ = change(EMPTY, mine)
@@ -352,7 +319,7 @@ class Fabric:
             return [s.end.name for s, version in switches if s.confirmed < version]
 
         def refused() -> list[str]:
-            return _failures(switches)
+            return failures(switches)
 
         self._changed.wait_for(lambda: refused() or not late(), self._confirm_s)
         if texts := refused():
@@ -368,7 +335,7 @@ class Fabric:
         ]
 
     def _refusals(self) -> list[str]:
-        return _failures((switch, switch.version) for switch in self._switches.values())
+        return failures((switch, switch.version) for switch in self._switches.values())
 
     def _known_network(self) -> Network:
         if self._network is None:
@@ -388,13 +355,3 @@ class Fabric:
                     f"segments.{number}.mac = {segment.mac!r}: expected a free address, "
                     f"chain {owners[segment.mac]!r} has it"
                 )
-
-
-def _failures(switches: Iterable[tuple[_Switch, int]]) -> list[str]:
-    """What the switches answered to messages of the given versions or later."""
-    return [
-        f"switch {switch.end.name}: {text}"
-        for switch, version in switches
-        for failed, text in switch.failures.items()
-        if failed >= version
-    ]

@@ -231,7 +231,9 @@ def send_while(triangle: Triangle, mac: str, work: Callable[[], None]) -> int:
 
     def stream() -> None:
         with triangle.host(0) as host:
-            while not end.wait(0.0005):
+            # The switch's receive buffer holds about 270 frames: it may halt for half a second,
+            # as it does when somebody else adds a bridge.
+            while not end.wait(0.002):
                 host.send(mac, str(sent[0]))
                 sent[0] += 1
 
