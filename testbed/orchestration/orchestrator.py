@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import json
 import socket
 import threading
@@ -73,6 +72,7 @@ class Orchestrator:
         self._chains: dict[int, Chain] = {}
         self._news = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._lock = threading.Lock()
+        self._ended = threading.Event()
         self._instances_at: dict[int, list[str]] = {}
         self.origin_ns = 0
 
@@ -102,18 +102,18 @@ class Orchestrator:
         site.events.write("run-start", t_ns=self.origin_ns)
         faults = threading.Thread(target=self._faults, name="faults", daemon=True)
         faults.start()
-        self._follow(round(site.scenario.traffic.drain_s * NS_PER_S))
-        faults.join()
+        try:
+            self._follow(round(site.scenario.traffic.drain_s * NS_PER_S))
+        finally:
+            self._ended.set()
+            faults.join()
+            self._news.close()
         site.events.write("run-end")
-        self._news.close()
 
     def _follow(self, drain_ns: int) -> None:
         plan = self._site.plan
-        steps = timeline(plan.requests, plan.load_steps, plan.duration_ns, drain_ns)
-        heapq.heapify(steps)
         requests = {request.id: request for request in plan.requests}
-        while steps:
-            step = heapq.heappop(steps)
+        for step in timeline(plan.requests, plan.load_steps, plan.duration_ns, drain_ns):
             self._wait_until(self.origin_ns + step.at_ns)
             if step.what == "arrival":
                 self._arrival(requests[step.request])
@@ -206,8 +206,9 @@ class Orchestrator:
 
     def _faults(self) -> None:
         for fault in self._site.plan.faults:
-            due_ns = self.origin_ns + fault.at_ns
-            time.sleep(max(0.0, (due_ns - time.monotonic_ns()) / NS_PER_S))
+            left_s = (self.origin_ns + fault.at_ns - time.monotonic_ns()) / NS_PER_S
+            if self._ended.wait(max(0.0, left_s)):
+                return
             self._inject(fault)
 
     def _inject(self, fault: Fault) -> None:
