@@ -8,8 +8,8 @@ from testbed.orchestration.orchestrator import timeline
 from tests.unit.test_chain import REQUEST
 
 
-def steps(**changes: int) -> list[tuple[int, str]]:
-    request = dataclasses.replace(REQUEST, **changes)
+def steps(arrival_ns: int, end_ns: int) -> list[tuple[int, str]]:
+    request = dataclasses.replace(REQUEST, arrival_ns=arrival_ns, end_ns=end_ns)
     found = timeline((request,), ((50, 2.0),), duration_ns=100, drain_ns=10)
     return [(step.at_ns, step.what) for step in found]
 
