@@ -202,7 +202,8 @@ def _manifest(spec: RunSpec, plan: RunPlan, run_id: str) -> dict[str, Any]:
 def git_revision() -> str | None:
     """The revision of the checkout that runs, with "+changes" if it was changed; None outside."""
     here = Path(__file__).parent
-    command = ["git", "-c", f"safe.directory={here.parent}", "-C", str(here)]
+    # Without optional locks: `status` would write the index, as root in a user's checkout.
+    command = ["git", "--no-optional-locks", "-c", f"safe.directory={here.parent}", "-C", str(here)]
     try:
         head = subprocess.run([*command, "rev-parse", "HEAD"], capture_output=True, text=True)
         status = subprocess.run(

@@ -198,7 +198,14 @@ def _tools() -> Capability:
         return Capability(
             False, f"not found: {', '.join(missing)}; install mininet, net-tools, iproute2"
         )
-    return Capability(True, "mnexec, ifconfig, ip and tc are installed")
+    if os.geteuid() == 0:
+        # Mininet would wait for ever for a host whose mnexec has failed (in a chroot that is no
+        # mount point, for one).
+        try:
+            run(["mnexec", "-n", "true"])
+        except CommandError as error:
+            return Capability(False, f"mnexec makes no namespace here ({error})")
+    return Capability(True, "mnexec makes namespaces; ifconfig, ip and tc are installed")
 
 
 def _cgroup() -> tuple[Literal["v1", "v2"] | None, dict[str, str]]:
