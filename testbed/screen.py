@@ -18,8 +18,11 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
     `summary` is the content of summary.json. Printed on standard output unless `console` is given.
     """
     out = console or Console(highlight=False)
+    name = summary["scenario"]
+    out.print(f"{name}: means over the seeds, counts over all of them", style="bold")
     out.print(_figures(summary))
     if summary["comparison"]:
+        out.print("ratios of the means, with 95 % intervals over the seeds", style="bold")
         out.print(_ratios(summary["comparison"]))
     if not summary["valid"]:
         out.print("NOT VALID, so these figures support no claim:", style="red")
@@ -28,14 +31,12 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
     out.print(f"report: {folder / 'report.html'}", soft_wrap=True)
 
 
-def _table(title: str) -> Table:
-    return Table(
-        title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
-    )
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
 
 
 def _figures(summary: dict[str, Any]) -> Table:
-    table = _table(f"{summary['scenario']}: means over the seeds, counts over all of them")
+    table = _table()
     table.add_column("policy", no_wrap=True)
     for column in COLUMNS:
         table.add_column(column, justify="right")
@@ -63,7 +64,7 @@ def _mean(values: list[float | None], unit: float, form: str) -> str:
 
 
 def _ratios(comparison: dict[str, Any]) -> Table:
-    table = _table("ratios of the means, with 95 % intervals over the seeds")
+    table = _table()
     table.add_column("", no_wrap=True)
     for pair in comparison:
         table.add_column(pair, justify="right", max_width=22)
