@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from rich.progress import (
     BarColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
+from agents.placement.policies import make_policy
 from testbed.results.compare import write_summary
 from testbed.results.fairness import check_fairness
 from testbed.results.folder import RESULTS, hand_back, make_folder, new_results_folder, write_json
@@ -30,8 +33,8 @@ from testbed.scenario.model import Scenario
 from testbed.substrate.ownership import clean_stale
 from testbed.substrate.probe import Backends, Capabilities, CapabilityError, choose, probe
 
-RUN_OVERHEAD_S = 14.0
-TRAIN_S = 75.0
+RUN_OVERHEAD_S = 5.0
+TRAIN_S = 45.0
 """First guesses for the time left; the bar corrects itself."""
 
 
@@ -47,14 +50,16 @@ def compare_policies(
         backends = choose(capabilities)
     except CapabilityError as error:
         raise InputError("host", "unable", str(error)) from error
+    if model is not None and "ppo" in scenario.policies:
+        make_policy("ppo", scenario.seeds[0], model)  # a model that is none is told of now
     for line in clean_stale():
         console.print(f"left by a run that died: {line}", markup=False)
     folder = _folder(scenario, results)
     phases: dict[str, float] = {}
+    manifest = _manifest(scenario, backends)
     try:
-        shutil.copyfile(path, folder / "scenario.yaml")
-        manifest = _manifest(scenario, backends)
         write_json(folder / "manifest.json", manifest)
+        shutil.copyfile(path, folder / "scenario.yaml")
         console.print(
             f"{scenario.name}: policies {', '.join(scenario.policies)}, seeds "
             f"{', '.join(map(str, scenario.seeds))}; datapath {backends.datapath}, "
@@ -149,11 +154,14 @@ def _run_all(
                     capabilities,
                 )
                 begin = time.monotonic()
-                start_s = done_s + RUN_OVERHEAD_S / 2
-                run_one(spec, lambda at_s, s=start_s: bar.update(task, completed=s + at_s))  # type: ignore[misc]
+                run_one(spec, partial(_advance, bar, task, done_s + RUN_OVERHEAD_S / 2))
                 phases[f"{policy}/seed-{seed}_s"] = time.monotonic() - begin
                 done_s += run_s
         bar.update(task, completed=total_s, description="done")
+
+
+def _advance(bar: Progress, task: TaskID, start_s: float, at_s: float) -> None:
+    bar.update(task, completed=start_s + at_s)
 
 
 def _folder(scenario: Scenario, results: Path | None) -> Path:

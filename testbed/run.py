@@ -26,8 +26,7 @@ from testbed.orchestration.spawner import SpawnError
 from testbed.orchestration.watch import ServerWatch
 from testbed.results import packets as packet_records
 from testbed.results import servers as server_records
-from testbed.results import summary as summaries
-from testbed.results.events import read_events
+from testbed.results.compare import summarise_folder
 from testbed.results.folder import make_folder, write_json
 from testbed.results.validity import judge
 from testbed.scenario.errors import RunError
@@ -158,7 +157,7 @@ def _collect(
     manifest["reasons"] = reasons
     manifest["phases"] = {name: round(value, 3) for name, value in phases.items()}
     write_json(spec.folder / "manifest.json", manifest)
-    summary = summaries.summarise(frame, list(read_events(spec.folder / "events.jsonl")), manifest)
+    summary = summarise_folder(spec.folder, manifest)
     write_json(spec.folder / "summary.json", summary)
     return summary
 

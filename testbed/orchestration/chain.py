@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from testbed.scenario.steering import Segment, forward_path, path_mac, reverse_path
-from testbed.scenario.types import Placement, Request
+from testbed.scenario.types import FunctionName, Placement, Request
 
 PORT_BASE = 20_000
 SOURCE_PORT_BASE = 30_000
@@ -22,7 +22,7 @@ class InstanceSpec:
 
     name: str
     group: str
-    function: str
+    function: FunctionName
     function_config: dict[str, Any]
     hop: int
     member: int

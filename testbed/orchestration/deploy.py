@@ -272,7 +272,7 @@ def _start_instance(
 ) -> None:
     host = site.hosts[chain.server_name(spec.node)]
     replication = site.scenario.replication
-    profile = next(p for p in site.plan.profiles.values() if p.name == spec.function)
+    profile = site.plan.profiles[spec.function]
     peers = [(member, node) for member, node in group.items() if member != spec.member]
     peer = (
         {

@@ -132,6 +132,16 @@ def test_a_model_that_is_missing_is_refused(tmp_path: Path) -> None:
     assert done.returncode == 2 and "--model" in done.stderr
 
 
+def test_a_model_that_is_no_model_is_refused_before_anything_is_built(tmp_path: Path) -> None:
+    broken, results = tmp_path / "broken.pt", tmp_path / "results"
+    broken.write_bytes(b"no model")
+    done = deftbed(
+        "run", str(SMOKE), "--policy", "ppo", "--model", str(broken), "--results", str(results)
+    )
+    assert done.returncode == 2 and "model" in done.stderr
+    assert not results.exists()
+
+
 def test_without_root_it_says_so_and_how() -> None:
     code = "import os; from testbed.cli import main; os.setuid(65534); main()"
     done = subprocess.run(
