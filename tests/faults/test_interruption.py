@@ -92,7 +92,7 @@ def test_after_a_sigkill_clean_removes_what_is_left(tmp_path: Path) -> None:
 
 
 def test_the_death_of_the_controller_ends_no_traffic(tmp_path: Path) -> None:
-    """Rules stay in the switches: packets flow on, and the run says what failed or ends well."""
+    """Rules stay in the switches: packets flow on until the run needs the controller again."""
     folder = tmp_path / "results"
     run = start(folder)
     try:
@@ -100,6 +100,7 @@ def test_the_death_of_the_controller_ends_no_traffic(tmp_path: Path) -> None:
         events = (folder / "deft/seed-1/events.jsonl").read_text().splitlines()
         started = [json.loads(line) for line in events if "controller-started" in line]
         os.kill(started[0]["pid"], signal.SIGKILL)
+        killed_ns = time.monotonic_ns()
         _, errors = run.communicate(timeout=60)
     finally:
         run.kill()
@@ -108,4 +109,5 @@ def test_the_death_of_the_controller_ends_no_traffic(tmp_path: Path) -> None:
     assert "deft, seed 1" in errors
     assert manifest(folder)["run_id"] not in known_runs()
     frame = packets.read(folder / "deft/seed-1/packets.parquet")
-    assert frame["received_ns"].notna().any()
+    last_ns = int(frame["received_ns"].max()) + manifest(folder)["origin_ns"]
+    assert last_ns > killed_ns + 1_000_000_000
