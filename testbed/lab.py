@@ -14,7 +14,8 @@ from pathlib import Path
 
 from controller.client import ControllerClient
 from testbed.orchestration.control import ControlClient
-from testbed.orchestration.deploy import Site
+from testbed.orchestration.fdu_client import FduClient
+from testbed.orchestration.site import Site, fdu_sockets
 from testbed.orchestration.spawner import Spawner
 from testbed.results.events import EventLog
 from testbed.scenario.model import Scenario
@@ -37,6 +38,7 @@ class Lab:
     network: Network
     cgroups: ServerCgroups
     clocks: dict[int, ServerCpu]
+    controller: subprocess.Popen[bytes]
 
 
 @contextlib.contextmanager
@@ -61,7 +63,7 @@ def open_lab(
         stack.callback(events.close)
         spawner = stack.enter_context(Spawner(run_id, folder / "log"))
         port, northbound = _free_port(), state / "northbound.sock"
-        stack.enter_context(_controller(port, northbound, events_path, folder / "log"))
+        controller = stack.enter_context(_controller(port, northbound, events_path, folder / "log"))
         network = stack.enter_context(Network(plan, run_id, backends, port, state, events_path))
         client = ControllerClient(northbound)
         stack.callback(client.close)
@@ -70,6 +72,8 @@ def open_lab(
         cgroups = stack.enter_context(ServerCgroups(run_id, plan, backends.cgroup))
         if scenario.servers.capacity_model == "quota":
             cgroups.set_quotas(scenario.servers.quota_period_s)
+        control = stack.enter_context(ControlClient(state / "orchestrator.sock"))
+        fdu = fdu_sockets(state, scenario.replication.fdu_members)
         site = Site(
             plan=plan,
             scenario=scenario,
@@ -78,12 +82,13 @@ def open_lab(
             run_dir=folder,
             spawner=spawner,
             controller=client,
-            control=stack.enter_context(ControlClient(state / "orchestrator.sock")),
+            control=control,
+            fdu=FduClient(control, [member["control_socket"] for member in fdu]),
             events=events,
             server_cgroups={s.node: cgroups.procs_files(s.node) for s in plan.servers},
             realtime=realtime,
         )
-        yield Lab(site, network, cgroups, _clocks(scenario, plan, state))
+        yield Lab(site, network, cgroups, _clocks(scenario, plan, state), controller)
 
 
 def _clocks(scenario: Scenario, plan: RunPlan, state: Path) -> dict[int, ServerCpu]:
@@ -105,13 +110,15 @@ def timed(phases: dict[str, float], name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _controller(port: int, northbound: Path, events: Path, log_dir: Path) -> Iterator[None]:
+def _controller(
+    port: int, northbound: Path, events: Path, log_dir: Path
+) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "controller", "--openflow-port", str(port)]
     command += ["--northbound", str(northbound), "--events", str(events)]
     with open(log_dir / "controller.log", "ab") as log:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         try:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from testbed.scenario.steering import Segment, forward_path, path_mac, reverse_path
-from testbed.scenario.types import FunctionName, Placement, Request
+from testbed.scenario.types import MAX_MEMBERS, FunctionName, Placement, Request
 
 PORT_BASE = 20_000
 SOURCE_PORT_BASE = 30_000
 REPLICATION_PORT_BASE = 10_000
 MAX_REQUESTS = 512
-MEMBERS = 2
+MAX_HOPS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,11 @@ def user_name(node: int) -> str:
     return f"user-{node}"
 
 
+def user_address(node: int) -> str:
+    """The address of the user host at a node, inside the chains."""
+    return f"10.77.0.{node + 1}"
+
+
 def group_name(request: int, hop: int) -> str:
     """The replica group of function number `hop` of a request."""
     return f"r{request}-h{hop}"
@@ -56,32 +61,42 @@ def source_port_base(request: int) -> int:
     return SOURCE_PORT_BASE + 64 * request
 
 
+def instance_name(request: int, hop: int, member: int) -> str:
+    """The name of a member of a replica group."""
+    return f"{group_name(request, hop)}-m{member}"
+
+
+def instance(request: Request, hop: int, member: int, node: int) -> InstanceSpec:
+    """Member number `member` of function number `hop`, at a node."""
+    return InstanceSpec(
+        name=instance_name(request.id, hop, member),
+        group=group_name(request.id, hop),
+        function=request.functions[hop],
+        function_config=_function_config(request, hop),
+        hop=hop,
+        member=member,
+        node=node,
+        port=REPLICATION_PORT_BASE + MAX_MEMBERS * (MAX_HOPS * request.id + hop) + member,
+    )
+
+
 def instances(request: Request, placements: Sequence[Placement]) -> list[InstanceSpec]:
     """The instances of a chain, function by function, primary first."""
-    specs = []
-    for hop, placement in enumerate(placements):
-        for member, node in enumerate((placement.primary, placement.backup)):
-            if node is None:
-                continue
-            group = group_name(request.id, hop)
-            specs.append(
-                InstanceSpec(
-                    name=f"{group}-m{member}",
-                    group=group,
-                    function=request.functions[hop],
-                    function_config=_function_config(request, hop),
-                    hop=hop,
-                    member=member,
-                    node=node,
-                    port=REPLICATION_PORT_BASE + 32 * request.id + 2 * hop + member,
-                )
-            )
-    return specs
+    return [
+        instance(request, hop, member, node)
+        for hop, placement in enumerate(placements)
+        for member, node in enumerate((placement.primary, placement.backup))
+        if node is not None
+    ]
 
 
 def _function_config(request: Request, hop: int) -> dict[str, Any]:
     if request.functions[hop] == "nat":
         return {"public_address": f"100.64.{request.id % 256}.{hop + 1}"}
+    if request.functions[hop] == "lb":
+        # A request has one destination: it is the service and its only backend.
+        address = user_address(request.destination)
+        return {"virtual_address": address, "backends": [{"address": address}]}
     return {}
 
 
@@ -110,13 +125,19 @@ def segments(request: Request, members: Mapping[int, Mapping[int, int]]) -> list
     ]
 
 
-def placements_left(members: Mapping[int, Mapping[int, int]]) -> list[Placement] | None:
-    """Where the living members of a chain are; None if a function has none left."""
+def placements_left(
+    members: Mapping[int, Mapping[int, int]], primaries: Mapping[int, int]
+) -> list[Placement] | None:
+    """Where the living members of a chain are; None if a function has none left.
+
+    `primaries[hop]` is the number of the primary; the first of the others counts as the backup.
+    """
     left = []
-    for _, stage in sorted(members.items()):
-        nodes = [node for _, node in sorted(stage.items())]
-        if not nodes:
+    for hop, stage in sorted(members.items()):
+        numbers = sorted(stage, key=lambda number: (number != primaries[hop], number))
+        if not numbers:
             return None
+        nodes = [stage[number] for number in numbers]
         left.append(Placement(nodes[0], nodes[1] if len(nodes) > 1 else None))
     return left
 

@@ -19,6 +19,14 @@ class ControlError(Exception):
     """A process refused an order or did not answer in time."""
 
 
+class OrderRefused(ControlError):
+    """A process refused an order; `reply` is all that it said."""
+
+    def __init__(self, text: str, reply: dict[str, Any]) -> None:
+        super().__init__(text)
+        self.reply = reply
+
+
 class ControlClient:
     """One end for orders; it waits for the answer to each. Not for several threads at once."""
 
@@ -65,7 +73,7 @@ class ControlClient:
             if reply.get("id") != number:
                 continue  # the late answer to an order that was given up
             if not reply.get("ok"):
-                raise ControlError(f"{Path(target).stem}: {op}: {reply.get('error')}")
+                raise OrderRefused(f"{Path(target).stem}: {op}: {reply.get('error')}", dict(reply))
             return dict(reply)
 
     def post(self, target: str, op: str, deadline: float, **fields: Any) -> int:

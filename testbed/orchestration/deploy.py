@@ -1,168 +1,58 @@
-"""Puts chains on the emulated network and takes them off: instances, rules, edges, traffic."""
+"""Puts chains on the emulated network and takes them off: instances, rules, edges."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from controller.client import ControllerClient
 from testbed.orchestration import chain
-from testbed.orchestration.control import ControlClient, ControlError
-from testbed.orchestration.spawner import Spawner
-from testbed.results.events import EventLog
-from testbed.scenario.model import ReplicationSpec, Scenario
+from testbed.orchestration.chain import InstanceSpec, user_address
+from testbed.orchestration.control import ControlError
+from testbed.orchestration.site import READY_S, Site
+from testbed.scenario.model import ReplicationSpec
 from testbed.scenario.steering import forward_path, reverse_path
-from testbed.scenario.types import NS_PER_S, Placement, Request, RunPlan
-from testbed.substrate.network import Host
+from testbed.scenario.types import NS_PER_S, Placement, Request
 
-READY_S = 10.0
 PING_S = 0.5
-EDGE_PRIORITY = 10
-FDU_PRIORITY = 15
-TRAFFIC_PRIORITY = 12
-UDP = 17
+RING_FRAMES = {"rx_frames": 512, "tx_frames": 256}
+"""Slots of an instance's rings, 2 KiB each: what arrives while its process waits for a core."""
 
 
 class DeployError(Exception):
     """A chain could not be put on the network; the run can go on without it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where a run happens: its hosts, folders and the processes that serve it."""
-
-    plan: RunPlan
-    scenario: Scenario
-    hosts: Mapping[str, Host]
-    sockets: Path
-    run_dir: Path
-    spawner: Spawner
-    controller: ControllerClient
-    control: ControlClient
-    events: EventLog
-    server_cgroups: Mapping[int, Sequence[str]]
-    realtime: bool
-
-    @property
-    def events_path(self) -> str:
-        """The event log's file."""
-        return str(self.run_dir / "events.jsonl")
-
-    def socket(self, name: str) -> str:
-        """The control socket of the process `name`."""
-        return str(self.sockets / f"{name}.sock")
-
-    def raw(self, name: str) -> str:
-        """A file of raw records in the run's folder."""
-        return str(self.run_dir / "raw" / name)
-
-    def cpu_clock(self, node: int) -> str:
-        """The file of the server clock of `node`."""
-        return str(self.sockets / f"cpu-{node}")
-
-    def priority(self, value: int) -> int | None:
-        """A real-time priority where the host grants one."""
-        return value if self.realtime else None
-
-
 @dataclass(slots=True)
 class Chain:
-    """A deployed chain; `members[hop][member]` is the node of each living member."""
+    """A deployed chain.
+
+    members     `members[hop][number]` is the node of each living member
+    primaries   `primaries[hop]` is the number of the primary
+    instances   the names of all instances that were ever started for it
+    """
 
     request: Request
     members: dict[int, dict[int, int]]
+    primaries: dict[int, int]
     instances: list[str] = field(default_factory=list)
-
-
-def user_address(node: int) -> str:
-    """The address of the user host at a node, on its TUN device."""
-    return f"10.77.0.{node + 1}"
 
 
 def replication_config(spec: ReplicationSpec) -> dict[str, Any]:
     """The scenario's replication section as an instance takes it."""
+    lease_s = spec.failure_timeout_s if spec.lease_s is None else spec.lease_s
     return {
         "mode": spec.mode,
         "batch_packets": spec.batch_packets,
         "batch_ns": round(spec.batch_s * NS_PER_S),
         "gap_timeout_ns": round(spec.gap_timeout_s * NS_PER_S),
         "retransmit_ns": round(spec.retransmit_s * NS_PER_S),
+        "lease_ns": round(lease_s * NS_PER_S),
         "buffer_packets": spec.buffer_packets,
+        "availability": spec.without_backup == "availability",
     }
-
-
-def start_servers(site: Site) -> None:
-    """Start the FDU and an agent on every server."""
-    replication = site.scenario.replication
-    heartbeat_ns = round(replication.heartbeat_s * NS_PER_S)
-    config = {
-        "fdu_socket": site.socket("heartbeats"),
-        "control_socket": site.socket("fdu"),
-        "notify_socket": site.socket("news"),
-        "heartbeat_ns": heartbeat_ns,
-        "failure_timeout_ns": round(replication.failure_timeout_s * NS_PER_S),
-        "events": site.events_path,
-    }
-    site.spawner.start(
-        "fdu", "testbed.orchestration.fdu:main", config, fifo_priority=site.priority(FDU_PRIORITY)
-    )
-    site.control.call(site.socket("fdu"), "ping", READY_S)
-    for server in site.plan.servers:
-        name = chain.server_name(server.node)
-        agent = {
-            "name": name,
-            "fdu_socket": site.socket("heartbeats"),
-            "heartbeat_ns": heartbeat_ns,
-        }
-        site.spawner.start(
-            name,
-            "testbed.orchestration.agent:main",
-            agent,
-            namespace_pid=site.hosts[name].pid,
-            fifo_priority=site.priority(FDU_PRIORITY),
-        )
-        members = [{"name": name, "control_socket": ""}]
-        site.control.call(site.socket("fdu"), "watch-group", group=name, members=members)
-
-
-def start_edges(site: Site) -> None:
-    """Start the edges of every user host that some request uses."""
-    nodes = {
-        node for request in site.plan.requests for node in (request.source, request.destination)
-    }
-    for node in sorted(nodes):
-        _start_edge(site, node)
-
-
-def start_traffic(site: Site, origin_ns: int) -> None:
-    """Start receivers and senders; the run begins at `origin_ns` on CLOCK_MONOTONIC."""
-    for node in sorted({request.destination for request in site.plan.requests}):
-        ports = [
-            chain.destination_port(request.id)
-            for request in site.plan.requests
-            if request.destination == node
-        ]
-        config = {"ports": ports, "out": site.raw(f"received-{node}"), "origin_ns": origin_ns}
-        _start_user_process(site, node, "receiver", config)
-    for node in sorted({request.source for request in site.plan.requests}):
-        config = {"streams": [], "out": site.raw("sent"), "origin_ns": origin_ns}
-        _start_user_process(site, node, "sender", config)
-
-
-def start_stream(site: Site, request: Request, schedule: str) -> None:
-    """Let the sender send a request's packets on schedule, whether it was accepted or not."""
-    stream = {
-        "request": request.id,
-        "destination": user_address(request.destination),
-        "destination_port": chain.destination_port(request.id),
-        "source_port_base": chain.source_port_base(request.id),
-        "l3_bytes": request.l3_bytes,
-        "schedule": schedule,
-    }
-    site.control.call(site.socket(f"sender-{request.source}"), "add-stream", stream=stream)
 
 
 def deploy(site: Site, request: Request, placements: Sequence[Placement]) -> Chain:
@@ -175,33 +65,28 @@ def deploy(site: Site, request: Request, placements: Sequence[Placement]) -> Cha
     members: dict[int, dict[int, int]] = {hop: {} for hop in range(len(placements))}
     for spec in specs:
         members[spec.hop][spec.member] = spec.node
+    by_hop = {hop: [spec for spec in specs if spec.hop == hop] for hop in members}
     for spec in specs:
-        _start_instance(site, request, spec, members[spec.hop])
-    deployed = Chain(request, members, [spec.name for spec in specs])
+        start_instance(site, request, spec, _first_configuration(site, by_hop[spec.hop]))
+    primaries = {hop: group[0].member for hop, group in by_hop.items()}
+    deployed = Chain(request, members, primaries, [spec.name for spec in specs])
     install(site, deployed)
-    for spec in specs:
-        _await_instance(site, deployed, spec.name)
-    for hop, group in members.items():
-        name = chain.group_name(request.id, hop)
-        watched = [
-            {"name": f"{name}-m{m}", "control_socket": site.socket(f"{name}-m{m}")} for m in group
-        ]
-        site.control.call(site.socket("fdu"), "watch-group", group=name, members=watched)
+    try:
+        for spec in specs:
+            await_instance(site, spec)
+    except DeployError:
+        site.controller.remove(f"r{request.id}")
+        site.spawner.end(deployed.instances)
+        raise
+    for hop, group in by_hop.items():
+        site.fdu.create_group(
+            chain.group_name(request.id, hop),
+            {spec.member: member_info(site, spec) for spec in group},
+            primary=group[0].member,
+            backups=[spec.member for spec in group[1:]],
+        )
     _open_edges(site, request)
     return deployed
-
-
-def _await_instance(site: Site, deployed: Chain, name: str) -> None:
-    deadline = time.monotonic() + READY_S
-    while True:
-        try:
-            site.control.call(site.socket(name), "ping", PING_S)
-            return
-        except ControlError:
-            if site.spawner.pid(name) is None or time.monotonic() > deadline:
-                site.controller.remove(f"r{deployed.request.id}")
-                site.spawner.end(deployed.instances)
-                raise DeployError(f"{name} did not start: see log/{name}.log") from None
 
 
 def install(site: Site, deployed: Chain) -> None:
@@ -214,79 +99,39 @@ def install(site: Site, deployed: Chain) -> None:
 def remove(site: Site, deployed: Chain) -> None:
     """Take a chain off: edges first, then rules, then instances."""
     request = deployed.request
-    for name in deployed.members:
-        group = chain.group_name(request.id, name)
-        site.control.call(site.socket("fdu"), "forget-group", group=group)
+    for hop in deployed.members:
+        site.fdu.remove_group(chain.group_name(request.id, hop))
     for node in {request.source, request.destination}:
         for path in (forward_path(request.id), reverse_path(request.id)):
             site.control.call(site.socket(f"edge-{node}"), "remove-path", path=path)
     site.controller.remove(f"r{request.id}")
+    for hop, group in deployed.members.items():
+        for member, node in group.items():
+            forget_process(site, node, chain.instance_name(request.id, hop, member))
     site.spawner.end(deployed.instances)
 
 
-def _start_edge(site: Site, node: int) -> None:
-    host = site.hosts[chain.user_name(node)]
-    name = f"edge-{node}"
-    config = {
-        "name": name,
-        "interface": host.interface,
-        "mac": host.mac,
-        "tun": "tun0",
-        "tun_address": user_address(node),
-        "control_socket": site.socket(name),
-        "events": site.events_path,
-        "dump": site.raw(f"{name}.json"),
-        "epoch": 0,
+def member_info(site: Site, spec: InstanceSpec) -> dict[str, Any]:
+    """How the FDU and the other members of its group reach an instance."""
+    return {
+        "name": spec.name,
+        "control_socket": site.socket(spec.name),
+        "address": site.hosts[chain.server_name(spec.node)].address,
+        "port": spec.port,
     }
-    site.spawner.start(
-        name,
-        "testbed.vnf.edge:main",
-        config,
-        namespace_pid=host.pid,
-        fifo_priority=site.priority(EDGE_PRIORITY),
-    )
-    site.control.call(site.socket(name), "ping", READY_S)
 
 
-def _start_user_process(site: Site, node: int, kind: str, config: dict[str, Any]) -> None:
-    name = f"{kind}-{node}"
-    config = {
-        **config,
-        "name": name,
-        "bind": user_address(node),
-        "control_socket": site.socket(name),
-        "events": site.events_path,
-    }
-    site.spawner.start(
-        name,
-        f"traffic.{kind}:main",
-        config,
-        namespace_pid=site.hosts[chain.user_name(node)].pid,
-        fifo_priority=site.priority(TRAFFIC_PRIORITY),
-    )
-    site.control.call(site.socket(name), "ping", READY_S)
-
-
-def _start_instance(
-    site: Site, request: Request, spec: chain.InstanceSpec, group: Mapping[int, int]
+def start_instance(
+    site: Site, request: Request, spec: InstanceSpec, configuration: dict[str, Any] | None
 ) -> None:
+    """Start the process of an instance; `configuration` is that of its group, if it has one yet."""
     host = site.hosts[chain.server_name(spec.node)]
     replication = site.scenario.replication
     profile = site.plan.profiles[spec.function]
-    peers = [(member, node) for member, node in group.items() if member != spec.member]
-    peer = (
-        {
-            "address": site.hosts[chain.server_name(peers[0][1])].address,
-            "port": spec.port ^ 1,
-        }
-        if peers
-        else None
-    )
     emulated = site.scenario.servers.capacity_model == "service-time"
     config = {
         "name": spec.name,
         "group": spec.group,
-        "role": "primary" if spec.member == 0 else "backup",
         "member": spec.member,
         "function": spec.function,
         "function_config": spec.function_config,
@@ -296,7 +141,6 @@ def _start_instance(
         "replication": replication_config(replication),
         "address": host.address,
         "port": spec.port,
-        "peer": peer,
         "cpu": {
             "path": site.cpu_clock(spec.node),
             "service_ns": profile.service_ns,
@@ -305,10 +149,13 @@ def _start_instance(
         if emulated
         else None,
         "control_socket": site.socket(spec.name),
-        "fdu_socket": site.socket("heartbeats"),
+        "fdu": site.fdu_sockets(),
         "heartbeat_ns": round(replication.heartbeat_s * NS_PER_S),
         "events": site.events_path,
         "dump": site.raw(f"{spec.name}.json"),
+        **RING_FRAMES,
+        "configuration": configuration,
+        "core": None,
     }
     site.spawner.start(
         spec.name,
@@ -317,6 +164,44 @@ def _start_instance(
         namespace_pid=host.pid,
         cgroup_procs=site.server_cgroups.get(spec.node, ()),
     )
+
+
+def await_instance(site: Site, spec: InstanceSpec) -> None:
+    """Wait until an instance takes orders, and let its server's agent watch its process.
+
+    Raises DeployError if it does not in time, or ended.
+    """
+    deadline = time.monotonic() + READY_S
+    while True:
+        pid = site.spawner.pid(spec.name)
+        try:
+            site.control.call(site.socket(spec.name), "ping", PING_S)
+            agent = site.socket(chain.server_name(spec.node))
+            site.control.call(agent, "watch-process", PING_S, name=spec.name, pid=pid)
+            return
+        except ControlError:
+            if pid is None or time.monotonic() > deadline:
+                raise DeployError(f"{spec.name} did not start: see log/{spec.name}.log") from None
+
+
+def forget_process(site: Site, node: int, name: str) -> None:
+    """Tell a server's agent that a process is about to end; its agent may be dead."""
+    agent = chain.server_name(node)
+    if site.spawner.pid(agent) is not None:
+        with contextlib.suppress(ControlError):
+            site.control.call(site.socket(agent), "forget-process", PING_S, name=name)
+
+
+def _first_configuration(site: Site, group: Sequence[InstanceSpec]) -> dict[str, Any]:
+    """What the FDU will say of a group in its first epoch."""
+    return {
+        "epoch": 1,
+        "primary": group[0].member,
+        "backups": [spec.member for spec in group[1:]],
+        "learners": [],
+        "confirmed": True,
+        "members": {spec.member: member_info(site, spec) for spec in group},
+    }
 
 
 def _open_edges(site: Site, request: Request) -> None:

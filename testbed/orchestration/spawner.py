@@ -16,7 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-START_S = 60.0
+START_S = 600.0
+"""The warm parent may have to compile the data plane first, which takes minutes once."""
 MESSAGE_BYTES = 1 << 20
 
 

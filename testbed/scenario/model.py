@@ -143,6 +143,29 @@ class ReplicationSpec(Model):
     buffer_packets: int = Field(default=4096, ge=1, description="bound of each packet buffer")
     heartbeat_s: Positive = 0.05
     failure_timeout_s: Positive = 0.25
+    lease_s: Positive | None = Field(
+        default=None,
+        description="a primary releases outputs this long after a message that was acknowledged; "
+        "by default as long as failure_timeout_s",
+    )
+    fdu_members: Literal[1, 3, 5, 7] = Field(
+        default=3, description="processes of the failure detection unit; a majority decides"
+    )
+    without_backup: Literal["safety", "availability"] = Field(
+        default="safety",
+        description="when the last backup is lost: hold outputs until a new one has caught up, "
+        "or go on unprotected",
+    )
+    replace_backups: bool = Field(
+        default=True, description="a group that lost a member gets a new backup"
+    )
+    move_hold_s: Positive = Field(
+        default=0.1, description="how long a move may hold inputs at the hand-over"
+    )
+    move_overflow: Literal["refuse", "declare"] = Field(
+        default="refuse",
+        description="beyond that: give up the move, or hand over and declare what is lost",
+    )
 
     @model_validator(mode="after")
     def _heartbeats(self) -> ReplicationSpec:
@@ -157,6 +180,15 @@ class FaultSpec(Model):
     kind: Literal["server-down"]
     at_s: NonNegative
     node: str | None = None
+
+
+class MoveSpec(Model):
+    """A move on schedule: the primary of a request's function goes to another node."""
+
+    at_s: NonNegative
+    request: int = Field(ge=0, description="requests are numbered by their arrival")
+    function: int = Field(ge=0, le=7, description="place in the chain, from 0")
+    to: str = Field(description="the name of a node")
 
 
 class TrainingSpec(Model):
@@ -194,6 +226,7 @@ class Scenario(Model):
     traffic: TrafficSpec
     replication: ReplicationSpec = ReplicationSpec()
     faults: list[FaultSpec] = Field(default_factory=list)
+    moves: list[MoveSpec] = Field(default_factory=list)
     policies: list[PolicyName] = Field(min_length=1)
     baseline: PolicyName = "deft"
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
@@ -208,7 +241,8 @@ class Scenario(Model):
                 raise ValueError(f"{what} without repetition")
         if self.baseline not in self.policies:
             raise ValueError("baseline to be one of policies")
-        for at in [s.at_s for s in self.traffic.load_steps] + [f.at_s for f in self.faults]:
-            if at >= self.traffic.duration_s:
-                raise ValueError("load_steps and faults before traffic.duration_s")
+        times = [step.at_s for step in self.traffic.load_steps]
+        times += [fault.at_s for fault in self.faults] + [move.at_s for move in self.moves]
+        if any(at_s >= self.traffic.duration_s for at_s in times):
+            raise ValueError("load_steps, faults and moves before traffic.duration_s")
         return self

@@ -110,6 +110,10 @@ class Ledger:
         """The server at `node` can host nothing any more."""
         self._alive[node] = False
 
+    def server_up(self, node: int) -> None:
+        """The server at `node` can host instances again."""
+        self._alive[node] = True
+
     def used_cores(self) -> FloatArray:
         """Demand on each server in reference cores, shape [N]."""
         return self._sum(lambda p, rate: (rate * p.service_ns, rate * p.backup_service_ns)) / float(

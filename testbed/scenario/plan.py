@@ -21,6 +21,7 @@ from testbed.scenario.types import (
     Fault,
     FunctionName,
     FunctionProfile,
+    Move,
     Request,
     RunPlan,
     Server,
@@ -36,6 +37,8 @@ DEFAULT_FUNCTIONS: dict[FunctionName, FunctionSpec] = {
     "voc": FunctionSpec(service_s=1100e-6, backup_service_s=275e-6),
     "tm": FunctionSpec(service_s=700e-6, backup_service_s=175e-6),
     "idps": FunctionSpec(service_s=200e-6, backup_service_s=50e-6),
+    "wo": FunctionSpec(service_s=800e-6, backup_service_s=200e-6),
+    "lb": FunctionSpec(service_s=300e-6, backup_service_s=75e-6),
 }
 """Ten times the processing times of Onsu et al. (2024): emulated cores are ten times slower than
 the paper's, so that a few hundred packets a second load a server while the real cores stay
@@ -59,6 +62,7 @@ def make_plan(scenario: Scenario, seed: int) -> RunPlan:
             for step in sorted(scenario.traffic.load_steps, key=lambda step: step.at_s)
         ),
         faults=_faults(scenario, topology, servers, seed),
+        moves=_moves(scenario, topology),
     )
 
 
@@ -185,3 +189,15 @@ def _faults(
                 ) from None
         faults.append(Fault(spec.kind, _ns(spec.at_s), drawn))
     return tuple(sorted(faults, key=lambda fault: fault.at_ns))
+
+
+def _moves(scenario: Scenario, topology: Topology) -> tuple[Move, ...]:
+    moves = []
+    for number, spec in enumerate(scenario.moves):
+        try:
+            node = topology.index_of(spec.to)
+        except KeyError:
+            names = [node.name for node in topology.nodes]
+            raise InputError(f"moves.{number}.to", spec.to, f"one of the nodes {names}") from None
+        moves.append(Move(_ns(spec.at_s), spec.request, spec.function, node))
+    return tuple(sorted(moves, key=lambda move: move.at_ns))

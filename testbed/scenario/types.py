@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-FunctionName = Literal["nat", "fw", "tm", "voc", "idps"]
+FunctionName = Literal["nat", "fw", "tm", "voc", "idps", "wo", "lb"]
 ReplicationMode = Literal["none", "deft", "pipelined"]
 
 NS_PER_S = 1_000_000_000
+MAX_MEMBERS = 8
+"""Members of a replica group at most; they are numbered from 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,16 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
+class Move:
+    """The primary of function number `function` of a request moves to a node."""
+
+    at_ns: int
+    request: int
+    function: int
+    node: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunPlan:
     """All that a run does but for the placement: equal for every policy of a seed."""
 
@@ -123,6 +135,7 @@ class RunPlan:
     load_steps: tuple[tuple[int, float], ...]
     """(from this time, rate factor), ascending; the factor is 1 before the first."""
     faults: tuple[Fault, ...]
+    moves: tuple[Move, ...] = ()
 
 
 def load_factor(plan: RunPlan, at_ns: int) -> float:

@@ -33,6 +33,10 @@ class ControlSocket:
         self._socket.setblocking(False)
         self._socket.bind(path)
 
+    def add(self, orders: Mapping[str, Order]) -> None:
+        """Carry out these orders too."""
+        self._orders.update(orders)
+
     def fileno(self) -> int:
         """The descriptor, for select."""
         return self._socket.fileno()

@@ -1,9 +1,10 @@
 """The capacity model "service-time": a server's CPU as one queue that all its processes share.
 
 The server clock is a file that they map. A packet starts when the server is free, occupies it for
-cost / cores, and is handed to the protocol at its end. A record lock makes concurrent updates
-exact; the kernel drops it with its process, so a killed process leaves no lock behind. (A process
-killed within an update may leave the counters one packet apart; each field by itself is sound.)
+its service time, and is handed to the protocol at its end. A lock on the file makes concurrent
+updates exact; the kernel drops it with its process, so a killed process leaves no lock behind. (A
+process killed within an update may leave the counters one packet apart; each word by itself is
+sound.)
 """
 
 from __future__ import annotations
@@ -14,24 +15,52 @@ import os
 import struct
 from pathlib import Path
 
-_MAGIC = b"deftcpu1"
-_HEADER = struct.Struct("=8sdQ")
-_CLOCK = struct.Struct("=QQQQ")
-_FILE_BYTES = _HEADER.size + _CLOCK.size
+import numpy as np
+
+from testbed.compiled import compiled
+from testbed.vnf.arrays import Words
+from testbed.vnf.dataplane.system import lock_file, unlock_file
+
+_MAGIC = b"deftcpu2"
+_FILE = struct.Struct("=8sdQQQQQ")
+
+# Places in the words of a clock; the two before are its mark and its speed.
+QUEUE_NS, BUSY_UNTIL_NS, BUSY_TOTAL_NS, ADMITTED, DROPPED = 2, 3, 4, 5, 6
+
+
+@compiled
+def admit(clock: Words, fd: int, now_ns: int, service_ns: int) -> int:
+    """When a packet that arrives now and occupies the server for `service_ns` is done.
+
+    -1 if it would wait longer than the queue allows: it is dropped, and counted.
+    """
+    lock_file(fd, True)
+    start_ns = max(now_ns, clock[BUSY_UNTIL_NS])
+    end_ns = start_ns + service_ns
+    if start_ns - now_ns > clock[QUEUE_NS]:
+        clock[DROPPED] += 1
+        end_ns = -1
+    else:
+        clock[BUSY_UNTIL_NS] = end_ns
+        clock[BUSY_TOTAL_NS] += service_ns
+        clock[ADMITTED] += 1
+    unlock_file(fd)
+    return end_ns
 
 
 class ServerCpu:
     """The clock of one server, shared through a file.
 
-    One object is for one thread of one process, except for `sample`. `cores` is the server's
-    speed in reference cores, `queue_ns` the longest time that an admitted packet may wait.
+    `cores` is the server's speed in reference cores, `queue_ns` the longest time that an admitted
+    packet may wait; `words` and `fileno()` are for `admit` in compiled code.
     """
 
     def __init__(self, descriptor: int) -> None:
         """Use `create` or `open`."""
         self._descriptor = descriptor
-        self._map = mmap.mmap(descriptor, _FILE_BYTES)
-        _, self.cores, self.queue_ns = _HEADER.unpack_from(self._map)
+        self._map = mmap.mmap(descriptor, _FILE.size)
+        self.words: Words = np.frombuffer(self._map, np.int64)
+        _, self.cores, self.queue_ns, *_ = _FILE.unpack_from(self._map)
 
     @staticmethod
     def create(path: Path | str, cores: float, queue_ns: int) -> ServerCpu:
@@ -39,7 +68,7 @@ class ServerCpu:
         if not cores > 0 or queue_ns < 0:
             raise ValueError(f"cores = {cores}, queue_ns = {queue_ns}: expected > 0 and >= 0")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        os.write(descriptor, _HEADER.pack(_MAGIC, cores, queue_ns) + _CLOCK.pack(0, 0, 0, 0))
+        os.write(descriptor, _FILE.pack(_MAGIC, cores, queue_ns, 0, 0, 0, 0))
         return ServerCpu(descriptor)
 
     @staticmethod
@@ -47,46 +76,38 @@ class ServerCpu:
         """The clock of an existing server; raises FileNotFoundError or ValueError."""
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         header = os.pread(descriptor, len(_MAGIC), 0)
-        if header != _MAGIC or os.fstat(descriptor).st_size != _FILE_BYTES:
+        if header != _MAGIC or os.fstat(descriptor).st_size != _FILE.size:
             os.close(descriptor)
             raise ValueError(f"{path}: not a server clock")
         return ServerCpu(descriptor)
+
+    def fileno(self) -> int:
+        """The descriptor of the file."""
+        return self._descriptor
+
+    def service_ns(self, cost_ns: int) -> int:
+        """How long a packet that costs `cost_ns` on one reference core occupies this server."""
+        return round(cost_ns / self.cores)
 
     def admit(self, now_ns: int, cost_ns: int) -> int | None:
         """When a packet that arrives now and costs `cost_ns` on one reference core is done.
 
         None if it would wait longer than `queue_ns`: it is dropped, and counted.
         """
-        fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
-        try:
-            busy_until_ns, busy_total_ns, admitted, dropped = _CLOCK.unpack_from(
-                self._map, _HEADER.size
-            )
-            start_ns: int = max(now_ns, busy_until_ns)
-            if start_ns - now_ns > self.queue_ns:
-                _CLOCK.pack_into(
-                    self._map, _HEADER.size, busy_until_ns, busy_total_ns, admitted, dropped + 1
-                )
-                return None
-            service_ns: int = round(cost_ns / self.cores)
-            end_ns: int = start_ns + service_ns
-            _CLOCK.pack_into(
-                self._map, _HEADER.size, end_ns, busy_total_ns + service_ns, admitted + 1, dropped
-            )
-            return end_ns
-        finally:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+        end_ns = admit(self.words, self._descriptor, now_ns, self.service_ns(cost_ns))
+        return None if end_ns < 0 else int(end_ns)
 
     def sample(self) -> tuple[int, int, int, int]:
         """(busy_until_ns, busy_total_ns, admitted, dropped), of one moment."""
-        fcntl.lockf(self._descriptor, fcntl.LOCK_SH)
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
         try:
-            values: tuple[int, int, int, int] = _CLOCK.unpack_from(self._map, _HEADER.size)
-            return values
+            values = self.words[BUSY_UNTIL_NS : DROPPED + 1].tolist()
         finally:
-            fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        return values[0], values[1], values[2], values[3]
 
     def close(self) -> None:
-        """Unmap and close."""
+        """Unmap, as soon as nobody holds `words` any more, and close."""
+        del self.words
         self._map.close()
         os.close(self._descriptor)

@@ -1,9 +1,16 @@
 """The edge process of a user host: packets of its kernel enter chains here, and leave them.
 
-Counters. Packets that the kernel sent were dropped in the TUN device's queue (`tun_drops`),
-`unclassified`, `send_failed` or `sent`. Frames that reached the raw socket were lost there
-(`kernel_drops`), are `malformed`, `foreign` (no path ends here with them), `duplicates`,
-`write_failed` or `delivered`. `paths` has `sent`, `delivered` and `duplicates` of each path.
+Counters. Packets that the kernel sent were dropped in the TUN device's queue (`tun_drops`), are
+`malformed_packets`, `fragments` without a first one, `unclassified`, `send_failed` or `sent`.
+Frames that reached the raw socket were lost there (`kernel_drops`), are `malformed`, `foreign` (no
+path ends here with them), `duplicates`, `stale` (from before a restart of their stamper, and later
+than packets from after it), `write_failed` or `delivered`. `paths` has `sent`, and `delivered`,
+`duplicates` and `stale`, of each base path, over its shards.
+
+Restarts. An edge that is started again knows nothing of its former life. It needs a higher epoch
+(see `testbed.vnf.stamper`) and its orders once more: add-path, accept-path and set-shards. Answers
+to connections from before are unclassified until a packet of theirs is delivered, and a packet
+that the former process delivered is delivered again if another copy of it comes now.
 """
 
 from __future__ import annotations
@@ -11,16 +18,19 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import select
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from testbed.results.events import EventLog
+from testbed.scenario.steering import BASE_PATHS, base_path, with_shard
 from testbed.vnf.control import ControlSocket
 from testbed.vnf.dataplane import nsh
 from testbed.vnf.dataplane.socket import FRAME_BYTES, FrameSocket
 from testbed.vnf.dataplane.tun import TunDevice
+from testbed.vnf.flow_keys import flow_key
 from testbed.vnf.process import Termination, device_drops, prepare_for_packets, write_dump
 from testbed.vnf.stamper import DuplicateFilter, Match, Stamper
 
@@ -29,17 +39,19 @@ READ_AT_ONCE = 64
 
 @dataclass(slots=True)
 class Exit:
-    """A path that ends here, at `hop`; answers take the path `reverse`."""
+    """A base path that ends here, at `hop`, in some of its shards; answers take `reverse`."""
 
     hop: int
     reverse: int
+    paths: frozenset[int]
     delivered: int = 0
     duplicates: int = 0
+    stale: int = 0
 
 
 @dataclass(slots=True)
 class Entry:
-    """A path that packets enter here; all frames of it begin with `prefix`."""
+    """A path that packets enter here; all IPv4 frames of it begin with `prefix`."""
 
     prefix: bytes
     sent: int = 0
@@ -60,19 +72,21 @@ class Edge:
         self._stamper = Stamper(epoch)
         self._duplicates = DuplicateFilter()
         self._entries: dict[int, Entry] = {}
+        # By the path of each shard; the shards of a base path share one exit.
         self._exits: dict[int, Exit] = {}
+        self._exits_of: dict[int, Exit] = {}
 
     def read_packets(self) -> None:
         """Stamp what the kernel sent and put it on its way."""
         read, send, stamp_packet = self._tun.read, self._frames.send, self._stamper.stamp
+        now_ns = time.monotonic_ns()
         for _ in range(READ_AT_ONCE):
             try:
                 packet = read()
             except BlockingIOError:
                 return
-            stamp = stamp_packet(packet)
+            stamp = stamp_packet(packet, now_ns)
             if stamp is None:
-                self._counters["unclassified"] += 1
                 continue
             entry = self._entry(stamp.path)
             try:
@@ -101,13 +115,17 @@ class Edge:
                 continue
             window = self._duplicates.first_time(stamp)
             if window is None:
-                out.duplicates += 1
+                if self._duplicates.is_stale(stamp):
+                    out.stale += 1
+                else:
+                    out.duplicates += 1
                 continue
-            ends = packet[9:10] + packet[12:24]
-            if window.addresses != ends:
-                # The first packet of a flow, or the first after a function rewrote it otherwise.
-                window.addresses = ends
-                self._stamper.learn(packet, out.reverse)
+            key = flow_key(packet)
+            if key is None or key != window.key:
+                # The first packet of a flow, the first after a function rewrote it otherwise, a
+                # fragment or an ICMP error.
+                window.key = key or window.key
+                self._stamper.learn(packet, out.reverse, stamp.bucket)
             try:
                 write(packet)
             except OSError:
@@ -115,35 +133,58 @@ class Edge:
                 continue
             out.delivered += 1
             if out.delivered == 1:
-                self._events.write("first-delivery", edge=self._name, path=stamp.path)
+                self._events.write("first-delivery", edge=self._name, path=base_path(stamp.path))
 
     def add_path(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Packets of `order["match"]` take `order["path"]` from now on."""
+        """Packets of `order["match"]` take `order["path"]` too from now on.
+
+        The destination of a match is an IPv4 or IPv6 address; a path may have several matches.
+        """
         match = order["match"]
         rule = Match(
             protocol=_optional_integer(match, "protocol"),
-            destination=ipaddress.IPv4Address(match["destination"]).packed,
+            destination=ipaddress.ip_address(match["destination"]).packed,
             destination_port=_optional_integer(match, "destination_port"),
         )
-        path = int(order["path"])
+        path = _base_path(order, "path")
         self._entry(path)
         self._stamper.add_rule(path, rule)
         return {}
 
+    def set_shards(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Buckets of `order["path"]` take other shards: `order["shards"]` is {bucket: shard}."""
+        path = _base_path(order, "path")
+        shards = {int(bucket): shard for bucket, shard in dict(order["shards"]).items()}
+        self._stamper.set_shards(path, {bucket: _integer(shards, bucket) for bucket in shards})
+        return {}
+
     def accept_path(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Frames of `order["path"]` at `order["hop"]` end here; answers take `reverse`."""
-        path, out = int(order["path"]), Exit(int(order["hop"]), int(order["reverse"]))
-        self._entry(out.reverse)
-        targets = {**self._targets(), path: out.hop}
-        self._frames.set_targets(targets.items())
-        self._exits[path] = out
+        """Frames of `order["path"]` at `order["hop"]` end here; answers take `reverse`.
+
+        `order["shards"]` are the shards that are accepted, [0] if it is missing; those accepted
+        before stay, until the path is removed.
+        """
+        path, hop = _base_path(order, "path"), int(order["hop"])
+        reverse = _base_path(order, "reverse")
+        known = self._exits_of.get(path)
+        paths = frozenset(with_shard(path, int(shard)) for shard in order.get("shards", (0,)))
+        if known is not None:
+            paths |= known.paths
+        self._frames.set_targets({**self._targets(), **dict.fromkeys(paths, hop)}.items())
+        if known is None:
+            known = self._exits_of[path] = Exit(hop, reverse, paths)
+        known.hop, known.reverse, known.paths = hop, reverse, paths
+        self._exits.update(dict.fromkeys(paths, known))
+        self._entry(reverse)
         return {}
 
     def remove_path(self, order: dict[str, Any]) -> dict[str, Any]:
-        """Neither enter nor accept `order["path"]` any more; it need not be known."""
-        path = int(order["path"])
-        self._exits.pop(path, None)
-        self._entries.pop(path, None)
+        """Neither enter nor accept `order["path"]` in any shard; it need not be known."""
+        path = _base_path(order, "path")
+        self._exits_of.pop(path, None)
+        for ways in (self._exits, self._entries):
+            for each in [each for each in ways if base_path(each) == path]:
+                del ways[each]
         self._stamper.remove_path(path)
         self._duplicates.remove_path(path)
         self._frames.set_targets(self._targets().items())
@@ -151,14 +192,18 @@ class Edge:
 
     def stats(self, order: dict[str, Any]) -> dict[str, Any]:
         """The counters (see the module's text)."""
-        paths: dict[str, dict[str, int]] = {}
+        paths: dict[str, Counter[str]] = {}
         for path, entry in self._entries.items():
-            paths.setdefault(str(path), {})["sent"] = entry.sent
-        for path, out in self._exits.items():
-            counts = {"delivered": out.delivered, "duplicates": out.duplicates}
-            paths.setdefault(str(path), {}).update(counts)
+            paths.setdefault(str(base_path(path)), Counter())["sent"] += entry.sent
+        for path, out in self._exits_of.items():
+            counts = {"delivered": out.delivered, "duplicates": out.duplicates, "stale": out.stale}
+            paths.setdefault(str(path), Counter()).update(counts)
+        refused = self._stamper.refused
         return {
             **{name: self._counters[name] for name in _COUNTERS},
+            "unclassified": refused["unclassified"],
+            "fragments": refused["fragments"],
+            "malformed_packets": refused["malformed"],
             "kernel_drops": self._frames.kernel_drops(),
             "tun_drops": device_drops(self._tun.name)["tx"],
             "paths": paths,
@@ -174,20 +219,15 @@ class Edge:
         return entry
 
 
-_COUNTERS = (
-    "unclassified",
-    "send_failed",
-    "malformed",
-    "foreign",
-    "write_failed",
-)
+_COUNTERS = ("send_failed", "malformed", "foreign", "write_failed")
 
 
 def main(config: dict[str, Any]) -> None:
     """The process, until SIGTERM.
 
     Keys of `config`: name, interface, mac, tun (the device to make), tun_address,
-    control_socket, events, dump, epoch (of the stamper, below 2**16).
+    control_socket, events, dump, epoch (of the stamper, below 2**16; higher than before if the
+    edge is started again), and tun_address6 if the device gets an IPv6 address too.
     Raises KeyError for a missing key, ValueError for a bad value, OSError, and
     subprocess.CalledProcessError if the TUN device cannot be configured.
     """
@@ -197,12 +237,13 @@ def main(config: dict[str, Any]) -> None:
         stack.callback(events.close)
         frames = FrameSocket(config["interface"])
         stack.callback(frames.close)
-        tun = TunDevice(config["tun"], config["tun_address"])
+        tun = TunDevice(config["tun"], config["tun_address"], config.get("tun_address6"))
         stack.callback(tun.close)
         edge = Edge(config["name"], config["mac"], config["epoch"], frames, tun, events)
         orders = {
             "add-path": edge.add_path,
             "accept-path": edge.accept_path,
+            "set-shards": edge.set_shards,
             "remove-path": edge.remove_path,
             "stats": edge.stats,
         }
@@ -223,8 +264,19 @@ def main(config: dict[str, Any]) -> None:
         write_dump(config["dump"], {"name": config["name"], "counters": edge.stats({})})
 
 
-def _optional_integer(fields: dict[str, Any], name: str) -> int | None:
+def _base_path(order: dict[str, Any], name: str) -> int:
+    path = _integer(order, name)
+    if not 0 <= path < BASE_PATHS:
+        raise ValueError(f"{name} = {path}: expected a path of shard 0, below {BASE_PATHS}")
+    return path
+
+
+def _integer(fields: Mapping[Any, Any], name: object) -> int:
     value = fields[name]
-    if value is not None and type(value) is not int:
-        raise TypeError(f"{name} = {value!r}: expected an integer or null")
+    if type(value) is not int:
+        raise TypeError(f"{name} = {value!r}: expected an integer")
     return value
+
+
+def _optional_integer(fields: Mapping[str, Any], name: str) -> int | None:
+    return None if fields[name] is None else _integer(fields, name)

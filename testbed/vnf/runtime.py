@@ -3,172 +3,193 @@
 from __future__ import annotations
 
 import contextlib
-import select
+import json
+import os
 import socket
 import time
 from typing import Any
 
+import numpy as np
+
 from testbed.results.events import EventLog
+from testbed.vnf.compiled_functions.registry import make_function
 from testbed.vnf.control import ControlSocket
 from testbed.vnf.cpu import ServerCpu
-from testbed.vnf.dataplane.socket import SO_RCVBUFFORCE, FrameSocket
-from testbed.vnf.functions.registry import make_function
-from testbed.vnf.instance import Capacity, Identity, Instance
+from testbed.vnf.dataplane import loop
+from testbed.vnf.dataplane.loop import new_plane
+from testbed.vnf.dataplane.ring import PacketRing
+from testbed.vnf.dataplane.socket import SO_RCVBUFFORCE
+from testbed.vnf.dataplane.system import poll_set
+from testbed.vnf.instance import Identity, Instance
 from testbed.vnf.process import Termination, prepare_for_packets, write_dump
-from testbed.vnf.replication.types import ReplicationConfig
+from testbed.vnf.replication.member import ReplicationConfig
 
-MESSAGE_BUFFER_BYTES = 4 << 20
+MESSAGE_BUFFER_BYTES = 8 << 20
 
 
-class Heartbeat:
-    """Tells the failure detection unit that the process lives, by `name` and the time.
+class FailureDetectors:
+    """Tells every member of the FDU that the process lives, and what its group waits for.
 
-    A heartbeat may go out a quarter of its period early when the process is awake anyway.
+    A heartbeat is "NAME EPOCH TIME": a member of the FDU that knows a later epoch answers with the
+    configuration. One may go out a quarter of its period early when the process is awake anyway.
     """
 
-    def __init__(self, name: str, target: str, period_ns: int) -> None:
+    def __init__(
+        self, name: str, group: str, sockets: list[dict[str, str]], period_ns: int
+    ) -> None:
+        """`sockets`: {"heartbeat_socket", "control_socket"} of each member of the FDU."""
         self.due_ns = time.monotonic_ns()
         self.missed = 0
         self._name = name.encode()
-        self._target = target
+        self._group = group
+        self._sockets = sockets
         self._period_ns = period_ns
-        self._early_ns = period_ns // 4
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
 
-    def beat(self, now_ns: int) -> None:
-        """Send one if it is time; one that cannot be sent is counted in `missed`."""
-        if now_ns + self._early_ns < self.due_ns:
-            return
+    def beat(self, now_ns: int, epoch: int) -> bool:
+        """Send one if it is time; whether it was. What cannot be sent is counted in `missed`."""
+        if now_ns + self._period_ns // 4 < self.due_ns:
+            return False
         self.due_ns = now_ns + self._period_ns
-        try:
-            self._socket.sendto(b"%s %d" % (self._name, now_ns), self._target)
-        except OSError:
-            self.missed += 1
+        message = b"%s %d %d" % (self._name, epoch, now_ns)
+        for target in self._sockets:
+            self._send(message, target["heartbeat_socket"])
+        return True
+
+    def caught_up(self, epoch: int, learners: list[int]) -> None:
+        """Say that these learners may be admitted."""
+        for learner in learners:
+            order = {
+                "id": 0,
+                "op": "caught-up",
+                "group": self._group,
+                "epoch": epoch,
+                "member": learner,
+            }
+            for target in self._sockets:
+                self._send(json.dumps(order).encode(), target["control_socket"])
 
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
 
+    def _send(self, data: bytes, target: str) -> None:
+        try:
+            self._socket.sendto(data, target)
+        except OSError:
+            self.missed += 1
+
 
 def main(config: dict[str, Any]) -> None:
     """The process, until SIGTERM. Keys of `config` (times in ns):
 
-    name, group, role ("primary" or "backup"), member (0 or 1), function, function_config;
+    name, group, member (number), function, function_config;
     interface, mac, paths {"forward": {"path", "hop"}, "reverse": {"path", "hop"}};
-    replication {mode, batch_packets, batch_ns, gap_timeout_ns, retransmit_ns, buffer_packets},
-    address, port, peer {"address", "port"} or null;
+    replication: the fields of `ReplicationConfig`; address, port: of its end for the group;
     cpu {"path", "service_ns", "backup_service_ns"} or null;
-    control_socket, fdu_socket or null, heartbeat_ns, events, dump.
+    control_socket, fdu [{"heartbeat_socket", "control_socket"}, ...], heartbeat_ns, events, dump;
+    rx_frames, tx_frames: slots of the rings, multiples of 32;
+    configuration: what the FDU would say first (see `Instance.configure`), or null;
+    core: the only core to run on, or null.
 
     Raises KeyError for a missing key, ValueError for a bad value, OSError.
     """
     with contextlib.ExitStack() as stack:
+        if config["core"] is not None:
+            os.sched_setaffinity(0, {config["core"]})
         termination = stack.enter_context(Termination())
         events = EventLog(config["events"])
         stack.callback(events.close)
         identity = _identity(config)
-        frames = FrameSocket(config["interface"], identity.hops.items())
-        stack.callback(frames.close)
-        peer = _peer_socket(config)
-        if peer is not None:
-            stack.callback(peer.close)
-        capacity = _capacity(config)
-        if capacity is not None:
-            stack.callback(capacity.clock.close)
-        heartbeat = _heartbeat(config)
-        if heartbeat is not None:
-            stack.callback(heartbeat.close)
-        instance = Instance(
-            identity,
-            make_function(config["function"], config["function_config"]),
-            ReplicationConfig(**config["replication"]),
-            frames,
-            peer,
-            capacity,
-            events,
-            config["role"],
+        ring = PacketRing(
+            config["interface"],
+            (identity.forward, identity.reverse),
+            rx_frames=config["rx_frames"],
+            tx_frames=config["tx_frames"],
         )
-        orders = {
-            "promote": instance.promote,
-            "unprotect": instance.unprotect,
-            "stats": instance.stats,
-        }
+        stack.callback(ring.close)
+        group_socket = _group_socket(config)
+        stack.callback(group_socket.close)
+        cpu = config["cpu"]
+        clock = ServerCpu.open(cpu["path"]) if cpu is not None else None
+        # The control socket comes last: whoever awaits it may send orders at once.
+        orders: dict[str, Any] = {}
         control = ControlSocket(config["control_socket"], orders)
         stack.callback(control.close)
+        polled = (ring.fileno(), group_socket.fileno(), control.fileno(), termination.fileno())
+        plane = new_plane(
+            ring.ring,
+            poll_set(polled),
+            clock.words if clock is not None else np.zeros(8, np.int64),
+        )
+        plane.words[loop.UDP_FD] = group_socket.fileno()
+        function = make_function(config["function"], config["function_config"])
+        replication = ReplicationConfig(**config["replication"])
+        instance = Instance(identity, function, replication, plane, events)
+        if clock is not None:
+            instance.use_cpu(clock, cpu["service_ns"], cpu["backup_service_ns"])
+        control.add(
+            {
+                "configure": instance.configure,
+                "drain": instance.drain,
+                "stats": lambda order: {
+                    **instance.stats(order),
+                    "kernel_drops": ring.kernel_drops(),
+                },
+            }
+        )
+        detectors = FailureDetectors(
+            config["name"], config["group"], config["fdu"], config["heartbeat_ns"]
+        )
+        stack.callback(detectors.close)
+        if config["configuration"] is not None:
+            instance.configure(config["configuration"])
         prepare_for_packets()
-        _serve(instance, frames, peer, control, heartbeat, termination)
-        missed = heartbeat.missed if heartbeat is not None else 0
-        write_dump(config["dump"], {**instance.dump(), "heartbeats_missed": missed})
+        _serve(instance, control, detectors, termination)
+        counters = {**instance.stats({}), "kernel_drops": ring.kernel_drops()}
+        dump = {**instance.dump(), "counters": counters, "heartbeats_missed": detectors.missed}
+        write_dump(config["dump"], dump)
 
 
 def _serve(
     instance: Instance,
-    frames: FrameSocket,
-    peer: socket.socket | None,
     control: ControlSocket,
-    heartbeat: Heartbeat | None,
+    detectors: FailureDetectors,
     termination: Termination,
 ) -> None:
-    """Wait, act, until SIGTERM.
-
-    select.select waits to the microsecond, in one system call: Python's epoll and poll round up
-    to milliseconds, and a timerfd would have to be set and read for every packet.
-    """
-    handlers = {
-        frames.fileno(): instance.read_frames,
-        control.fileno(): control.serve,
-        termination.fileno(): termination.drain,
-    }
-    if peer is not None:
-        handlers[peer.fileno()] = instance.read_messages
-    descriptors = list(handlers)
-    wait, clock = select.select, time.monotonic_ns
+    """Run the packet loop, and between its calls everything else, until SIGTERM."""
+    control_bit, termination_bit = 1 << loop.OWN_DESCRIPTORS, 2 << loop.OWN_DESCRIPTORS
     while not termination.requested:
-        now_ns = clock()
-        next_ns = instance.step(now_ns)
-        if heartbeat is not None:
-            heartbeat.beat(now_ns)
-            if next_ns is None or heartbeat.due_ns < next_ns:
-                next_ns = heartbeat.due_ns
-        timeout_s = None if next_ns is None else max(0, next_ns - clock()) / 1e9
-        for descriptor in wait(descriptors, (), (), timeout_s)[0]:
-            handlers[descriptor]()
+        if detectors.beat(time.monotonic_ns(), instance.epoch):
+            # Repeated until it is admitted: the FDU may have no majority just now.
+            detectors.caught_up(instance.epoch, instance.caught_up())
+        ready = instance.serve(detectors.due_ns)
+        if ready < 0:
+            continue  # a signal
+        if ready & loop.CAUGHT_UP:
+            detectors.caught_up(instance.epoch, instance.caught_up())
+        if ready & control_bit:
+            control.serve()
+        if ready & termination_bit:
+            termination.drain()
 
 
 def _identity(config: dict[str, Any]) -> Identity:
-    paths = config["paths"]
+    forward, reverse = config["paths"]["forward"], config["paths"]["reverse"]
     return Identity(
         name=config["name"],
         group=config["group"],
         member=config["member"],
         mac=config["mac"],
-        hops={direction["path"]: direction["hop"] for direction in paths.values()},
-        reverse_path=paths["reverse"]["path"],
+        forward=(forward["path"], forward["hop"]),
+        reverse=(reverse["path"], reverse["hop"]),
     )
 
 
-def _peer_socket(config: dict[str, Any]) -> socket.socket | None:
-    peer = config["peer"]
-    if peer is None:
-        return None
+def _group_socket(config: dict[str, Any]) -> socket.socket:
     endpoint = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     endpoint.setblocking(False)
     endpoint.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, MESSAGE_BUFFER_BYTES)
     endpoint.bind((config["address"], config["port"]))
-    # Connected, the kernel refuses datagrams of anyone else.
-    endpoint.connect((peer["address"], peer["port"]))
     return endpoint
-
-
-def _capacity(config: dict[str, Any]) -> Capacity | None:
-    cpu = config["cpu"]
-    if cpu is None:
-        return None
-    return Capacity(ServerCpu.open(cpu["path"]), cpu["service_ns"], cpu["backup_service_ns"])
-
-
-def _heartbeat(config: dict[str, Any]) -> Heartbeat | None:
-    if config["fdu_socket"] is None:
-        return None
-    return Heartbeat(config["name"], config["fdu_socket"], config["heartbeat_ns"])

@@ -127,6 +127,14 @@ class Lab:
         self._processes[name].kill()
         self._processes[name].wait()
 
+    def stop(self, name: str) -> None:
+        """SIGSTOP."""
+        self._processes[name].send_signal(signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        """SIGCONT."""
+        self._processes[name].send_signal(signal.SIGCONT)
+
     def cpu_s(self, name: str) -> float:
         """CPU time of a process so far."""
         fields = Path(f"/proc/{self._processes[name].pid}/stat").read_text().rpartition(")")[2]

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from testbed.lab import Lab, open_lab
-from testbed.orchestration import deploy
+from testbed.orchestration import chain, deploy, users
 from testbed.orchestration.chain import destination_port
+from testbed.orchestration.servers import start_servers
 from testbed.scenario.load import load_scenario
 from testbed.scenario.plan import make_plan
 from testbed.scenario.types import Placement
@@ -53,8 +54,8 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     realtime = capabilities.realtime.available
     try:
         with open_lab(scenario, plan, run_id, tmp_path, choose(capabilities), realtime) as opened:
-            deploy.start_servers(opened.site)
-            deploy.start_edges(opened.site)
+            start_servers(opened.site)
+            users.start_edges(opened.site)
             placed = deploy.deploy(
                 opened.site, plan.requests[0], [Placement(0, 1), Placement(1, 2)]
             )
@@ -67,7 +68,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 def ends(lab: Lab) -> tuple[str, str, str, str]:
     """Source host, destination host, the destination's address and the chain's port."""
     request = lab.site.plan.requests[0]
-    address = deploy.user_address(request.destination)
+    address = chain.user_address(request.destination)
     port = destination_port(request.id)
     return f"user-{request.source}", f"user-{request.destination}", address, str(port)
 

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from testbed.orchestration.chain import instances, paths_of, placements_left, segments
+import dataclasses
+
+from testbed.orchestration.chain import (
+    instance,
+    instances,
+    paths_of,
+    placements_left,
+    segments,
+    user_address,
+)
 from testbed.scenario.steering import forward_path, path_mac, reverse_path
 from testbed.scenario.types import Placement, Request
+from testbed.vnf.compiled_functions.registry import make_function
 
 REQUEST = Request(
     id=3,
@@ -70,11 +80,12 @@ def test_a_function_without_a_member_cuts_the_chain() -> None:
     }
 
 
-def test_members_of_a_group_differ_in_the_last_bit_of_their_port() -> None:
+def test_no_two_members_that_a_group_can_have_share_a_port() -> None:
     specs = instances(REQUEST, PLACEMENTS)
     assert [spec.name for spec in specs] == ["r3-h0-m0", "r3-h0-m1", "r3-h1-m0", "r3-h1-m1"]
-    assert specs[0].port ^ 1 == specs[1].port
-    assert len({spec.port for spec in specs}) == 4
+    every = [instance(REQUEST, hop, member, 0).port for hop in range(2) for member in range(8)]
+    assert len(set(every)) == 16
+    assert {spec.port for spec in specs} < set(every)
     addresses = {spec.function_config.get("public_address") for spec in specs[:2]}
     assert addresses == {"100.64.3.1"}
 
@@ -82,6 +93,26 @@ def test_members_of_a_group_differ_in_the_last_bit_of_their_port() -> None:
 def test_what_is_left_of_a_chain_is_led_by_the_survivors() -> None:
     alive = members()
     del alive[0][0], alive[1][1]
-    assert placements_left(alive) == [Placement(2, None), Placement(3, None)]
+    primaries = {0: 1, 1: 0}
+    assert placements_left(alive, primaries) == [Placement(2, None), Placement(3, None)]
     alive[1] = {}
-    assert placements_left(alive) is None
+    assert placements_left(alive, primaries) is None
+
+
+def test_the_primary_counts_whatever_its_number() -> None:
+    alive = members()
+    alive[0][5] = 4
+    left = placements_left(alive, {0: 5, 1: 1})
+    assert left is not None
+    assert left[0] == Placement(4, alive[0][0])
+    assert left[1].primary == alive[1][1]
+
+
+def test_functions_that_need_a_configuration_get_one() -> None:
+    request = dataclasses.replace(REQUEST, functions=("lb", "nat"))
+    balancer, *_, nat = instances(request, PLACEMENTS)
+    assert nat.function_config["public_address"] == "100.64.3.2"
+    destination = user_address(request.destination)
+    assert balancer.function_config["virtual_address"] == destination
+    for spec in (balancer, nat):
+        assert make_function(spec.function, spec.function_config).name == spec.function

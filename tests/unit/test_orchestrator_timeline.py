@@ -10,7 +10,7 @@ from tests.unit.test_chain import REQUEST
 
 def steps(arrival_ns: int, end_ns: int) -> list[tuple[int, str]]:
     request = dataclasses.replace(REQUEST, arrival_ns=arrival_ns, end_ns=end_ns)
-    found = timeline((request,), ((50, 2.0),), duration_ns=100, drain_ns=10)
+    found = timeline((request,), ((50, 2.0),), (), duration_ns=100, drain_ns=10)
     return [(step.at_ns, step.what) for step in found]
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.vnf.replication.types import Stamp
+from testbed.vnf.stamp import Stamp
 from testbed.vnf.stamper import (
     BUCKETS,
     WINDOW_PACKETS,
@@ -18,8 +18,6 @@ from testbed.vnf.stamper import (
     LeastRecentlyUsed,
     Match,
     Stamper,
-    flow_key,
-    reversed_key,
 )
 
 HERE, THERE = socket.inet_aton("10.77.0.1"), socket.inet_aton("10.77.0.2")
@@ -45,7 +43,7 @@ def test_flows_are_numbered_within_their_path_and_packets_within_their_flow() ->
     stamper.add_rule(4, Match(17, THERE, 6000))
     got = []
     for ports in ((1, 5000), (2, 5000), (1, 5000), (1, 6000), (2, 5000)):
-        stamp = stamper.stamp(packet(ports=ports))
+        stamp = stamper.stamp(packet(ports=ports), 0)
         assert stamp is not None and stamp.epoch == 3 and 0 <= stamp.bucket < BUCKETS
         got.append((stamp.path, stamp.flow, stamp.seq))
     assert got == [(2, 0, 0), (2, 1, 0), (2, 0, 1), (4, 0, 0), (2, 1, 1)]
@@ -64,19 +62,19 @@ def test_flows_are_numbered_within_their_path_and_packets_within_their_flow() ->
 def test_rules(match: Match, covered: bool) -> None:
     stamper = Stamper(0)
     stamper.add_rule(2, match)
-    assert (stamper.stamp(packet()) is not None) == covered
+    assert (stamper.stamp(packet(), 0) is not None) == covered
 
 
 def test_answers_take_the_path_that_was_learnt() -> None:
     stamper = Stamper(0)
     answer = packet(THERE, HERE, (5000, 4000))
-    assert stamper.stamp(answer) is None
-    stamper.learn(packet(), 3)
-    stamp = stamper.stamp(answer)
+    assert stamper.stamp(answer, 0) is None
+    stamper.learn(packet(), 3, 0)
+    stamp = stamper.stamp(answer, 0)
     assert stamp is not None and (stamp.path, stamp.flow, stamp.seq) == (3, 0, 0)
-    assert stamper.stamp(packet(THERE, HERE, (5000, 4001))) is None
+    assert stamper.stamp(packet(THERE, HERE, (5000, 4001)), 0) is None
     stamper.remove_path(3)
-    assert stamper.stamp(answer) is None
+    assert stamper.stamp(answer, 0) is None
 
 
 def test_a_removed_path_never_gives_a_number_twice() -> None:
@@ -84,11 +82,11 @@ def test_a_removed_path_never_gives_a_number_twice() -> None:
     numbers = []
     for _ in range(2):
         stamper.add_rule(2, ANY)
-        stamp = stamper.stamp(packet())
+        stamp = stamper.stamp(packet(), 0)
         assert stamp is not None
         numbers.append(stamp.flow)
         stamper.remove_path(2)
-        assert stamper.stamp(packet()) is None
+        assert stamper.stamp(packet(), 0) is None
     assert numbers == [0, 1]
 
 
@@ -97,7 +95,7 @@ def test_the_least_recently_used_flow_makes_room() -> None:
     stamper.add_rule(2, ANY)
     flows = []
     for port in (1, 2, 1, 3, 1, 2):
-        stamp = stamper.stamp(packet(ports=(port, 9)))
+        stamp = stamper.stamp(packet(ports=(port, 9)), 0)
         assert stamp is not None
         flows.append((stamp.flow, stamp.seq))
     assert flows == [(0, 0), (1, 0), (0, 1), (2, 0), (0, 2), (3, 0)]
@@ -106,35 +104,29 @@ def test_the_least_recently_used_flow_makes_room() -> None:
 def test_what_has_no_flow_is_not_stamped() -> None:
     stamper = Stamper(0)
     stamper.add_rule(2, ANY)
-    assert stamper.stamp(packet()) is not None
-    for bad in (
-        b"",
-        packet()[:27],
-        b"\x60" + packet()[1:],
-        b"\x44" + packet()[1:],
-        packet(protocol=47),
-        packet(fragment=0x2000),
-        packet(fragment=1),
-        packet(fragment=0x100),
-        packet(ports=(0x0300, 0), protocol=1),  # ICMP destination unreachable
-    ):
-        assert stamper.stamp(bad) is None
-    assert stamper.stamp(packet(fragment=0x4000)) is not None  # "do not fragment" is none
+    assert stamper.stamp(packet(), 0) is not None
+    bad: list[tuple[bytes, str]] = [
+        (b"", "malformed"),
+        (packet()[:27], "malformed"),
+        (b"\x60" + packet()[1:], "malformed"),
+        (b"\x44" + packet()[1:], "malformed"),
+        (packet(protocol=47), "unclassified"),
+        (packet(destination=HERE), "unclassified"),
+        (packet(fragment=1), "fragments"),
+        (packet(fragment=0x100), "fragments"),
+        (packet(ports=(0x0300, 0), protocol=1), "malformed"),  # ICMP error that quotes nothing
+    ]
+    for data, reason in bad:
+        before = stamper.refused.copy()
+        assert stamper.stamp(data, 0) is None
+        assert stamper.refused - before == {reason: 1}
+    assert stamper.stamp(packet(fragment=0x4000), 0) is not None  # "do not fragment" is none
 
 
-def test_an_echo_and_its_reply_mirror_each_other() -> None:
-    echo, reply = (struct.unpack("!HH", bytes([kind, 0, 0, 0])) for kind in (8, 0))
-    there = flow_key(packet(ports=echo, protocol=1))
-    back = flow_key(packet(THERE, HERE, ports=reply, protocol=1))
-    assert there is not None and back is not None and reversed_key(there) == back
-
-
-@given(st.binary(max_size=80))
-def test_random_bytes_never_raise(data: bytes) -> None:
-    key = flow_key(data)
-    assert key is None or len(key) == 13
-    longer = flow_key(b"\x45" + data)
-    assert longer is None or reversed_key(reversed_key(longer)) == longer
+@pytest.mark.parametrize("epoch", [-1, 1 << 16])
+def test_an_epoch_must_fit_the_stamp(epoch: int) -> None:
+    with pytest.raises(ValueError, match="epoch"):
+        Stamper(epoch)
 
 
 def test_use_refreshes_and_put_pushes_out() -> None:

@@ -1,9 +1,10 @@
-"""Frames between the hops of a chain: Ethernet, NSH (RFC 8300), an inner IPv4 packet.
+"""Frames between the hops of a chain: Ethernet, NSH (RFC 8300), an inner IPv4 or IPv6 packet.
 
     bytes   field
     0-13    Ethernet: destination = virtual MAC, source = sender's MAC, type 0x894F
-    14-17   NSH base header: version 0, TTL 63, length 8 words, MD type 2, next protocol IPv4
-    18-21   service path identifier (24 bits), service index (255 - hop)
+    14-17   NSH base header: version 0, TTL 63, length 8 words, MD type 2, next protocol:
+            1 (IPv4) or 2 (IPv6), as the version in the inner packet says
+    18-21   service path identifier (24 bits, the top 4 the shard), service index (255 - hop)
     22-25   context header: class 0xFFF6 (experimental), type 1, length 20
     26-45   flow u32, bucket u16, epoch u16, seq u64, reserved u32 (all big-endian)
     46-     the inner packet
@@ -18,11 +19,12 @@ import struct
 from typing import NamedTuple
 
 from testbed.scenario.steering import FIRST_SERVICE_INDEX, path_mac
-from testbed.vnf.replication.types import Stamp
+from testbed.vnf.stamp import Stamp
 
 ETHERTYPE_NSH = 0x894F
 HEADER_BYTES = 46
-INNER_IP_BYTES = 20
+IPV4_BYTES = 20
+IPV6_BYTES = 40
 METADATA_CLASS = 0xFFF6
 METADATA_TYPE = 1
 METADATA_BYTES = 20
@@ -30,12 +32,14 @@ METADATA_BYTES = 20
 _WORDS = 8
 _TTL = 63
 _MD_TYPE_2 = 2
-_IPV4 = 1
+_NEXT_PROTOCOL_AT = 17
+_IPV4, _IPV6 = 1, 2
 _BASE = _TTL << 22 | _WORDS << 16 | _MD_TYPE_2 << 8 | _IPV4
 _CONTEXT = METADATA_CLASS << 16 | METADATA_TYPE << 8 | METADATA_BYTES
 # Everything of the base header but the TTL, which a switch that knows NSH would count down.
 _BASE_MASK = 0xFFFFFFFF & ~(63 << 22)
-_BASE_FIXED = _BASE & _BASE_MASK
+_BASE_IPV4 = _BASE & _BASE_MASK
+_BASE_IPV6 = _BASE_IPV4 ^ _IPV4 ^ _IPV6
 
 _FRAME = struct.Struct("!BIB6xHIIIIHHQI")
 _PREFIX = struct.Struct("!6s6sHIII")
@@ -70,7 +74,12 @@ def header_prefix(path: int, hop: int, member: int, source_mac: bytes) -> bytes:
 
 
 def encode(prefix: bytes, stamp: Stamp, packet: bytes) -> bytes:
-    """A frame from `header_prefix`, the stamp (its path must be the prefix's) and the packet."""
+    """A frame from `header_prefix`, the stamp (its path must be the prefix's) and the packet.
+
+    The prefix says IPv4; for a packet that begins like IPv6 the frame says IPv6.
+    """
+    if packet[:1] >= b"\x60":
+        prefix = prefix[:_NEXT_PROTOCOL_AT] + b"\2" + prefix[_NEXT_PROTOCOL_AT + 1 :]
     return prefix + _STAMP.pack(stamp.flow, stamp.bucket, stamp.epoch, stamp.seq, 0) + packet
 
 
@@ -78,20 +87,27 @@ def decode(frame: bytes) -> Frame | None:
     """Take a frame apart, or None if it is not one that `encode` writes.
 
     The virtual MAC address must agree with the service path header, and what follows must begin
-    like an IPv4 packet. The TTL and the reserved word may be anything.
+    like a packet of the protocol that the frame says. The TTL and the reserved word may be
+    anything.
     """
-    if len(frame) < HEADER_BYTES + INNER_IP_BYTES:
+    if len(frame) < HEADER_BYTES + IPV4_BYTES:
         return None
     (local, target, member, ethertype, base, service, context,
      flow, bucket, epoch, seq, _) = _FRAME.unpack_from(frame)  # fmt: skip
+    base &= _BASE_MASK
     if (
         # 255 - hop is hop with its bits turned over, in the lowest byte of both words.
         service != target ^ 0xFF
         or context != _CONTEXT
-        or base & _BASE_MASK != _BASE_FIXED
         or ethertype != ETHERTYPE_NSH
         or local != 2
-        or not 0x45 <= frame[HEADER_BYTES] <= 0x4F
+        or not (
+            0x45 <= frame[HEADER_BYTES] <= 0x4F
+            if base == _BASE_IPV4
+            else base == _BASE_IPV6
+            and 0x60 <= frame[HEADER_BYTES] <= 0x6F
+            and len(frame) >= HEADER_BYTES + IPV6_BYTES
+        )
     ):
         return None
     stamp = Stamp(target >> 8, flow, bucket, epoch, seq)

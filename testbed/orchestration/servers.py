@@ -1,0 +1,65 @@
+"""Starts what watches over a run: the members of the FDU, and an agent on every server."""
+
+from __future__ import annotations
+
+from testbed.orchestration import chain
+from testbed.orchestration.site import FDU_PRIORITY, READY_S, Site
+from testbed.scenario.types import NS_PER_S
+
+
+def start_servers(site: Site) -> None:
+    """Start the FDU and the agents; the FDU has a leader and watches them when it returns."""
+    for number in range(site.scenario.replication.fdu_members):
+        start_fdu_member(site, number)
+    site.fdu.await_ready(READY_S)
+    for server in site.plan.servers:
+        start_agent(site, server.node)
+
+
+def fdu_name(number: int) -> str:
+    """The name of a member of the FDU."""
+    return f"fdu-{number}"
+
+
+def start_fdu_member(site: Site, number: int) -> None:
+    """Start a member of the FDU; one that was killed goes on from its journal."""
+    replication = site.scenario.replication
+    names = [fdu_name(each) for each in range(replication.fdu_members)]
+    name = names[number]
+    config = {
+        "name": name,
+        "members": {each: site.socket(f"{each}-log") for each in names},
+        **site.fdu_sockets()[number],
+        "notify_socket": site.socket("news"),
+        "heartbeat_ns": round(replication.heartbeat_s * NS_PER_S),
+        "failure_timeout_ns": round(replication.failure_timeout_s * NS_PER_S),
+        "events": site.events_path,
+        "long_queues": True,
+        "journal": str(site.sockets / f"{name}.journal"),
+    }
+    site.spawner.start(
+        name,
+        "testbed.orchestration.membership_service:main",
+        config,
+        fifo_priority=site.priority(FDU_PRIORITY),
+    )
+
+
+def start_agent(site: Site, node: int) -> None:
+    """Start the agent of a server, and let the FDU watch it."""
+    name = chain.server_name(node)
+    agent = {
+        "name": name,
+        "control_socket": site.socket(name),
+        "heartbeat_ns": round(site.scenario.replication.heartbeat_s * NS_PER_S),
+        "fdu": site.fdu_sockets(),
+    }
+    site.spawner.start(
+        name,
+        "testbed.orchestration.server_agent:main",
+        agent,
+        namespace_pid=site.hosts[name].pid,
+        fifo_priority=site.priority(FDU_PRIORITY),
+    )
+    site.control.call(site.socket(name), "ping", READY_S)
+    site.fdu.watch_server(name)

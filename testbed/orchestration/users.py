@@ -1,0 +1,90 @@
+"""Starts what runs on the user hosts: edges, senders and receivers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from testbed.orchestration import chain
+from testbed.orchestration.chain import user_address
+from testbed.orchestration.site import EDGE_PRIORITY, READY_S, TRAFFIC_PRIORITY, Site
+from testbed.scenario.types import Request
+
+
+def start_edges(site: Site) -> None:
+    """Start the edges of every user host that some request uses."""
+    nodes = {
+        node for request in site.plan.requests for node in (request.source, request.destination)
+    }
+    for node in sorted(nodes):
+        _start_edge(site, node)
+
+
+def start_traffic(site: Site, origin_ns: int) -> None:
+    """Start receivers and senders; the run begins at `origin_ns` on CLOCK_MONOTONIC."""
+    for node in sorted({request.destination for request in site.plan.requests}):
+        ports = [
+            chain.destination_port(request.id)
+            for request in site.plan.requests
+            if request.destination == node
+        ]
+        config = {"ports": ports, "out": site.raw(f"received-{node}"), "origin_ns": origin_ns}
+        _start_user_process(site, node, "receiver", config)
+    for node in sorted({request.source for request in site.plan.requests}):
+        config = {"streams": [], "out": site.raw("sent"), "origin_ns": origin_ns}
+        _start_user_process(site, node, "sender", config)
+
+
+def start_stream(site: Site, request: Request, schedule: str) -> None:
+    """Let the sender send a request's packets on schedule, whether it was accepted or not."""
+    stream = {
+        "request": request.id,
+        "destination": user_address(request.destination),
+        "destination_port": chain.destination_port(request.id),
+        "source_port_base": chain.source_port_base(request.id),
+        "l3_bytes": request.l3_bytes,
+        "schedule": schedule,
+    }
+    site.control.call(site.socket(f"sender-{request.source}"), "add-stream", stream=stream)
+
+
+def _start_edge(site: Site, node: int) -> None:
+    host = site.hosts[chain.user_name(node)]
+    name = f"edge-{node}"
+    config = {
+        "name": name,
+        "interface": host.interface,
+        "mac": host.mac,
+        "tun": "tun0",
+        "tun_address": user_address(node),
+        "control_socket": site.socket(name),
+        "events": site.events_path,
+        "dump": site.raw(f"{name}.json"),
+        "epoch": 0,
+    }
+    site.spawner.start(
+        name,
+        "testbed.vnf.edge:main",
+        config,
+        namespace_pid=host.pid,
+        fifo_priority=site.priority(EDGE_PRIORITY),
+    )
+    site.control.call(site.socket(name), "ping", READY_S)
+
+
+def _start_user_process(site: Site, node: int, kind: str, config: dict[str, Any]) -> None:
+    name = f"{kind}-{node}"
+    config = {
+        **config,
+        "name": name,
+        "bind": user_address(node),
+        "control_socket": site.socket(name),
+        "events": site.events_path,
+    }
+    site.spawner.start(
+        name,
+        f"traffic.{kind}:main",
+        config,
+        namespace_pid=site.hosts[chain.user_name(node)].pid,
+        fifo_priority=site.priority(TRAFFIC_PRIORITY),
+    )
+    site.control.call(site.socket(name), "ping", READY_S)

@@ -1,0 +1,1 @@
+"""The network functions: pure compiled code, a file each."""

@@ -1,0 +1,41 @@
+"""Which network functions there are, by the name that scenarios use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from testbed.scenario.errors import InputError
+from testbed.scenario.types import FunctionName
+from testbed.vnf.compiled_functions import (
+    firewall,
+    idps,
+    load_balancer,
+    nat,
+    traffic_monitor,
+    voc,
+    wan_optimiser,
+)
+from testbed.vnf.compiled_functions.function import Function, Maker
+
+MAKERS: Mapping[str, Maker] = {
+    "nat": nat.make,
+    "fw": firewall.make,
+    "tm": traffic_monitor.make,
+    "voc": voc.make,
+    "idps": idps.make,
+    "wo": wan_optimiser.make,
+    "lb": load_balancer.make,
+}
+
+
+def make_function(name: FunctionName, config: Mapping[str, Any]) -> Function:
+    """The function called `name`, configured by `config` (JSON values; {} gives the defaults).
+
+    Keys that must be given: `public_address` of `nat`, `virtual_address` and `backends` of `lb`.
+    Raises InputError for an unknown name, an unknown key or a bad value.
+    """
+    maker = MAKERS.get(name)
+    if maker is None:
+        raise InputError("function", name, f"one of {', '.join(MAKERS)}")
+    return maker(config)

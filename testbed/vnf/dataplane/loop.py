@@ -1,0 +1,396 @@
+"""The packet loop of an instance: frames in, the protocol, messages and frames out; compiled.
+
+`serve` runs until somebody else has to do something: a descriptor that is not its own is readable,
+a member of the group has caught up, or the time that it was given is over. Each turn it
+
+1. takes the frames that the ring has, a burst at most: through the server's CPU queue if it is
+   modelled, then to the protocol (`handling.on_packet`);
+2. takes the messages of the other members (`protocol.on_message`);
+3. does what is due by time, and closes the batch if the input ran empty;
+4. sends the messages that are due, first of all the log, since outputs wait for its answer;
+5. emits the outputs that may go out (`handling.release_bound`), in the order of the log;
+6. sleeps if none of this found anything to do.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from testbed.compiled import compiled
+from testbed.vnf.arrays import Bytes, Words
+from testbed.vnf.compiled_functions.checksums import byte
+from testbed.vnf.compiled_functions.function import Process
+from testbed.vnf.cpu import admit
+from testbed.vnf.dataplane.frames import Head, read_head, write_head
+from testbed.vnf.dataplane.nsh import HEADER_BYTES
+from testbed.vnf.dataplane.ring import (
+    Ring,
+    rx_peek,
+    rx_release,
+    rx_settle,
+    tx_commit,
+    tx_kick,
+    tx_slot,
+)
+from testbed.vnf.dataplane.system import (
+    ADDRESS_BYTES,
+    now_ns,
+    poll_readable,
+    receive_bytes,
+    send_words_to,
+)
+from testbed.vnf.replication.copying import copy_from_words, copy_to_words
+from testbed.vnf.replication.flows import BASE_PATH_MASK
+from testbed.vnf.replication.handling import close_batch, on_packet, release_bound
+from testbed.vnf.replication.log import OUTPUT_BIT, entry_at, length_of, output_at
+from testbed.vnf.replication.member import (
+    MAX_MEMBERS,
+    NEVER,
+    NO_CPU,
+    NOT_LOST,
+    P_CAUGHT_UP,
+    P_STATE,
+    PRIMARY,
+    RELEASED,
+    REQUIRED,
+    ROLE,
+    SELF,
+    TAKEN,
+    Member,
+    peer_at,
+)
+from testbed.vnf.replication.messages import message_due, take_message
+from testbed.vnf.replication.protocol import next_time_ns, on_idle, on_message, on_released, on_time
+
+BURST = 64
+"""Frames, and messages, that are taken before the others have their turn."""
+MESSAGE_WORDS = 8192
+"""Room for a message; a datagram over IPv4 carries 65,507 bytes at most."""
+PENDING_PACKETS = 1024
+"""Packets that may be in the server's CPU at a time."""
+
+# Places in `Plane.words`: what the loop is told, what it keeps, what it counts.
+GROUP, UDP_FD, SOURCE_MAC, FORWARD, FORWARD_HOP, REVERSE, REVERSE_HOP = 0, 1, 2, 3, 4, 5, 6
+CLOCK_FD, PRIMARY_SERVICE_NS, BACKUP_SERVICE_NS = 7, 8, 9
+PENDING_FIRST, PENDING_COUNT = 10, 11
+FIRST_RELEASE_NS = 12  # WATCHING: the time of the next release is wanted
+RECEIVED, MALFORMED, FOREIGN, NO_CPU_COUNT, HANDED, EMITTED = 16, 17, 18, 19, 20, 21
+MESSAGES_SENT, MESSAGES_FAILED, MESSAGES_RECEIVED, MESSAGES_MALFORMED = 22, 23, 24, 25
+FATES = 32  # a word for each of COPY_FATES
+LOSSES_BY_REASON = 40  # a word for each of LOSS_REASONS
+VERDICTS = 48  # a word for each of the function's reasons
+WORDS = 112
+
+WATCHING = -1
+OWN_DESCRIPTORS = 2
+"""The first of the poll set: the ring and the socket of the group."""
+CAUGHT_UP = 1 << 61
+"""What `serve` returns when a learner has caught up."""
+
+# A packet in the server's CPU: when it is done, its head, its length; the packet follows.
+_DONE_NS, _HEAD, _LENGTH = 0, 1, 8
+_PENDING_WORDS = 9 + 192
+
+
+class Plane(NamedTuple):
+    """What the loop works on beside the member: its ring, sockets, buffers and counters."""
+
+    ring: Ring
+    words: Words
+    inbox: Bytes
+    inbox_words: Words
+    outbox: Words
+    polled: Words
+    addresses: Bytes
+    pending: Words
+    clock: Words
+
+
+def new_plane(ring: Ring, polled: Words, clock: Words) -> Plane:
+    """A plane with empty buffers; `clock` is that of the server, or any word without one."""
+    inbox = np.zeros(8 * MESSAGE_WORDS, np.uint8)
+    return Plane(
+        ring=ring,
+        words=np.zeros(WORDS, np.int64),
+        inbox=inbox,
+        inbox_words=inbox.view(np.int64),
+        outbox=np.zeros(MESSAGE_WORDS, np.int64),
+        polled=polled,
+        addresses=np.zeros(MAX_MEMBERS * ADDRESS_BYTES, np.uint8),
+        pending=np.zeros(PENDING_PACKETS * _PENDING_WORDS, np.int64),
+        clock=clock,
+    )
+
+
+@compiled
+def serve(member: Member, process: Process, plane: Plane, until_ns: int) -> int:
+    """Run until `until_ns` or until somebody else has to act.
+
+    Returns the bits of `poll_readable` for descriptors that are not the loop's own, with
+    `CAUGHT_UP` if a learner has caught up since the last call; 0: the time is over.
+    """
+    m = member.words
+    while True:
+        now = now_ns()
+        if now >= until_ns:
+            return 0
+        frames = _take_frames(member, process, plane, now)
+        messages = _take_messages(member, process, plane, now)
+        handed = _hand_over_done(member, process, plane, now)
+        if frames < BURST:
+            on_idle(member, process, now)
+        elif m[ROLE] == PRIMARY:
+            close_batch(m, now, False)
+        if next_time_ns(m, now) <= now:
+            on_time(member, process, now)
+        sent = _send_messages(member, plane, now)
+        emitted = _emit(member, plane)
+        if messages and _caught_up(m):
+            return CAUGHT_UP
+        if frames + messages + handed + sent + emitted == 0:
+            due_ns = min(until_ns, min(next_time_ns(m, now), _pending_due_ns(plane)))
+            ready = poll_readable(plane.polled, max(0, due_ns - now_ns()))
+            if ready > 0 and ready >> OWN_DESCRIPTORS:
+                return ready
+            if ready & 1 and rx_peek(plane.ring)[0] < 0:
+                rx_settle(plane.ring)
+
+
+@compiled
+def _take_frames(member: Member, process: Process, plane: Plane, now: int) -> int:
+    words, ring = plane.words, plane.ring
+    for taken in range(BURST):
+        length, at = rx_peek(ring)
+        if length < 0:
+            return taken
+        words[RECEIVED] += 1
+        head = read_head(ring.rx, at, length)
+        if head.sound == 0:
+            words[MALFORMED] += 1
+        elif head.hop != _own_hop(words, head.path):
+            words[FOREIGN] += 1
+        else:
+            begin = at + HEADER_BYTES
+            _take_packet(member, process, plane, now, head, begin, length - HEADER_BYTES)
+        rx_release(ring)
+    return BURST
+
+
+@compiled
+def _own_hop(words: Words, path: int) -> int:
+    """Which hop of the path this instance is, whatever the shard; -1: none."""
+    base = path & BASE_PATH_MASK
+    if base == words[FORWARD]:
+        return words[FORWARD_HOP]
+    return words[REVERSE_HOP] if base == words[REVERSE] else -1
+
+
+@compiled
+def _take_packet(
+    member: Member, process: Process, plane: Plane, now: int, head: Head, begin: int, length: int
+) -> None:
+    """A packet came: to the protocol, or into the server's CPU first."""
+    words = plane.words
+    if words[CLOCK_FD] < 0:
+        _hand_over(member, process, plane, now, head, plane.ring.rx, begin, length, NOT_LOST)
+        return
+    leads = member.words[ROLE] == PRIMARY
+    done_ns = -1
+    if words[PENDING_COUNT] < PENDING_PACKETS:
+        cost_ns = words[PRIMARY_SERVICE_NS] if leads else words[BACKUP_SERVICE_NS]
+        done_ns = admit(plane.clock, words[CLOCK_FD], now, cost_ns)
+    if done_ns < 0:
+        words[NO_CPU_COUNT] += 1
+        # A backup that lacks a copy learns from the log what became of it.
+        if leads:
+            _hand_over(member, process, plane, now, head, plane.ring.rx, begin, 0, NO_CPU)
+        return
+    place = (words[PENDING_FIRST] + words[PENDING_COUNT]) % PENDING_PACKETS * _PENDING_WORDS
+    pending = plane.pending
+    pending[place + _DONE_NS] = done_ns
+    pending[place + _HEAD] = head.path
+    pending[place + _HEAD + 1] = head.hop
+    pending[place + _HEAD + 2] = head.member
+    pending[place + _HEAD + 3] = head.flow
+    pending[place + _HEAD + 4] = head.bucket
+    pending[place + _HEAD + 5] = head.epoch
+    pending[place + _HEAD + 6] = head.seq
+    pending[place + _LENGTH] = length
+    copy_to_words(plane.ring.rx, begin, pending, place + _LENGTH + 1, length)
+    words[PENDING_COUNT] += 1
+
+
+@compiled
+def _pending_due_ns(plane: Plane) -> int:
+    """When the packet that is in the CPU is done; NEVER if there is none."""
+    if plane.words[PENDING_COUNT] == 0:
+        return NEVER
+    return plane.pending[plane.words[PENDING_FIRST] * _PENDING_WORDS + _DONE_NS]
+
+
+@compiled
+def _hand_over_done(member: Member, process: Process, plane: Plane, now: int) -> int:
+    """Hand the packets that the CPU is done with to the protocol."""
+    words, pending = plane.words, plane.pending
+    done = 0
+    while _pending_due_ns(plane) <= now:
+        place = words[PENDING_FIRST] * _PENDING_WORDS
+        length = pending[place + _LENGTH]
+        at = place + _HEAD
+        head = Head(
+            1,
+            pending[at],
+            pending[at + 1],
+            pending[at + 2],
+            pending[at + 3],
+            pending[at + 4],
+            pending[at + 5],
+            pending[at + 6],
+        )
+        # The inbox is free between two messages.
+        copy_from_words(pending, place + _LENGTH + 1, plane.inbox, 0, length)
+        words[PENDING_FIRST] = (words[PENDING_FIRST] + 1) % PENDING_PACKETS
+        words[PENDING_COUNT] -= 1
+        _hand_over(member, process, plane, now, head, plane.inbox, 0, length, NOT_LOST)
+        done += 1
+    return done
+
+
+@compiled
+def _hand_over(
+    member: Member,
+    process: Process,
+    plane: Plane,
+    now: int,
+    head: Head,
+    packet: Bytes,
+    begin: int,
+    length: int,
+    reason: int,
+) -> None:
+    plane.words[HANDED] += 1
+    fate = on_packet(
+        member,
+        process,
+        now,
+        head.path,
+        head.flow,
+        head.bucket,
+        head.epoch,
+        head.seq,
+        packet,
+        begin,
+        length,
+        reason,
+    )
+    if fate != TAKEN:
+        plane.words[FATES + fate] += 1
+
+
+@compiled
+def _take_messages(member: Member, process: Process, plane: Plane, now: int) -> int:
+    words, inbox = plane.words, plane.inbox
+    taken = 0
+    while taken < BURST:
+        length = receive_bytes(words[UDP_FD], inbox, 0, len(inbox))
+        if length < 0:
+            # Nothing more, or the kernel's word that a datagram was refused: its receiver is gone.
+            return taken
+        taken += 1
+        words[MESSAGES_RECEIVED] += 1
+        sound = length & 7 == 0 and on_message(
+            member, process, now, words[GROUP], plane.inbox_words, 0, length >> 3
+        )
+        if not sound:
+            words[MESSAGES_MALFORMED] += 1
+    return taken
+
+
+@compiled
+def _send_messages(member: Member, plane: Plane, now: int) -> int:
+    words, m = plane.words, member.words
+    sent = 0
+    for to in range(MAX_MEMBERS):
+        while message_due(m, to):
+            length = take_message(member, now, to, words[GROUP], plane.outbox)
+            if length == 0:
+                break
+            # One that cannot leave is lost as on the way: the protocol sends again.
+            if send_words_to(words[UDP_FD], plane.outbox, length, plane.addresses, to) < 0:
+                words[MESSAGES_FAILED] += 1
+            else:
+                words[MESSAGES_SENT] += 1
+            sent += 1
+    return sent
+
+
+@compiled
+def _emit(member: Member, plane: Plane) -> int:
+    """Send what may go out on its way, as far as the ring has room."""
+    m, ring = member.words, plane.ring
+    # Asked right before: a lease may have run out since this turn began.
+    bound = release_bound(m, now_ns())
+    first = index = m[RELEASED]
+    while index < bound:
+        at = entry_at(m, index)
+        if m[at] & OUTPUT_BIT:
+            slot = tx_slot(ring)
+            if slot < 0:
+                tx_kick(ring)
+                slot = tx_slot(ring)
+            if slot < 0:
+                break
+            _write_frame(m, plane, at, slot)
+        else:
+            _count_drop(plane.words, m[at])
+        index += 1
+    if index > first:
+        on_released(m, index)
+    tx_kick(ring)
+    return index - first
+
+
+@compiled
+def _write_frame(m: Words, plane: Plane, at: int, slot: int) -> None:
+    """Write the output of the entry at `at` as a frame for the next hop of its path."""
+    words, ring = plane.words, plane.ring
+    where = m[at + 1]
+    path = where & 0xFFFFFF
+    head = Head(
+        1,
+        path,
+        _own_hop(words, path) + 1,
+        m[SELF],
+        m[at + 2],
+        (where >> 24) & 0xFFFF,
+        (where >> 40) & 0xFFFF,
+        m[at + 4],
+    )
+    length = length_of(m[at])
+    copy_from_words(m, output_at(m, at), ring.tx, slot + HEADER_BYTES, length)
+    write_head(ring.tx, slot, words[SOURCE_MAC], head, byte(ring.tx, slot + HEADER_BYTES))
+    tx_commit(ring, HEADER_BYTES + length)
+    words[EMITTED] += 1
+    if words[FIRST_RELEASE_NS] == WATCHING:
+        words[FIRST_RELEASE_NS] = now_ns()
+
+
+@compiled
+def _count_drop(words: Words, entry_head: int) -> None:
+    reason = (entry_head >> 32) & 0xFF
+    if reason == NOT_LOST:
+        code = (entry_head >> 41) & 0xFFFF
+        words[VERDICTS + min(code, WORDS - VERDICTS - 1)] += 1
+    else:
+        words[LOSSES_BY_REASON + reason] += 1
+
+
+@compiled
+def _caught_up(m: Words) -> bool:
+    for number in range(MAX_MEMBERS):
+        peer = peer_at(number)
+        if m[peer + P_STATE] == REQUIRED and m[peer + P_CAUGHT_UP] == 1:
+            return True
+    return False
