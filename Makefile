@@ -2,13 +2,15 @@
 SHELL := /bin/bash
 SCENARIO ?= scenarios/abilene.yaml
 PYTEST_ARGS ?=
+SEEDS ?= 100000
+JOBS ?= 2
 BIN := .venv/bin
 ENVIRONMENT := . scripts/environment.sh;
 ROOT := scripts/with-root.sh
 UV := .venv-lock/bin/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help run test setup lint unit clean lock
+.PHONY: help run test setup lint unit simulate clean lock
 .NOTPARALLEL:
 
 help: ## say what can be made
@@ -28,6 +30,9 @@ lint: setup ## style and types
 
 unit: setup ## the tests that need neither root nor much time
 	@$(ENVIRONMENT) $(BIN)/python -m pytest -q -m 'not emulation and not peers and not slow' $(PYTEST_ARGS)
+
+simulate: setup ## run the replication protocol through SEEDS (100000) simulated worlds of faults
+	@$(ENVIRONMENT) $(BIN)/python -m tests.protocol.campaign --seeds $(SEEDS) --jobs $(JOBS)
 
 clean: setup ## remove what a run that was killed left on this machine
 	@$(ROOT) $(BIN)/deftbed clean

@@ -150,6 +150,34 @@ def train(
 
 
 @app.command()
+def faults(
+    scenario: ScenarioPath,
+    count: Annotated[int, typer.Option(help="how many faults", min=1)] = 12,
+    seed: Annotated[int, typer.Option(help="which faults, when and where", min=0)] = 1,
+    kinds: Annotated[
+        str, typer.Option(help="which kinds, with commas between [all that the scenario allows]")
+    ] = "",
+    results: Results = None,
+    as_json: AsJson = False,
+) -> None:
+    """Break things under load, one after another, and check that every promise was kept."""
+    from testbed.faults.campaign import prepare, run_campaign
+    from testbed.faults.screen import CampaignScreen
+
+    loaded = _checked(scenario)
+    if results is not None and results.exists():
+        raise InputError("--results", str(results), "a folder that does not exist yet")
+    _need_root("run an emulation")
+    chosen = [kind.strip() for kind in kinds.split(",") if kind.strip()]
+    spec = prepare(loaded, count, seed, chosen, results, scenario)
+    screen = CampaignScreen(console, as_json)
+    totals = run_campaign(spec, screen.progress, screen.row)
+    screen.end(totals, spec.folder)
+    if totals["violations"] or totals["lost_undeclared"]:
+        raise typer.Exit(EXIT_FAILED)
+
+
+@app.command()
 def report(
     results: Annotated[Path, typer.Argument(help="a results folder, e.g. results/latest")],
     as_json: AsJson = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 from testbed.orchestration import chain
 from testbed.orchestration.chain import InstanceSpec, user_address
 from testbed.orchestration.control import ControlError
-from testbed.orchestration.site import READY_S, Site
+from testbed.orchestration.site import INSTANCE_PRIORITY, READY_S, Site
 from testbed.scenario.model import ReplicationSpec
 from testbed.scenario.steering import forward_path, reverse_path
 from testbed.scenario.types import NS_PER_S, Placement, Request
@@ -156,6 +157,7 @@ def start_instance(
         **RING_FRAMES,
         "configuration": configuration,
         "core": None,
+        "alive": site.sign_of_life(spec.name),
     }
     site.spawner.start(
         spec.name,
@@ -169,6 +171,7 @@ def start_instance(
 def await_instance(site: Site, spec: InstanceSpec) -> None:
     """Wait until an instance takes orders, and let its server's agent watch its process.
 
+    It gets its priority only now: while it starts it does more than a packet's work at a time.
     Raises DeployError if it does not in time, or ended.
     """
     deadline = time.monotonic() + READY_S
@@ -177,11 +180,25 @@ def await_instance(site: Site, spec: InstanceSpec) -> None:
         try:
             site.control.call(site.socket(spec.name), "ping", PING_S)
             agent = site.socket(chain.server_name(spec.node))
-            site.control.call(agent, "watch-process", PING_S, name=spec.name, pid=pid)
+            alive = site.sign_of_life(spec.name)
+            site.control.call(agent, "watch-process", PING_S, name=spec.name, pid=pid, alive=alive)
+            _give_priority(site, pid)
             return
         except ControlError:
             if pid is None or time.monotonic() > deadline:
                 raise DeployError(f"{spec.name} did not start: see log/{spec.name}.log") from None
+
+
+def _give_priority(site: Site, pid: int | None) -> None:
+    """What an instance may use is up to its server's clock, not to what else the host does.
+
+    A quota would not bind a real-time process, so with quotas it stays a usual one.
+    """
+    priority = site.priority(INSTANCE_PRIORITY)
+    if priority is None or pid is None or site.scenario.servers.capacity_model == "quota":
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.sched_setscheduler(pid, os.SCHED_FIFO, os.sched_param(priority))
 
 
 def forget_process(site: Site, node: int, name: str) -> None:

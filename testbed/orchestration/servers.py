@@ -39,7 +39,7 @@ def start_fdu_member(site: Site, number: int) -> None:
     }
     site.spawner.start(
         name,
-        "testbed.orchestration.membership_service:main",
+        "testbed.orchestration.fdu:main",
         config,
         fifo_priority=site.priority(FDU_PRIORITY),
     )
@@ -56,7 +56,7 @@ def start_agent(site: Site, node: int) -> None:
     }
     site.spawner.start(
         name,
-        "testbed.orchestration.server_agent:main",
+        "testbed.orchestration.agent:main",
         agent,
         namespace_pid=site.hosts[name].pid,
         fifo_priority=site.priority(FDU_PRIORITY),

@@ -17,6 +17,7 @@ from testbed.substrate.network import Host
 
 READY_S = 10.0
 """How long a process may take until it answers."""
+INSTANCE_PRIORITY = 5
 EDGE_PRIORITY = 10
 FDU_PRIORITY = 15
 TRAFFIC_PRIORITY = 12
@@ -58,6 +59,10 @@ class Site:
     def socket(self, name: str) -> str:
         """The control socket of the process `name`."""
         return str(self.sockets / f"{name}.sock")
+
+    def sign_of_life(self, name: str) -> str:
+        """The named pipe that the process `name` holds open while it lives."""
+        return str(self.sockets / f"{name}.alive")
 
     def fdu_sockets(self) -> list[dict[str, str]]:
         """Where each member of the FDU takes heartbeats, and orders."""

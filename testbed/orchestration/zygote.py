@@ -30,8 +30,8 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 WARM_MODULES = (
     "testbed.vnf.runtime",
     "testbed.vnf.edge",
-    "testbed.orchestration.membership_service",
-    "testbed.orchestration.server_agent",
+    "testbed.orchestration.fdu",
+    "testbed.orchestration.agent",
     "traffic.sender",
     "traffic.receiver",
 )

@@ -136,12 +136,37 @@ class Network:
         """Switches, links and hosts for the controller (see `layout.wiring`)."""
         return wiring(self._layout)
 
+    def switch_interface(self, host: str) -> str:
+        """The switch's end of a host's link, in the root namespace; KeyError for no such host."""
+        return {each.name: each.switch_interface for each in self._layout.hosts}[host]
+
     def server_down(self, node: int) -> None:
         """Take a server's interface down: it neither sends nor receives any more."""
         host = self.hosts[f"server-{node}"]
         with inside(host.pid):
             ip_batch([f"link set dev {host.interface} down"])
         self._log("server-down", node=node)
+
+    def server_up(self, node: int) -> None:
+        """Take a server's interface up again."""
+        (plan,) = (each for each in self._layout.hosts if each.name == f"server-{node}")
+        with inside(self.hosts[plan.name].pid):
+            # The kernel forgot the neighbours when the interface went down.
+            ip_batch([f"link set dev {plan.interface} up", *self._neighbours(plan)])
+        self._log("server-up", node=node)
+
+    def link_down(self, index: int) -> None:
+        """Cut a link, by its number in the topology; what is on it is lost."""
+        self._set_link(index, "down")
+
+    def link_up(self, index: int) -> None:
+        """Mend a link that was cut."""
+        self._set_link(index, "up")
+
+    def _set_link(self, index: int, state: str) -> None:
+        plan = self._layout.links[index]
+        ip_batch(f"link set dev {name} {state}" for name in (plan.a_interface, plan.b_interface))
+        self._log(f"link-{state}", link=index, a=plan.link.a, b=plan.link.b)
 
     def line_counters(self) -> LineCounters | None:
         """What the line did so far, also after `close`; None where netem carries the links."""
@@ -234,16 +259,19 @@ class Network:
         lines = ["link set dev lo up", f"link set dev {host.interface} up"]
         if host.address is not None:
             lines.append(f"address add {host.address}/24 dev {host.interface}")
-            lines += [
-                f"neigh replace {other.address} lladdr {other.mac} nud permanent "
-                f"dev {host.interface}"
-                for other in self._layout.hosts
-                if other.role == "server" and other.name != host.name
-            ]
+            lines += self._neighbours(host)
         with inside(self.hosts[host.name].pid):
             no_ipv6(("all", "default"))
             offloads_off([host.interface])
             ip_batch(lines)
+
+    def _neighbours(self, host: HostPlan) -> list[str]:
+        """`ip` commands that tell a server the addresses of the other servers."""
+        return [
+            f"neigh replace {other.address} lladdr {other.mac} nud permanent dev {host.interface}"
+            for other in self._layout.hosts
+            if other.role == "server" and other.name != host.name
+        ]
 
     def _start_line(self) -> None:
         ends = [end for plan in self._layout.links for end in (plan.line_a, plan.line_b)]

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from testbed.results.events import EventLog
-from testbed.vnf.compiled_functions.function import Function
 from testbed.vnf.cpu import ServerCpu
 from testbed.vnf.dataplane import loop, ring
 from testbed.vnf.dataplane.calls import configure, drain, serve
 from testbed.vnf.dataplane.loop import Plane
 from testbed.vnf.dataplane.system import ipv4_endpoint
+from testbed.vnf.functions.function import Function
 from testbed.vnf.records import REFUSED, contents, digest
 from testbed.vnf.replication import member as layout
 from testbed.vnf.replication.member import Member, ReplicationConfig, new_member, peer_at

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import gc
 import json
 import os
@@ -13,6 +15,7 @@ from typing import Any
 
 _PR_SET_TIMERSLACK = 29
 _TIMER_SLACK_NS = 1000
+_HIGH_DESCRIPTOR = 512
 
 
 class Termination:
@@ -68,6 +71,23 @@ def prepare_for_packets() -> None:
         raise OSError(ctypes.get_errno(), "prctl PR_SET_TIMERSLACK")
     gc.freeze()
     gc.disable()
+
+
+def hold_sign_of_life(path: str) -> int:
+    """Open a named pipe at `path` and keep it open; who reads it sees the end of this process.
+
+    The end of a process is known by a pidfd only when all that it had is torn down, and that of
+    packet sockets takes tens of milliseconds (the kernel waits until no core looks at them any
+    more). Descriptors are closed before that, the highest first: this one.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    os.mkfifo(path, 0o600)
+    low = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _HIGH_DESCRIPTOR)
+    finally:
+        os.close(low)
 
 
 def device_drops(interface: str) -> dict[str, int]:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from testbed.results.events import EventLog
-from testbed.vnf.compiled_functions.registry import make_function
 from testbed.vnf.control import ControlSocket
 from testbed.vnf.cpu import ServerCpu
 from testbed.vnf.dataplane import loop
@@ -20,8 +19,14 @@ from testbed.vnf.dataplane.loop import new_plane
 from testbed.vnf.dataplane.ring import PacketRing
 from testbed.vnf.dataplane.socket import SO_RCVBUFFORCE
 from testbed.vnf.dataplane.system import poll_set
+from testbed.vnf.functions.registry import make_function
 from testbed.vnf.instance import Identity, Instance
-from testbed.vnf.process import Termination, prepare_for_packets, write_dump
+from testbed.vnf.process import (
+    Termination,
+    hold_sign_of_life,
+    prepare_for_packets,
+    write_dump,
+)
 from testbed.vnf.replication.member import ReplicationConfig
 
 MESSAGE_BUFFER_BYTES = 8 << 20
@@ -91,7 +96,8 @@ def main(config: dict[str, Any]) -> None:
     control_socket, fdu [{"heartbeat_socket", "control_socket"}, ...], heartbeat_ns, events, dump;
     rx_frames, tx_frames: slots of the rings, multiples of 32;
     configuration: what the FDU would say first (see `Instance.configure`), or null;
-    core: the only core to run on, or null.
+    core: the only core to run on, or null;
+    alive: where to hold a sign of life (see `hold_sign_of_life`), or missing.
 
     Raises KeyError for a missing key, ValueError for a bad value, OSError.
     """
@@ -99,6 +105,8 @@ def main(config: dict[str, Any]) -> None:
         if config["core"] is not None:
             os.sched_setaffinity(0, {config["core"]})
         termination = stack.enter_context(Termination())
+        if "alive" in config:
+            stack.callback(os.close, hold_sign_of_life(config["alive"]))
         events = EventLog(config["events"])
         stack.callback(events.close)
         identity = _identity(config)

@@ -310,7 +310,6 @@ def test_a_move_loses_nothing_and_keeps_the_order(lab: Lab) -> None:
     driver.assert_complete_and_ordered()
     assert lab.order("m0", "stats")["role"] == "out"
     assert lab.order("m2", "stats")["declared_lost"] == 0
-    assert len(driver.emitted) == driver.sent  # nothing came twice either
     assert {frame.member for frame in driver.emitted} == {0, 2}
 
 

@@ -18,7 +18,7 @@ from pysyncobj.poller import createPoller
 
 from testbed.orchestration.consensus import Consensus, UnixTransport
 from testbed.orchestration.datagrams import bound_socket, long_queues
-from tests.faults.membership_lab import FORK, wait_for
+from tests.faults.fdu_lab import FORK, wait_for
 
 NAMES = ("a", "b", "c")
 

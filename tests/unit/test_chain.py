@@ -14,7 +14,7 @@ from testbed.orchestration.chain import (
 )
 from testbed.scenario.steering import forward_path, path_mac, reverse_path
 from testbed.scenario.types import Placement, Request
-from testbed.vnf.compiled_functions.registry import make_function
+from testbed.vnf.functions.registry import make_function
 
 REQUEST = Request(
     id=3,

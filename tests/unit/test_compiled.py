@@ -148,11 +148,11 @@ def test_nothing_compiled_raises_for_its_data() -> None:
 
 
 def test_real_modules_are_known_with_all_that_they_reach() -> None:
-    reached = testbed.compiled._reached("testbed.vnf.compiled_functions.firewall")
+    reached = testbed.compiled._reached("testbed.vnf.functions.firewall")
     assert {
-        "testbed.vnf.compiled_functions.firewall",
-        "testbed.vnf.compiled_functions.packet",
-        "testbed.vnf.compiled_functions.checksums",
+        "testbed.vnf.functions.firewall",
+        "testbed.vnf.functions.packet",
+        "testbed.vnf.functions.checksums",
         "testbed.vnf.records",
         "testbed.compiled",
     } <= reached

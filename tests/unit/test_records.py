@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from testbed.vnf.arrays import Words
-from testbed.vnf.compiled_functions.effect import (
+from testbed.vnf.functions.effect import (
     FILL,
     HEADER_WORDS,
     OVERFLOW,

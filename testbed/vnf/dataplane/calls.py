@@ -10,10 +10,10 @@ import numpy as np
 from numba import types
 
 from testbed.compiled import compiled
-from testbed.vnf.compiled_functions.function import PROCESS_TYPE, Process
 from testbed.vnf.dataplane import loop
 from testbed.vnf.dataplane.loop import Plane, new_plane
 from testbed.vnf.dataplane.ring import Ring
+from testbed.vnf.functions.function import PROCESS_TYPE, Process
 from testbed.vnf.replication import protocol
 from testbed.vnf.replication.member import MEMBER, Member
 

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Bytes
-from testbed.vnf.compiled_functions.checksums import be16, be32, byte, put_be16, put_be32
 from testbed.vnf.dataplane.nsh import (
     ETHERTYPE_NSH,
     HEADER_BYTES,
@@ -16,6 +15,7 @@ from testbed.vnf.dataplane.nsh import (
     METADATA_CLASS,
     METADATA_TYPE,
 )
+from testbed.vnf.functions.checksums import be16, be32, byte, put_be16, put_be32
 
 _BASE_HIGH = 0x0FC8
 """Version 0, TTL 63, length 8 words."""

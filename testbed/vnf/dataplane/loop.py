@@ -20,8 +20,6 @@ import numpy as np
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Bytes, Words
-from testbed.vnf.compiled_functions.checksums import byte
-from testbed.vnf.compiled_functions.function import Process
 from testbed.vnf.cpu import admit
 from testbed.vnf.dataplane.frames import Head, read_head, write_head
 from testbed.vnf.dataplane.nsh import HEADER_BYTES
@@ -41,6 +39,8 @@ from testbed.vnf.dataplane.system import (
     receive_bytes,
     send_words_to,
 )
+from testbed.vnf.functions.checksums import byte
+from testbed.vnf.functions.function import Process
 from testbed.vnf.replication.copying import copy_from_words, copy_to_words
 from testbed.vnf.replication.flows import BASE_PATH_MASK
 from testbed.vnf.replication.handling import close_batch, on_packet, release_bound
@@ -165,13 +165,13 @@ def _take_frames(member: Member, process: Process, plane: Plane, now: int) -> in
         length, at = rx_peek(ring)
         if length < 0:
             return taken
-        words[RECEIVED] += 1
         head = read_head(ring.rx, at, length)
         if head.sound == 0:
             words[MALFORMED] += 1
         elif head.hop != _own_hop(words, head.path):
             words[FOREIGN] += 1
         else:
+            words[RECEIVED] += 1
             begin = at + HEADER_BYTES
             _take_packet(member, process, plane, now, head, begin, length - HEADER_BYTES)
         rx_release(ring)

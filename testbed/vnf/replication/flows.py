@@ -228,7 +228,7 @@ def put(
     """Keep an input that `refusal` took until its turn; TAKEN, DUPLICATE or COPY_BUFFER_FULL.
 
     `reason` is NOT_LOST for a packet. A packet without room is kept as the note that it is lost;
-    without room for that either only the last of them is known.
+    without room for that either (COPY_BUFFER_FULL) only the last of them is known.
     """
     before = _place(m, flow_at, epoch, seq)
     if before == -2:
@@ -262,7 +262,7 @@ def put(
         m[before + I_NEXT] = slot
     if m[slot + I_NEXT] < 0:
         m[flow_at + F_TAIL] = slot
-    return TAKEN if reason == NOT_LOST else COPY_BUFFER_FULL
+    return TAKEN
 
 
 @compiled
@@ -290,10 +290,8 @@ def _place(m: Words, flow_at: int, epoch: int, seq: int) -> int:
 def forget(m: Words, flow_at: int, epoch: int, seq: int) -> None:
     """Note that an input came and is lost; its gap is declared in its turn.
 
-    Of two epochs the older is remembered: what comes later shows what the newer one misses.
+    Of two epochs the newer is remembered: after it nothing may come that shows the gap.
     """
-    if _is_lost_ahead(m, flow_at) and m[flow_at + F_LOST_EPOCH] < epoch:
-        return
     if epoch > m[flow_at + F_LOST_EPOCH] or (
         epoch == m[flow_at + F_LOST_EPOCH] and seq > m[flow_at + F_LOST_SEQ]
     ):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Bytes, Words
-from testbed.vnf.compiled_functions.effect import FORWARD, LENGTH, OVERFLOW, REASON, clear
-from testbed.vnf.compiled_functions.function import Process
+from testbed.vnf.functions.effect import FORWARD, LENGTH, OVERFLOW, REASON, clear
+from testbed.vnf.functions.function import Process
 from testbed.vnf.replication.copying import copy_from_words
 from testbed.vnf.replication.flows import (
     close_gap,

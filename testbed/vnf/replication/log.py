@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Words
-from testbed.vnf.compiled_functions.effect import FILL, HEADER_WORDS
+from testbed.vnf.functions.effect import FILL, HEADER_WORDS
 from testbed.vnf.records import apply, sound
 from testbed.vnf.replication.copying import copy_to_words
 from testbed.vnf.replication.flows import mark

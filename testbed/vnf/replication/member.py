@@ -20,7 +20,7 @@ import numpy as np
 from testbed.compiled import compiled
 from testbed.scenario.types import ReplicationMode
 from testbed.vnf.arrays import Bytes, Words
-from testbed.vnf.compiled_functions.effect import HEADER_WORDS, OPERATION_WORDS
+from testbed.vnf.functions.effect import HEADER_WORDS, OPERATION_WORDS
 from testbed.vnf.records import KEY_WORDS, Records, new_records
 
 MAX_MEMBERS = 8
@@ -110,7 +110,7 @@ P_STATE = 0
 P_ACKED = 1  # it has all entries below
 P_SENT = 2  # what is sent next; goes back to P_ACKED when an acknowledgement stays away
 P_SENT_EVER = 3
-P_TOLD = 4  # the commit index that it has acknowledged to know
+P_TOLD = 4  # the commit index that it has acknowledged to know; -1: it has not answered yet
 P_LEASE_NS = 5  # it promised not to act as a primary before
 P_RESEND_NS = 6  # when to send again; NEVER
 P_RESENT = 7  # how often in a row

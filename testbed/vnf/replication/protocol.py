@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Words
-from testbed.vnf.compiled_functions.function import Process
+from testbed.vnf.functions.function import Process
 from testbed.vnf.replication.flows import discard_handled, find_logged
 from testbed.vnf.replication.handling import (
     active,
@@ -164,7 +164,8 @@ def _lead(
         state = REQUIRED if backups & bit else LEARNING if learners & bit else NO_PEER
         if promoted or m[peer + P_STATE] == NO_PEER:
             m[peer + P_ACKED] = m[LOG_FIRST] if state == REQUIRED else 0
-            m[peer + P_TOLD] = m[peer + P_LEASE_NS] = 0
+            m[peer + P_TOLD] = -1
+            m[peer + P_LEASE_NS] = 0
             m[peer + P_SYNC] = IN_LOG if state == REQUIRED else WANTED
         elif state == LEARNING and m[peer + P_STATE] == REQUIRED:
             # It has caught up and is waited for; that the FDU admits it is only a matter of time.
@@ -348,7 +349,8 @@ def _on_ack(
         return
     elif index >= m[LOG_FIRST]:
         _on_index(m, peer, now_ns, index, told)
-    elif m[peer + P_SYNC] == IN_LOG:
+    elif m[peer + P_SYNC] == IN_LOG and m[peer + P_TOLD] < 0:
+        # It lags behind what is kept. (From one that has answered before it is an old answer.)
         m[peer + P_SYNC] = WANTED
     update_commit(m)
     forget_acknowledged(m)
@@ -372,7 +374,7 @@ def _on_index(m: Words, peer: int, now_ns: int, index: int, told: int) -> None:
     if m[peer + P_SYNC] != IN_LOG:
         m[peer + P_SYNC] = IN_LOG
         m[peer + P_SENT] = m[peer + P_SENT_EVER] = m[peer + P_ACKED] = index
-        m[peer + P_CREDIT] = NO_LIMIT
+        m[peer + P_CREDIT] = 2 * m[S_BATCH_PACKETS]
         m[peer + P_RESEND_NS] = NEVER
     m[peer + P_TOLD] = max(m[peer + P_TOLD], min(told, m[COMMITTED]))
     # Also without progress: what was asked is answered, and nothing is under way any more.

@@ -10,12 +10,12 @@ import numpy as np
 from testbed.compiled import compiled
 from testbed.scenario.types import FunctionName
 from testbed.vnf.arrays import Bytes, Words
-from testbed.vnf.compiled_functions.checksums import byte
-from testbed.vnf.compiled_functions.config import check_keys, integer
-from testbed.vnf.compiled_functions.effect import drop, forward, put
-from testbed.vnf.compiled_functions.function import PROCESS_SIGNATURE, Function
-from testbed.vnf.compiled_functions.packet import OK, REASONS, parse
-from testbed.vnf.compiled_functions.table import plain_key
+from testbed.vnf.functions.checksums import byte
+from testbed.vnf.functions.config import check_keys, integer
+from testbed.vnf.functions.effect import drop, forward, put
+from testbed.vnf.functions.function import PROCESS_SIGNATURE, Function
+from testbed.vnf.functions.packet import OK, REASONS, parse
+from testbed.vnf.functions.table import plain_key
 from testbed.vnf.records import Records, find
 
 NAME = cast(FunctionName, "hops")

@@ -23,7 +23,7 @@ from scapy.packet import Packet as ScapyPacket
 
 from testbed.scenario.types import FunctionName
 from testbed.vnf.arrays import Bytes
-from testbed.vnf.compiled_functions.effect import (
+from testbed.vnf.functions.effect import (
     FILL,
     FORWARD,
     HEADER_WORDS,
@@ -32,8 +32,9 @@ from testbed.vnf.compiled_functions.effect import (
     REASON,
     new_effect,
 )
-from testbed.vnf.compiled_functions.function import MAX_PACKET_BYTES, Function
-from testbed.vnf.compiled_functions.registry import make_function
+from testbed.vnf.functions.function import MAX_PACKET_BYTES, Function
+from testbed.vnf.functions.packet import OK, View, parse
+from testbed.vnf.functions.registry import make_function
 from testbed.vnf.records import COUNT, REFUSED, Records, apply, contents, sound
 
 S = 1_000_000_000
@@ -248,3 +249,23 @@ def icmp_error(
                  11: ICMPv6TimeExceeded}[kind]  # fmt: skip
         return ip(source, destination) / layer(code=0) / bytes(quoted)
     return ip(source, destination) / ICMP(type=kind, code=code) / bytes(quoted)
+
+
+def view_of(packet: ScapyPacket | bytes) -> View:
+    """The packet taken apart; it must be well formed."""
+    raw = bytes(packet)
+    view: View = parse(buffer_of(raw), len(raw))
+    assert view.status == OK
+    return view
+
+
+def piece6(offset: int, more: int, payload: bytes, protocol: int = 17) -> bytes:
+    """An IPv6 fragment."""
+    return bytes(IPv6() / IPv6ExtHdrFragment(nh=protocol, offset=offset, m=more) / payload)
+
+
+def forced6(packet: ScapyPacket, at: int, *values: int) -> bytes:
+    """An IPv6 packet with bytes changed, whatever its checksum then says."""
+    raw = bytearray(bytes(packet))
+    raw[at : at + len(values)] = values
+    return bytes(raw)

@@ -14,9 +14,9 @@ from scapy.layers.inet6 import IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
 from testbed.scenario.errors import InputError
 from testbed.scenario.types import FunctionName
 from testbed.vnf.arrays import Bytes
-from testbed.vnf.compiled_functions.checksums import be16, checksum, fold, put_be16
-from testbed.vnf.compiled_functions.function import Function, Sandbox
-from testbed.vnf.compiled_functions.packet import (
+from testbed.vnf.functions.checksums import be16, checksum, fold, put_be16
+from testbed.vnf.functions.function import Function, Sandbox
+from testbed.vnf.functions.packet import (
     OK,
     REASONS,
     UDP,
@@ -25,7 +25,7 @@ from testbed.vnf.compiled_functions.packet import (
     parse,
     pseudo_sum,
 )
-from testbed.vnf.compiled_functions.registry import MAKERS, make_function
+from testbed.vnf.functions.registry import MAKERS, make_function
 from testbed.vnf.records import KEY_WORDS, contents
 from tests.unit.functions.support import (
     INSIDE,

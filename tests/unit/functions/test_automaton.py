@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from testbed.scenario.errors import InputError
 from testbed.vnf.arrays import Words
-from testbed.vnf.compiled_functions import automaton
-from testbed.vnf.compiled_functions.automaton import (
+from testbed.vnf.functions import automaton
+from testbed.vnf.functions.automaton import (
     ROOT,
     build,
     first_rule_state,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scapy.utils import checksum as scapy_checksum
 
 from testbed.vnf.arrays import Bytes
-from testbed.vnf.compiled_functions import checksums
+from testbed.vnf.functions import checksums
 
 
 def array(data: bytes) -> Bytes:

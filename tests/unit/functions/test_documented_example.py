@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from testbed.scenario.errors import InputError
-from testbed.vnf.compiled_functions.registry import MAKERS
+from testbed.vnf.functions.registry import MAKERS
 from tests.unit.functions import documented_example
 from tests.unit.functions.documented_example import COUNT_TAG, make
 from tests.unit.functions.support import Runner, udp, udp6

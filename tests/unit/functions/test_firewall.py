@@ -11,7 +11,7 @@ from scapy.layers.inet6 import ICMPv6ND_NS, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrF
 from scapy.packet import Packet as ScapyPacket
 
 from testbed.scenario.errors import InputError
-from testbed.vnf.compiled_functions.registry import make_function
+from testbed.vnf.functions.registry import make_function
 from tests.unit.functions.support import (
     INSIDE,
     INSIDE6,

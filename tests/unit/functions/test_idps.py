@@ -14,16 +14,16 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Packet as ScapyPacket
 
-from testbed.vnf.compiled_functions.idps import COUNT_TAG, MAX_NOTED, STREAM_SLOT_TAG, STREAM_TAG
-from testbed.vnf.compiled_functions.port_scans import (
+from testbed.vnf.functions.idps import COUNT_TAG, MAX_NOTED, STREAM_SLOT_TAG, STREAM_TAG
+from testbed.vnf.functions.port_scans import (
     PAIR_SLOT_TAG,
     PAIR_TAG,
     PAIRS,
     SOURCE_SLOT_TAG,
     SOURCE_TAG,
 )
-from testbed.vnf.compiled_functions.sharing import Scope, scope_of
-from testbed.vnf.compiled_functions.signatures import DEFAULT_SIGNATURES
+from testbed.vnf.functions.sharing import Scope, scope_of
+from testbed.vnf.functions.signatures import DEFAULT_SIGNATURES
 from testbed.vnf.records import COUNT
 from tests.unit.functions.support import (
     INSIDE,

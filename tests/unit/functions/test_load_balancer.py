@@ -12,8 +12,8 @@ from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPerror6
 from scapy.packet import Packet as ScapyPacket
 
 from testbed.scenario.errors import InputError
-from testbed.vnf.compiled_functions.lb_config import CONNECTION
-from testbed.vnf.compiled_functions.load_balancer import make
+from testbed.vnf.functions.lb_config import CONNECTION
+from testbed.vnf.functions.load_balancer import make
 from tests.unit.functions.support import (
     ROUTER,
     ROUTER6,

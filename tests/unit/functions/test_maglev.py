@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from testbed.vnf.compiled_functions.maglev import is_prime, maglev_table
+from testbed.vnf.functions.maglev import is_prime, maglev_table
 
 SMALL, LARGE = 65_537, 655_373
 """The table sizes of the paper's section 5.3."""

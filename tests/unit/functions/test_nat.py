@@ -8,9 +8,9 @@ import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP, ICMPerror, IPerror, TCPerror, UDPerror
 from scapy.packet import Packet as ScapyPacket
 
-from testbed.vnf.compiled_functions.effect import FORWARD, new_effect
-from testbed.vnf.compiled_functions.nat_state import INTERNAL, MAPPING, SESSION
-from testbed.vnf.compiled_functions.nat_table import MAX_REMOTES
+from testbed.vnf.functions.effect import FORWARD, new_effect
+from testbed.vnf.functions.nat_state import INTERNAL, MAPPING, SESSION
+from testbed.vnf.functions.nat_table import MAX_REMOTES
 from tests.unit.functions.support import (
     INSIDE,
     OTHER_INSIDE,

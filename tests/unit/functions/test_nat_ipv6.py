@@ -10,7 +10,7 @@ from scapy.layers.inet import TCP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment
 from scapy.packet import Packet as ScapyPacket
 
-from testbed.vnf.compiled_functions.prefix6 import adjustment_between
+from testbed.vnf.functions.prefix6 import adjustment_between
 from tests.unit.functions.support import (
     PUBLIC,
     ROUTER6,

@@ -13,9 +13,9 @@ from scapy.packet import Packet as ScapyPacket
 
 from testbed.scenario.errors import InputError
 from testbed.scenario.types import NS_PER_S
-from testbed.vnf.compiled_functions.nat import make
-from testbed.vnf.compiled_functions.nat_pool import FRUITLESS_BLOCKS
-from testbed.vnf.compiled_functions.nat_state import (
+from testbed.vnf.functions.nat import make
+from testbed.vnf.functions.nat_pool import FRUITLESS_BLOCKS
+from testbed.vnf.functions.nat_state import (
     ABOVE_ENDPOINT,
     BLOCK,
     ENDPOINT,
@@ -32,7 +32,7 @@ from testbed.vnf.compiled_functions.nat_state import (
     owns,
     withdraw,
 )
-from testbed.vnf.compiled_functions.sharing import Scope, scope_of
+from testbed.vnf.functions.sharing import Scope, scope_of
 from testbed.vnf.records import apply
 from tests.unit.functions.support import (
     INSIDE,
@@ -180,6 +180,8 @@ def test_ports_of_a_pair_stay_a_pair(rtp_first: bool) -> None:
     port_of(runner, 1, 5000)
     port_of(runner, 1, 5001)
     sports = (5000, 5001) if rtp_first else (5001, 5000)
+    for number in range(3, 7):  # the searches for both parities go on from different places
+        port_of(runner, number, sports[0])
     ports = {sport: port_of(runner, 2, sport) for sport in sports}
     assert ports[5000] != 5000 and ports[5001] == ports[5000] + 1
 

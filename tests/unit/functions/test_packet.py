@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import (
-    ICMPv6DestUnreach,
     ICMPv6EchoRequest,
     ICMPv6ND_NS,
     IPv6,
@@ -24,9 +23,9 @@ from scapy.layers.inet6 import (
 )
 from scapy.packet import Packet as ScapyPacket
 
-from testbed.vnf.compiled_functions import packet as packets
-from testbed.vnf.compiled_functions.checksums import checksum, difference16, put_adjusted, put_be16
-from testbed.vnf.compiled_functions.packet import (
+from testbed.vnf.functions import packet as packets
+from testbed.vnf.functions.checksums import checksum, difference16, put_adjusted, put_be16
+from testbed.vnf.functions.packet import (
     ERROR,
     MALFORMED,
     OK,
@@ -42,25 +41,24 @@ from testbed.vnf.compiled_functions.packet import (
     reverse_key,
     set_tos,
 )
-from testbed.vnf.compiled_functions.quoted import parse_quoted
+from testbed.vnf.functions.quoted import parse_quoted
 from tests.unit.functions.support import (
     INSIDE,
     INSIDE6,
-    ROUTER,
-    ROUTER6,
     SERVER,
     SERVER6,
     buffer_of,
     decoded,
     echo,
+    forced6,
     fragments,
-    icmp_error,
-    ip,
+    piece6,
     rebuilt,
     tcp,
     tcp6,
     udp,
     udp6,
+    view_of,
 )
 
 
@@ -68,21 +66,6 @@ def status(packet: ScapyPacket | bytes) -> int:
     """What `parse` says about a packet."""
     raw = bytes(packet)
     return parse(buffer_of(raw), len(raw)).status
-
-
-def view_of(packet: ScapyPacket | bytes) -> View:
-    """The packet taken apart; it must be well formed."""
-    raw = bytes(packet)
-    view: View = parse(buffer_of(raw), len(raw))
-    assert view.status == OK
-    return view
-
-
-def quoted_of(packet: ScapyPacket | bytes) -> View:
-    """What an ICMP error quotes."""
-    raw = bytes(packet)
-    quoted: View = parse_quoted(buffer_of(raw), view_of(raw))
-    return quoted
 
 
 def addresses(view: View) -> tuple[str, str]:
@@ -214,18 +197,6 @@ def header(**fields: Any) -> bytes:
     return bytes(IP(src="10.0.0.1", dst="10.0.0.2", **fields) / UDP() / b"1234")
 
 
-def fragment6(offset: int, more: int, payload: bytes, protocol: int = 17) -> bytes:
-    """An IPv6 fragment."""
-    return bytes(IPv6() / IPv6ExtHdrFragment(nh=protocol, offset=offset, m=more) / payload)
-
-
-def forced6(packet: ScapyPacket, at: int, *values: int) -> bytes:
-    """An IPv6 packet with bytes changed, whatever its checksum then says."""
-    raw = bytearray(bytes(packet))
-    raw[at : at + len(values)] = values
-    return bytes(raw)
-
-
 MALFORMED_PACKETS = [
     b"",
     b"\x45",
@@ -262,14 +233,14 @@ MALFORMED_PACKETS = [
     bytes(IPv6(nh=60) / b"\x11\1\1\4\0\0\0\0"),
     bytes(IPv6(nh=60) / b"\0\0\1\4\0\0\0\0" / b"\x11\0\1\4\0\0\0\0"),
     bytes(IPv6(nh=44) / b"\x11\0\0\0\0\0\0"),
-    fragment6(0, 1, b"1234567"),
-    fragment6(1, 1, b"x" * 15),
-    fragment6(1, 1, b"x" * 12),
-    fragment6(0, 1, bytes(UDP(len=40, chksum=1)) + b"x" * 4),
-    fragment6(8191, 0, b"x" * 16),
-    fragment6(1, 0, b"x" * 8, protocol=6),
-    fragment6(0, 1, b"x" * 16, protocol=6),
-    fragment6(0, 1, b"\x11\1\0\0\0\0\0\0", protocol=60),
+    piece6(0, 1, b"1234567"),
+    piece6(1, 1, b"x" * 15),
+    piece6(1, 1, b"x" * 12),
+    piece6(0, 1, bytes(UDP(len=40, chksum=1)) + b"x" * 4),
+    piece6(8191, 0, b"x" * 16),
+    piece6(1, 0, b"x" * 8, protocol=6),
+    piece6(0, 1, b"x" * 16, protocol=6),
+    piece6(0, 1, b"\x11\1\0\0\0\0\0\0", protocol=60),
     bytes(IPv6() / IPv6ExtHdrFragment() / IPv6ExtHdrFragment() / UDP()),
 ]
 
@@ -324,8 +295,8 @@ def test_an_atomic_fragment_is_a_whole_packet() -> None:
 
 def test_later_fragments_of_ipv6_keep_the_key_of_the_first_behind_options() -> None:
     options = bytes(IPv6ExtHdrDestOpt(nh=17)) + bytes(UDP(sport=1, dport=2, len=40, chksum=7))
-    first = view_of(fragment6(0, 1, options, protocol=60))
-    later = view_of(fragment6(2, 0, b"x" * 24, protocol=60))
+    first = view_of(piece6(0, 1, options, protocol=60))
+    later = view_of(piece6(2, 0, b"x" * 24, protocol=60))
     assert (first.protocol, first.source_port, first.first) == (17, 1, 1)
     assert (later.protocol, later.first) == (60, 0)
     assert fragment_key(first, 5) == fragment_key(later, 5)
@@ -342,63 +313,6 @@ def test_icmp_kinds() -> None:
     assert {n for n, view in kinds6.items() if view.icmp_kind == ERROR} == {1, 2, 3, 4}
     assert {n for n, view in kinds6.items() if view.source_port == 5} == {128, 129}
     assert view_of(IPv6() / ICMPv6ND_NS()).icmp_kind == 0
-
-
-@pytest.mark.parametrize(
-    ("router", "quoted"),
-    [
-        (ROUTER, udp()),
-        (ROUTER, tcp("S")),
-        (ROUTER, echo("echo-request", INSIDE, SERVER)),
-        (ROUTER, IP(src=INSIDE, dst=SERVER, proto=47) / b"12345678"),
-        (ROUTER, IP(src=INSIDE, dst=SERVER, options=b"\x01" * 8) / UDP(sport=9) / b"1"),
-        (ROUTER6, udp6()),
-        (ROUTER6, tcp6("S")),
-        (ROUTER6, echo("echo-request", INSIDE6, SERVER6)),
-        (ROUTER6, IPv6(src=INSIDE6, dst=SERVER6, nh=50) / b"12345678"),
-        (ROUTER6, ip(INSIDE6, SERVER6) / IPv6ExtHdrDestOpt() / UDP(sport=9) / b"1"),
-    ],
-)
-def test_quoted_packets_name_their_flow(router: str, quoted: ScapyPacket) -> None:
-    raw, inside = bytes(quoted), INSIDE6 if IPv6 in quoted else INSIDE
-    inner = view_of(raw)
-    for cut in {inner.l4_at + 8, len(raw)}:
-        error = icmp_error(router, inside, raw[:cut])
-        outer, found = view_of(error), quoted_of(error)
-        assert found.status == OK and outer.icmp_kind == ERROR
-        assert flow_key(found, 1) == flow_key(inner, 1)
-        assert found.at == outer.l4_at + 8 == outer.payload_at
-        assert (found.l4_at, found.length) == (found.at + inner.l4_at, len(bytes(error)))
-        assert (found.protocol, found.has_ports) == (inner.protocol, inner.has_ports)
-    short = icmp_error(router, inside, raw[: inner.l4_at + 7])
-    assert quoted_of(short).status == MALFORMED
-
-
-def test_quoted_packets_are_checked_as_rfc_5508_asks() -> None:
-    quoted = bytes(udp())
-    error = bytearray(bytes(icmp_error("10.0.0.9", "10.0.0.1", quoted)))
-    error[30] ^= 1  # the ICMP checksum no longer holds: REQ-3
-    assert quoted_of(bytes(error)).status == MALFORMED
-    broken = quoted[:8] + bytes([quoted[8] ^ 1]) + quoted[9:]  # nor the quoted header's: REQ-3 a
-    assert quoted_of(icmp_error("10.0.0.9", "10.0.0.1", broken)).status == MALFORMED
-    wrong_udp = quoted[:26] + b"\x12\x34" + quoted[28:]  # the transport checksum may: REQ-3 c
-    assert quoted_of(icmp_error("10.0.0.9", "10.0.0.1", wrong_udp)).status == OK
-
-
-def test_quoted_packets_of_ipv6_are_checked() -> None:
-    quoted = bytes(udp6())
-    for error, expected in (
-        (forced6(icmp_error(ROUTER6, INSIDE6, quoted), 43, 1), MALFORMED),
-        (bytes(icmp_error(ROUTER6, INSIDE6, b"\x45" + quoted[1:])), MALFORMED),
-        (bytes(icmp_error(ROUTER6, INSIDE6, udp())), MALFORMED),
-        (bytes(icmp_error(ROUTER, INSIDE, quoted)), MALFORMED),
-        (bytes(icmp_error(ROUTER6, INSIDE6, icmp_error(ROUTER6, SERVER6, quoted))), MALFORMED),
-        (bytes(icmp_error(ROUTER6, INSIDE6, fragment6(1, 0, b"x" * 8))), MALFORMED),
-        (bytes(icmp_error(ROUTER6, INSIDE6, fragment6(0, 1, bytes(udp())[20:28])[:57])), OK),
-        (bytes(icmp_error(ROUTER6, INSIDE6, quoted[:46] + b"\1\2" + quoted[48:])), OK),
-    ):
-        assert quoted_of(error).status == expected
-    assert ICMPv6DestUnreach in icmp_error(ROUTER6, INSIDE6, quoted)
 
 
 def test_marking_adjusts_the_header_checksum() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from testbed.vnf.compiled_functions.sharing import Scope, scope_of
+from testbed.vnf.functions.sharing import Scope, scope_of
 
 
 def scope(tag: int, rest: int = 0) -> Scope:

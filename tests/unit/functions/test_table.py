@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbed.vnf.compiled_functions.effect import FILL, HEADER_WORDS, new_effect, put
-from testbed.vnf.compiled_functions.table import (
+from testbed.vnf.functions.effect import FILL, HEADER_WORDS, new_effect, put
+from testbed.vnf.functions.table import (
     EXPIRES,
     LOOKED_AT,
     REFRESH_NS,

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.packet import Packet as ScapyPacket
 
-from testbed.vnf.compiled_functions.packet import flow_key, parse
-from testbed.vnf.compiled_functions.sharing import Scope, scope_of
-from testbed.vnf.compiled_functions.traffic_monitor import (
+from testbed.vnf.functions.packet import flow_key, parse
+from testbed.vnf.functions.sharing import Scope, scope_of
+from testbed.vnf.functions.traffic_monitor import (
     FIRST,
     FLOW_TAG,
     FOREVER_NS,
@@ -27,7 +27,7 @@ from testbed.vnf.compiled_functions.traffic_monitor import (
     make,
     mixed,
 )
-from testbed.vnf.compiled_functions.traffic_view import (
+from testbed.vnf.functions.traffic_view import (
     Contribution,
     contribution,
     estimates,

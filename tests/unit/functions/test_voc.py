@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 from scapy.packet import Packet as ScapyPacket
 
-from testbed.vnf.compiled_functions.voc import FLOW_TAG, SLOT_TAG
+from testbed.vnf.functions.voc import FLOW_TAG, SLOT_TAG
 from testbed.vnf.records import COUNT
 from tests.unit.functions.support import (
     INSIDE,

@@ -13,8 +13,8 @@ from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrHopByHop
 from scapy.packet import Packet as ScapyPacket
 
-from testbed.vnf.compiled_functions import content_cache
-from testbed.vnf.compiled_functions.content_cache import (
+from testbed.vnf.functions import content_cache
+from testbed.vnf.functions.content_cache import (
     BYTES,
     CONTENT_TAG,
     MAX_CONTENT_BYTES,
@@ -22,10 +22,10 @@ from testbed.vnf.compiled_functions.content_cache import (
     content_key,
     fingerprint,
 )
-from testbed.vnf.compiled_functions.packet import flow_key, parse
-from testbed.vnf.compiled_functions.sharing import Scope, scope_of
-from testbed.vnf.compiled_functions.tcp_progress import PROGRESS_TAG, WAYS
-from testbed.vnf.compiled_functions.wan_optimiser import (
+from testbed.vnf.functions.packet import flow_key, parse
+from testbed.vnf.functions.sharing import Scope, scope_of
+from testbed.vnf.functions.tcp_progress import PROGRESS_TAG, WAYS
+from testbed.vnf.functions.wan_optimiser import (
     COUNTS_TAG,
     ESCAPE,
     MARKER,

@@ -36,7 +36,7 @@ import numpy as np
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Bytes, Words
-from testbed.vnf.compiled_functions.checksums import (
+from testbed.vnf.functions.checksums import (
     be16,
     be32,
     be64,
@@ -48,8 +48,8 @@ from testbed.vnf.compiled_functions.checksums import (
     put_be64,
     sum16,
 )
-from testbed.vnf.compiled_functions.config import check_keys, choice, integer
-from testbed.vnf.compiled_functions.content_cache import (
+from testbed.vnf.functions.config import check_keys, choice, integer
+from testbed.vnf.functions.content_cache import (
     BYTES,
     CHECK,
     MAX_CONTENT_BYTES,
@@ -66,9 +66,9 @@ from testbed.vnf.compiled_functions.content_cache import (
     store,
     write_content,
 )
-from testbed.vnf.compiled_functions.effect import begin_put, drop, forward, put
-from testbed.vnf.compiled_functions.function import MAX_PACKET_BYTES, PROCESS_SIGNATURE, Function
-from testbed.vnf.compiled_functions.packet import (
+from testbed.vnf.functions.effect import begin_put, drop, forward, put
+from testbed.vnf.functions.function import MAX_PACKET_BYTES, PROCESS_SIGNATURE, Function
+from testbed.vnf.functions.packet import (
     OK,
     REASONS,
     SYN,
@@ -79,8 +79,8 @@ from testbed.vnf.compiled_functions.packet import (
     l4_checksum_at,
     parse,
 )
-from testbed.vnf.compiled_functions.table import plain_key
-from testbed.vnf.compiled_functions.tcp_progress import WAYS, advance, restart
+from testbed.vnf.functions.table import plain_key
+from testbed.vnf.functions.tcp_progress import WAYS, advance, restart
 from testbed.vnf.records import Key, Records, find
 
 COUNTS_TAG = 0x40

@@ -30,11 +30,11 @@ import numpy as np
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Bytes, Words
-from testbed.vnf.compiled_functions.config import check_keys, integer
-from testbed.vnf.compiled_functions.effect import begin_put, drop, forward, put
-from testbed.vnf.compiled_functions.function import PROCESS_SIGNATURE, Function
-from testbed.vnf.compiled_functions.packet import OK, REASONS, flow_key, parse
-from testbed.vnf.compiled_functions.table import EXPIRES, admit, plain_key, table_records
+from testbed.vnf.functions.config import check_keys, integer
+from testbed.vnf.functions.effect import begin_put, drop, forward, put
+from testbed.vnf.functions.function import PROCESS_SIGNATURE, Function
+from testbed.vnf.functions.packet import OK, REASONS, flow_key, parse
+from testbed.vnf.functions.table import EXPIRES, admit, plain_key, table_records
 from testbed.vnf.records import KEY_WORDS, Key, Records, find
 
 FLOW_TAG, SLOT_TAG = 0x01, 0x02

@@ -36,9 +36,9 @@ from typing import Any
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Bytes, Words
-from testbed.vnf.compiled_functions.effect import drop, forward
-from testbed.vnf.compiled_functions.function import PROCESS_SIGNATURE, Function
-from testbed.vnf.compiled_functions.nat_config import (
+from testbed.vnf.functions.effect import drop, forward
+from testbed.vnf.functions.function import PROCESS_SIGNATURE, Function
+from testbed.vnf.functions.nat_config import (
     ADDRESS_DEPENDENT,
     ENDPOINT_INDEPENDENT,
     FILTERED,
@@ -49,8 +49,8 @@ from testbed.vnf.compiled_functions.nat_config import (
     UNMAPPABLE,
     function_of,
 )
-from testbed.vnf.compiled_functions.nat_pool import free_port
-from testbed.vnf.compiled_functions.nat_state import (
+from testbed.vnf.functions.nat_pool import free_port
+from testbed.vnf.functions.nat_state import (
     BLOCK_SHIFT,
     ENDPOINT,
     ENDPOINT_MASK,
@@ -67,14 +67,14 @@ from testbed.vnf.compiled_functions.nat_state import (
     owns,
     session_key,
 )
-from testbed.vnf.compiled_functions.nat_table import (
+from testbed.vnf.functions.nat_table import (
     Side,
     address_known,
     begin_session,
     renew,
     session_alive,
 )
-from testbed.vnf.compiled_functions.packet import (
+from testbed.vnf.functions.packet import (
     ERROR,
     FRAGMENT,
     ICMP,
@@ -87,15 +87,15 @@ from testbed.vnf.compiled_functions.packet import (
     View,
     parse,
 )
-from testbed.vnf.compiled_functions.prefix6 import in_prefix, mappable, translate
-from testbed.vnf.compiled_functions.quoted import parse_quoted
-from testbed.vnf.compiled_functions.rewrite import (
+from testbed.vnf.functions.prefix6 import in_prefix, mappable, translate
+from testbed.vnf.functions.quoted import parse_quoted
+from testbed.vnf.functions.rewrite import (
     KEEP_PORT,
     set_destination,
     set_source,
     sum_icmp_anew,
 )
-from testbed.vnf.compiled_functions.table import find_live
+from testbed.vnf.functions.table import find_live
 from testbed.vnf.records import Records, find
 
 

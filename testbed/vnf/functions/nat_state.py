@@ -25,10 +25,10 @@ from __future__ import annotations
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Words
-from testbed.vnf.compiled_functions.effect import FILL, HEADER_WORDS, new_effect, put
-from testbed.vnf.compiled_functions.packet import ICMP, TCP, UDP
-from testbed.vnf.compiled_functions.sharing import FIRST_LINEARIZABLE
-from testbed.vnf.compiled_functions.table import find_live, plain_key
+from testbed.vnf.functions.effect import FILL, HEADER_WORDS, new_effect, put
+from testbed.vnf.functions.packet import ICMP, TCP, UDP
+from testbed.vnf.functions.sharing import FIRST_LINEARIZABLE
+from testbed.vnf.functions.table import find_live, plain_key
 from testbed.vnf.records import Key, Records, find
 
 PUBLIC, FILTERING, FIRST_PORT, LAST_PORT = 0, 1, 2, 3

@@ -7,7 +7,7 @@ from typing import Any
 
 from testbed.scenario.errors import InputError
 from testbed.scenario.types import FunctionName
-from testbed.vnf.compiled_functions import (
+from testbed.vnf.functions import (
     firewall,
     idps,
     load_balancer,
@@ -16,7 +16,7 @@ from testbed.vnf.compiled_functions import (
     voc,
     wan_optimiser,
 )
-from testbed.vnf.compiled_functions.function import Function, Maker
+from testbed.vnf.functions.function import Function, Maker
 
 MAKERS: Mapping[str, Maker] = {
     "nat": nat.make,

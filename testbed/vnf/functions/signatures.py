@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from testbed.scenario.errors import InputError
-from testbed.vnf.compiled_functions.config import choice
+from testbed.vnf.functions.config import choice
 
 MAX_SIGNATURES = 65_536
 

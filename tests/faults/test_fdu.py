@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from testbed.orchestration.fdu_client import FduError, FduRefused
-from tests.faults.membership_lab import HEARTBEAT_NS, TIMEOUT_NS, MembershipLab, wait_for
+from tests.faults.fdu_lab import HEARTBEAT_NS, TIMEOUT_NS, MembershipLab, wait_for
 
 pytestmark = pytest.mark.slow
 

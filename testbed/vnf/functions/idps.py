@@ -32,8 +32,8 @@ import numpy as np
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Bytes, Words
-from testbed.vnf.compiled_functions import automaton
-from testbed.vnf.compiled_functions.automaton import (
+from testbed.vnf.functions import automaton
+from testbed.vnf.functions.automaton import (
     ROOT,
     first_rule_state,
     is_state,
@@ -41,9 +41,9 @@ from testbed.vnf.compiled_functions.automaton import (
     rule_at,
     walk,
 )
-from testbed.vnf.compiled_functions.checksums import be32
-from testbed.vnf.compiled_functions.config import check_keys, integer
-from testbed.vnf.compiled_functions.effect import (
+from testbed.vnf.functions.checksums import be32
+from testbed.vnf.functions.config import check_keys, integer
+from testbed.vnf.functions.effect import (
     FILL,
     HEADER_WORDS,
     begin_put,
@@ -51,8 +51,8 @@ from testbed.vnf.compiled_functions.effect import (
     forward,
     put,
 )
-from testbed.vnf.compiled_functions.function import PROCESS_SIGNATURE, Function
-from testbed.vnf.compiled_functions.packet import (
+from testbed.vnf.functions.function import PROCESS_SIGNATURE, Function
+from testbed.vnf.functions.packet import (
     ACK,
     FIN,
     OK,
@@ -65,9 +65,9 @@ from testbed.vnf.compiled_functions.packet import (
     flow_key,
     parse,
 )
-from testbed.vnf.compiled_functions.port_scans import Limits, ask, is_blocked, source_key
-from testbed.vnf.compiled_functions.signatures import DEFAULT_SIGNATURES, read_signatures
-from testbed.vnf.compiled_functions.table import EXPIRES, admit, plain_key, table_records
+from testbed.vnf.functions.port_scans import Limits, ask, is_blocked, source_key
+from testbed.vnf.functions.signatures import DEFAULT_SIGNATURES, read_signatures
+from testbed.vnf.functions.table import EXPIRES, admit, plain_key, table_records
 from testbed.vnf.records import KEY_WORDS, Key, Records, find
 
 STREAM_TAG, STREAM_SLOT_TAG, COUNT_TAG = 0x01, 0x02, 0x40

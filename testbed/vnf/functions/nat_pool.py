@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Words
-from testbed.vnf.compiled_functions.effect import erase, put
-from testbed.vnf.compiled_functions.nat_state import (
+from testbed.vnf.functions.effect import erase, put
+from testbed.vnf.functions.nat_state import (
     BLOCK_SHIFT,
     CURSOR,
     EXPIRES,
@@ -23,8 +23,8 @@ from testbed.vnf.compiled_functions.nat_state import (
     mapping_key,
     owns,
 )
-from testbed.vnf.compiled_functions.packet import ICMP
-from testbed.vnf.compiled_functions.table import plain_key
+from testbed.vnf.functions.packet import ICMP
+from testbed.vnf.functions.table import plain_key
 from testbed.vnf.records import Key, Records, find
 
 LEAST_PORT_OF_USERS = 1024

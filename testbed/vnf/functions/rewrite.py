@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Bytes
-from testbed.vnf.compiled_functions.checksums import (
+from testbed.vnf.functions.checksums import (
     checksum,
     difference16,
     difference32,
@@ -15,7 +15,7 @@ from testbed.vnf.compiled_functions.checksums import (
     put_be64,
     sum16,
 )
-from testbed.vnf.compiled_functions.packet import (
+from testbed.vnf.functions.packet import (
     ICMP,
     QUERY,
     REPLY,

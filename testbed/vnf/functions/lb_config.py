@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from testbed.scenario.errors import InputError
-from testbed.vnf.compiled_functions.config import Address, address, check_keys, choice, integer
-from testbed.vnf.compiled_functions.function import Function, Process
-from testbed.vnf.compiled_functions.maglev import is_prime, maglev_table
-from testbed.vnf.compiled_functions.packet import REASONS, TCP, UDP
-from testbed.vnf.compiled_functions.table import table_records
+from testbed.vnf.functions.config import Address, address, check_keys, choice, integer
+from testbed.vnf.functions.function import Function, Process
+from testbed.vnf.functions.maglev import is_prime, maglev_table
+from testbed.vnf.functions.packet import REASONS, TCP, UDP
+from testbed.vnf.functions.table import table_records
 from testbed.vnf.records import KEY_WORDS
 
 VERSION, VIRTUAL_HIGH, VIRTUAL_LOW, PORT, PROTOCOL = 0, 1, 2, 3, 4

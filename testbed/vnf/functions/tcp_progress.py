@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Words
-from testbed.vnf.compiled_functions.effect import begin_put, put
-from testbed.vnf.compiled_functions.table import plain_key
+from testbed.vnf.functions.effect import begin_put, put
+from testbed.vnf.functions.table import plain_key
 from testbed.vnf.records import Records, find
 
 PROGRESS_TAG = 0x03

@@ -9,10 +9,10 @@ import numpy as np
 
 from testbed.scenario.errors import InputError
 from testbed.vnf.arrays import Words
-from testbed.vnf.compiled_functions.config import address, check_keys, choice, integer, network
-from testbed.vnf.compiled_functions.function import Function, Process
-from testbed.vnf.compiled_functions.nat_pool import CLASSES
-from testbed.vnf.compiled_functions.nat_state import (
+from testbed.vnf.functions.config import address, check_keys, choice, integer, network
+from testbed.vnf.functions.function import Function, Process
+from testbed.vnf.functions.nat_pool import CLASSES
+from testbed.vnf.functions.nat_state import (
     BLOCK_SHIFT,
     BLOCKS,
     FILTERING,
@@ -33,9 +33,9 @@ from testbed.vnf.compiled_functions.nat_state import (
     UDP_NS,
     VALUE_WORDS,
 )
-from testbed.vnf.compiled_functions.packet import REASONS
-from testbed.vnf.compiled_functions.prefix6 import adjustment_between
-from testbed.vnf.compiled_functions.table import table_records
+from testbed.vnf.functions.packet import REASONS
+from testbed.vnf.functions.prefix6 import adjustment_between
+from testbed.vnf.functions.table import table_records
 
 FILTERINGS = ("address-dependent", "endpoint-independent", "address-and-port-dependent")
 ADDRESS_DEPENDENT, ENDPOINT_INDEPENDENT = 0, 1

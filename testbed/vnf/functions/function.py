@@ -20,7 +20,7 @@ from numba import types
 
 from testbed.scenario.types import FunctionName
 from testbed.vnf.arrays import Bytes, Words
-from testbed.vnf.compiled_functions.effect import (
+from testbed.vnf.functions.effect import (
     FILL,
     FORWARD,
     HEADER_WORDS,

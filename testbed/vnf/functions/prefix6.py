@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Bytes
-from testbed.vnf.compiled_functions.checksums import be16, be64, fold, put_be16, put_be64
+from testbed.vnf.functions.checksums import be16, be64, fold, put_be16, put_be64
 
 LONGEST_FOR_SUBNET = 48
 

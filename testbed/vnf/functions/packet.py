@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Bytes
-from testbed.vnf.compiled_functions.checksums import (
+from testbed.vnf.functions.checksums import (
     adjust16,
     be16,
     be32,

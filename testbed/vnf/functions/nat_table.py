@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Words
-from testbed.vnf.compiled_functions.effect import begin_put, erase, put
-from testbed.vnf.compiled_functions.nat_pool import no_longer_full
-from testbed.vnf.compiled_functions.nat_state import (
+from testbed.vnf.functions.effect import begin_put, erase, put
+from testbed.vnf.functions.nat_pool import no_longer_full
+from testbed.vnf.functions.nat_state import (
     ABOVE_ENDPOINT,
     ENDPOINT,
     ENDPOINT_MASK,
@@ -32,9 +32,9 @@ from testbed.vnf.compiled_functions.nat_state import (
     mapping_key,
     session_key,
 )
-from testbed.vnf.compiled_functions.packet import ICMP, TCP
-from testbed.vnf.compiled_functions.table import LOOKED_AT, REFRESH_NS, plain_key
-from testbed.vnf.compiled_functions.tcp_sessions import established, next_bits
+from testbed.vnf.functions.packet import ICMP, TCP
+from testbed.vnf.functions.table import LOOKED_AT, REFRESH_NS, plain_key
+from testbed.vnf.functions.tcp_sessions import established, next_bits
 from testbed.vnf.records import Key, Records, find
 
 MAX_REMOTES = 64

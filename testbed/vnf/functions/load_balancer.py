@@ -28,9 +28,9 @@ from typing import Any
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Bytes, Words
-from testbed.vnf.compiled_functions.effect import begin_put, drop, forward
-from testbed.vnf.compiled_functions.function import PROCESS_SIGNATURE, Function
-from testbed.vnf.compiled_functions.lb_config import (
+from testbed.vnf.functions.effect import begin_put, drop, forward
+from testbed.vnf.functions.function import PROCESS_SIGNATURE, Function
+from testbed.vnf.functions.lb_config import (
     BACKENDS,
     CONNECTION,
     ICMP_NS,
@@ -49,7 +49,7 @@ from testbed.vnf.compiled_functions.lb_config import (
     VIRTUAL_LOW,
     function_of,
 )
-from testbed.vnf.compiled_functions.packet import (
+from testbed.vnf.functions.packet import (
     ACK,
     ERROR,
     FRAGMENT,
@@ -62,15 +62,15 @@ from testbed.vnf.compiled_functions.packet import (
     View,
     parse,
 )
-from testbed.vnf.compiled_functions.quoted import parse_quoted
-from testbed.vnf.compiled_functions.rewrite import (
+from testbed.vnf.functions.quoted import parse_quoted
+from testbed.vnf.functions.rewrite import (
     KEEP_PORT,
     set_destination,
     set_source,
     sum_icmp_anew,
 )
-from testbed.vnf.compiled_functions.table import EXPIRES, REFRESH_NS, admit, find_live, refreshed
-from testbed.vnf.compiled_functions.tcp_sessions import OPENED, closing, established, next_bits
+from testbed.vnf.functions.table import EXPIRES, REFRESH_NS, admit, find_live, refreshed
+from testbed.vnf.functions.tcp_sessions import OPENED, closing, established, next_bits
 from testbed.vnf.records import Key, Records, find
 
 BITS, BACKEND_HIGH, BACKEND_LOW = 1, 2, 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.compiled_functions.packet import FIN, RST, SYN
+from testbed.vnf.functions.packet import FIN, RST, SYN
 
 SYN_OUT, SYN_IN, FIN_OUT, FIN_IN, RESET = 1, 2, 4, 8, 16
 """Which SYNs, FINs and resets were seen; "out" is the direction of the opening side."""

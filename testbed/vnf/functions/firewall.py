@@ -33,11 +33,11 @@ import numpy as np
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Bytes, Words
-from testbed.vnf.compiled_functions.config import check_keys, choice, integer
-from testbed.vnf.compiled_functions.effect import begin_put, drop, forward, put
-from testbed.vnf.compiled_functions.firewall_rules import allowed, read_rules
-from testbed.vnf.compiled_functions.function import PROCESS_SIGNATURE, Function
-from testbed.vnf.compiled_functions.packet import (
+from testbed.vnf.functions.config import check_keys, choice, integer
+from testbed.vnf.functions.effect import begin_put, drop, forward, put
+from testbed.vnf.functions.firewall_rules import allowed, read_rules
+from testbed.vnf.functions.function import PROCESS_SIGNATURE, Function
+from testbed.vnf.functions.packet import (
     ERROR,
     FRAGMENT,
     MALFORMED,
@@ -53,8 +53,8 @@ from testbed.vnf.compiled_functions.packet import (
     parse,
     reverse_key,
 )
-from testbed.vnf.compiled_functions.quoted import parse_quoted
-from testbed.vnf.compiled_functions.table import (
+from testbed.vnf.functions.quoted import parse_quoted
+from testbed.vnf.functions.table import (
     EXPIRES,
     REFRESH_NS,
     admit,
@@ -62,7 +62,7 @@ from testbed.vnf.compiled_functions.table import (
     refreshed,
     table_records,
 )
-from testbed.vnf.compiled_functions.tcp_states import (
+from testbed.vnf.functions.tcp_states import (
     ASKED,
     CLOSED,
     ESTABLISHED,

@@ -16,8 +16,9 @@ import numpy as np
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Words
-from testbed.vnf.compiled_functions.function import Function
-from testbed.vnf.compiled_functions.traffic_monitor import (
+from testbed.vnf.crdt import CountMinSketch, GrowCounter, Latest, Replica
+from testbed.vnf.functions.function import Function
+from testbed.vnf.functions.traffic_monitor import (
     CELLS,
     FLOW_TAG,
     HEAVY_SHARE_PPM,
@@ -32,7 +33,6 @@ from testbed.vnf.compiled_functions.traffic_monitor import (
     column_of,
     mixed,
 )
-from testbed.vnf.crdt import CountMinSketch, GrowCounter, Latest, Replica
 from testbed.vnf.records import KEY_WORDS
 
 Contents: TypeAlias = Mapping[tuple[int, ...], tuple[int, ...]]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Bytes
-from testbed.vnf.compiled_functions.checksums import be16, be32, be64, byte, fold, sum16
-from testbed.vnf.compiled_functions.packet import (
+from testbed.vnf.functions.checksums import be16, be32, be64, byte, fold, sum16
+from testbed.vnf.functions.packet import (
     MALFORMED,
     OK,
     QUERY,

@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Words
-from testbed.vnf.compiled_functions.effect import begin_put, put
-from testbed.vnf.compiled_functions.packet import View
-from testbed.vnf.compiled_functions.table import EXPIRES, admit, expiry
+from testbed.vnf.functions.effect import begin_put, put
+from testbed.vnf.functions.packet import View
+from testbed.vnf.functions.table import EXPIRES, admit, expiry
 from testbed.vnf.records import Key, Records, find
 
 SOURCE_TAG, SOURCE_SLOT_TAG, PAIR_TAG, PAIR_SLOT_TAG = 0x60, 0x61, 0x62, 0x63

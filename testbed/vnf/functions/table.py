@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Words
-from testbed.vnf.compiled_functions.effect import begin_put, erase, put
+from testbed.vnf.functions.effect import begin_put, erase, put
 from testbed.vnf.records import KEY_WORDS, Key, Records, find
 
 EXPIRES = 0

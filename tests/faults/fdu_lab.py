@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from testbed.orchestration import membership_service, server_agent
+from testbed.orchestration import agent, fdu
 from testbed.orchestration.control import ControlClient
 from testbed.orchestration.datagrams import bound_socket, long_queues, sending_socket
 from testbed.orchestration.fdu_client import FduClient
@@ -129,7 +129,7 @@ class MembershipLab:
             "long_queues": os.geteuid() == 0,
             "journal": str(self.folder / f"{name}.journal"),
         }
-        self.start(name, membership_service.main, config)
+        self.start(name, fdu.main, config)
 
     def start_instance(
         self, name: str, heard_by: Sequence[str] | None = None, takes: Path | None = None
@@ -162,7 +162,7 @@ class MembershipLab:
             "heartbeat_ns": HEARTBEAT_NS,
             "fdu": fdu,
         }
-        self.start(name, server_agent.main, config)
+        self.start(name, agent.main, config)
         self.call(name, "ping")
 
     def start_group(self, group: str, backups: int = 1) -> list[str]:
