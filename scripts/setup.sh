@@ -33,11 +33,29 @@ main() {
     key=$(environment_key)
     if [[ -x .venv/bin/python && -x .venv/bin/deftbed && -f $STAMP ]] &&
         [[ $(head -n 1 "$STAMP") == "$key" ]]; then
+        compile_data_plane
         return
     fi
     make_environment
     write_stamp "$key"
+    compile_data_plane
     say "set up"
+}
+
+# Compiled code is cached on disk; whoever first imports it after a change waits for minutes.
+compile_data_plane() {
+    source scripts/environment.sh
+    local cache=${NUMBA_CACHE_DIR:-$PWD/.numba}
+    local mark
+    mark=$cache/compiled-$(pwd | sha256sum | cut -c1-16)
+    if [[ -f $mark && -z $(find testbed -name '*.py' -newer "$mark" -print -quit) ]]; then
+        return
+    fi
+    say "compiling the data plane: a few minutes when its code is new"
+    mkdir -p "$cache"
+    touch "$mark.begun"
+    .venv/bin/python -c 'import testbed.vnf.runtime, testbed.orchestration.fdu'
+    mv "$mark.begun" "$mark"
 }
 
 # What the environment was made from. Its scripts hold the checkout's path, so that counts too.

@@ -15,6 +15,7 @@ host: nothing is flushed to disk.)
 
 from __future__ import annotations
 
+import _socket
 import socket
 import time
 from collections import deque
@@ -29,6 +30,9 @@ from pysyncobj.poller import POLL_EVENT_TYPE
 from pysyncobj.transport import Transport
 
 from testbed.orchestration.datagrams import bound_socket, sending_socket
+
+# PySyncObj 0.3.17 puts a function for Windows in its place on every system.
+socket.inet_ntop = _socket.inet_ntop
 
 HEARTBEAT_S = 0.05
 """Between the leader's messages when there is nothing to say."""

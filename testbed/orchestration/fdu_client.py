@@ -105,7 +105,7 @@ class FduClient:
         token = next(self._tokens)
         errors = []
         for path in list(self._sockets):
-            if not _is_there(path):
+            if not is_there(path):
                 errors.append(f"{path} is gone")
                 continue
             try:
@@ -123,7 +123,7 @@ class FduClient:
         raise FduError(f"{op}: {'; '.join(errors)}")
 
 
-def _is_there(path: str) -> bool:
+def is_there(path: str) -> bool:
     """Whether a process has the socket at `path` open."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         try:

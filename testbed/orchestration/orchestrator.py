@@ -238,18 +238,23 @@ class Orchestrator:
         if self._epochs.get(group, 0) >= news["epoch"]:
             return
         self._epochs[group] = news["epoch"]
-        if news["failed"] == group:
-            self._ledger.server_down(int(group.removeprefix("server-")))
-        elif news["failed"] is not None:
-            request, hop = (int(part[1:]) for part in group.split("-"))
-            if request in self._chains:
-                self._member_failed(self._chains[request], hop, news)
+        if group.startswith("server-"):
+            if news["failed"] == group:
+                self._ledger.server_down(int(group.removeprefix("server-")))
+            return
+        request, hop = (int(part[1:]) for part in group.split("-"))
+        deployed = self._chains.get(request)
+        if deployed is None:
+            return
+        # Of every change: what a move did since may be behind a failure that is only read now.
+        if news["primary"] is not None:
+            deployed.primaries[hop] = news["primary"]
+        if news["failed"] is not None:
+            self._member_failed(deployed, hop, news)
 
     def _member_failed(self, deployed: Chain, hop: int, news: dict[str, Any]) -> None:
         """Take a failed member out of rules and ledger; a new backup is looked for later."""
         deployed.members[hop].pop(int(news["failed"].rpartition("-m")[2]), None)
-        if news["primary"] is not None:
-            deployed.primaries[hop] = news["primary"]
         if self.headless:
             return
         deploy.install(self._site, deployed)

@@ -141,6 +141,7 @@ def main(config: dict[str, Any]) -> None:
             {
                 "configure": instance.configure,
                 "drain": instance.drain,
+                "losses": lambda _: {"losses": instance.losses()},
                 "stats": lambda order: {
                     **instance.stats(order),
                     "kernel_drops": ring.kernel_drops(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -212,3 +213,7 @@ def test_what_was_committed_outlives_all_members(trio: Trio) -> None:
     wait_for(
         lambda: all(trio.state(name)[0][: len(before)] == before for name in NAMES), "it is lost"
     )
+
+
+def test_the_sockets_of_the_process_stay_what_they_are() -> None:
+    assert socket.inet_ntop(socket.AF_INET6, bytes(15) + b"\1") == "::1"

@@ -24,6 +24,7 @@ from testbed.vnf.cpu import admit
 from testbed.vnf.dataplane.frames import Head, read_head, write_head
 from testbed.vnf.dataplane.nsh import HEADER_BYTES
 from testbed.vnf.dataplane.ring import (
+    TX_WAITING,
     Ring,
     rx_peek,
     rx_release,
@@ -64,6 +65,8 @@ from testbed.vnf.replication.member import (
 from testbed.vnf.replication.messages import message_due, take_message
 from testbed.vnf.replication.protocol import next_time_ns, on_idle, on_message, on_released, on_time
 
+SEND_AGAIN_NS = 100_000
+"""How soon frames are offered again to an interface that took none."""
 BURST = 64
 """Frames, and messages, that are taken before the others have their turn."""
 MESSAGE_WORDS = 8192
@@ -151,6 +154,8 @@ def serve(member: Member, process: Process, plane: Plane, until_ns: int) -> int:
             return CAUGHT_UP
         if frames + messages + handed + sent + emitted == 0:
             due_ns = min(until_ns, min(next_time_ns(m, now), _pending_due_ns(plane)))
+            if plane.ring.cursors[TX_WAITING]:
+                due_ns = min(due_ns, now + SEND_AGAIN_NS)  # the interface was busy
             ready = poll_readable(plane.polled, max(0, due_ns - now_ns()))
             if ready > 0 and ready >> OWN_DESCRIPTORS:
                 return ready

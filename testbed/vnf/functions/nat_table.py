@@ -57,7 +57,7 @@ class Side(NamedTuple):
 class _Chain(NamedTuple):
     """A mapping's sessions, as they are after the changes made so far."""
 
-    count: int
+    sessions: int
     first: int
 
 
@@ -132,7 +132,7 @@ def begin_session(
         elif known:
             chain = _unlink(records, effect, side, chain, victim)
         # Otherwise it went with its mapping.
-    if chain.count >= MAX_REMOTES:
+    if chain.sessions >= MAX_REMOTES:
         soonest = _soonest(records, side, chain.first)
         chain = _unlink(records, effect, side, chain, soonest)
     _put_session(effect, config, side, chain, until_ns, now_ns)
@@ -181,7 +181,7 @@ def _put_session(
     at = begin_put(effect, mapping_key(side.protocol, side.port), 0, 3)
     if at >= 0:
         effect[at + EXPIRES] = max(until_ns, expires_ns)
-        effect[at + ENDPOINT] = side.internal | (chain.count + 1) << ABOVE_ENDPOINT
+        effect[at + ENDPOINT] = side.internal | (chain.sessions + 1) << ABOVE_ENDPOINT
         effect[at + NEXT] = side.remote + 1
 
 
@@ -226,7 +226,7 @@ def _unlink(records: Records, effect: Words, side: Side, chain: _Chain, row: int
     remote, after = records.keys[row, 1], records.values[row, NEXT]
     erase(effect, session_key(side.protocol, side.port, remote))
     if chain.first == remote + 1:
-        return _Chain(chain.count - 1, after)
+        return _Chain(chain.sessions - 1, after)
     link = chain.first
     for _ in range(MAX_REMOTES):
         if link == 0:
@@ -239,7 +239,7 @@ def _unlink(records: Records, effect: Words, side: Side, chain: _Chain, row: int
         if link == remote + 1:
             put(effect, before_key, NEXT, after)
             break
-    return _Chain(chain.count - 1, chain.first)
+    return _Chain(chain.sessions - 1, chain.first)
 
 
 @compiled
@@ -261,7 +261,7 @@ def _forget(records: Records, effect: Words, row: int) -> None:
     chain = _unlink(records, effect, side, _Chain(count, records.values[mapping, NEXT]), row)
     at = begin_put(effect, key, ENDPOINT, 2)
     if at >= 0:
-        effect[at] = endpoint | chain.count << ABOVE_ENDPOINT
+        effect[at] = endpoint | chain.sessions << ABOVE_ENDPOINT
         effect[at + 1] = chain.first
 
 

@@ -122,13 +122,18 @@ P_SYNC = 12  # IN_LOG, WANTED or UNDER_WAY
 P_CHUNK = 13  # snapshot words sent
 P_CHUNK_ACKED = 14  # snapshot words that have arrived
 P_CAUGHT_UP = 15  # the FDU is to be told that this learner may be admitted
-PEER_WORDS = 16
+P_WAITED = 16  # commits wait for this learner, which has not all that is committed yet
+PEER_WORDS = 17
 
 NO_PEER, LEARNING, REQUIRED = 0, 1, 2
 """How a primary counts a member: it follows the log; commits wait for it.
 
 A learner that has caught up is REQUIRED before the FDU may admit it as a backup: else it could be
-promoted without an entry that was committed."""
+promoted without an entry that was committed. It is so from when it is near: under load, a primary
+that commits alone would else always be ahead of it by what is on the way."""
+
+NEAR_SHARE = 8
+"""A learner that lacks less than this part of the log's bound is near."""
 
 IN_LOG, WANTED, UNDER_WAY = 0, 1, 2
 """Whether a member goes on from the log, or needs a snapshot, or is being sent one."""

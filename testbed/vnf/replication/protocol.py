@@ -48,6 +48,7 @@ from testbed.vnf.replication.member import (
     LEARNING,
     LOG_FIRST,
     MAX_MEMBERS,
+    NEAR_SHARE,
     NEEDS_SNAPSHOT,
     NEVER,
     NEXT,
@@ -70,6 +71,7 @@ from testbed.vnf.replication.member import (
     P_STATE,
     P_SYNC,
     P_TOLD,
+    P_WAITED,
     PRIMARY,
     PROMISE_NS,
     READY_FIRST,
@@ -77,6 +79,7 @@ from testbed.vnf.replication.member import (
     REQUIRED,
     ROLE,
     S_BATCH_PACKETS,
+    S_BOUND,
     S_DEFT,
     S_LEASE_NS,
     S_PROTECTED,
@@ -126,6 +129,7 @@ def configure(
     m = member.words
     if epoch <= m[CONFIG_EPOCH]:
         return False
+    missed = epoch > m[CONFIG_EPOCH] + 1
     m[CONFIG_EPOCH] = epoch
     m[SEEN_EPOCH] = max(m[SEEN_EPOCH], epoch)
     if epoch < m[GROUP_EPOCH]:
@@ -134,6 +138,9 @@ def configure(
         m[GROUP_EPOCH] = epoch
         owe_nothing(m)
     if primary == m[SELF]:
+        if missed:
+            # Another may have led meanwhile, a member may have begun anew: what is known is void.
+            m[ROLE] = FOLLOWER
         _lead(member, process, now_ns, backups, learners, confirmed)
         return True
     m[ROLE] = FOLLOWER if ((backups | learners) >> m[SELF]) & 1 else OUT
@@ -171,7 +178,10 @@ def _lead(
             # It has caught up and is waited for; that the FDU admits it is only a matter of time.
             state = REQUIRED
         m[peer + P_STATE] = state
-        m[peer + P_CAUGHT_UP] = 1 if state == REQUIRED and learners & bit else 0
+        if state != REQUIRED or learners & bit == 0:
+            m[peer + P_WAITED] = 0
+        caught_up = state == REQUIRED and learners & bit and m[peer + P_WAITED] == 0
+        m[peer + P_CAUGHT_UP] = 1 if caught_up else 0
         m[peer + P_SENT] = m[peer + P_SENT_EVER] = m[peer + P_ACKED]
         m[peer + P_RESENT] = 0
         m[peer + P_RESEND_NS] = NEVER
@@ -180,6 +190,8 @@ def _lead(
         # What was sent of a snapshot in the former epoch may have been refused.
         m[peer + P_CHUNK] = m[peer + P_CHUNK_ACKED]
     update_commit(m)
+    # The log may have been kept for one who is gone.
+    forget_acknowledged(m)
     if promoted:
         resume(member, process, now_ns)
     drain_ready(member, process, now_ns)
@@ -387,12 +399,18 @@ def _on_index(m: Words, peer: int, now_ns: int, index: int, told: int) -> None:
         m[peer + P_RESEND_NS] = now_ns + m[S_RESEND_NS] if behind else NEVER
         if m[peer + P_CREDIT] != NO_LIMIT:
             m[peer + P_CREDIT] = 2 * m[S_BATCH_PACKETS]
-    # It is waited for from the moment on at which it has all that is committed.
-    if m[peer + P_STATE] == LEARNING and m[peer + P_ACKED] >= m[COMMITTED]:
-        m[peer + P_STATE] = REQUIRED
+    # It is waited for from the moment on at which it is near, and may be admitted when it has all
+    # that is committed.
+    if m[peer + P_STATE] == LEARNING:
+        near = m[COMMITTED] - m[S_BOUND] // NEAR_SHARE
+        if m[peer + P_ACKED] >= near:
+            m[peer + P_STATE] = REQUIRED
+            m[peer + P_WAITED] = 1
+    if m[peer + P_WAITED] and m[peer + P_ACKED] >= m[COMMITTED]:
+        m[peer + P_WAITED] = 0
         m[peer + P_CAUGHT_UP] = 1
     update_commit(m)
-    if m[S_DEFT] and m[peer + P_TOLD] < m[COMMITTED]:
+    if m[S_DEFT] and _is_untold(m, peer):
         m[peer + P_ASK] = 1
 
 
@@ -433,8 +451,13 @@ def _must_ask(m: Words, peer: int, now_ns: int) -> bool:
         return False
     if m[COMMITTED] <= m[RELEASED] or m[S_PROTECTED] == 0:
         return False
-    untold = m[S_DEFT] != 0 and m[peer + P_TOLD] < m[COMMITTED]
-    return untold or m[peer + P_LEASE_NS] <= now_ns
+    return (m[S_DEFT] != 0 and _is_untold(m, peer)) or m[peer + P_LEASE_NS] <= now_ns
+
+
+@compiled
+def _is_untold(m: Words, peer: int) -> bool:
+    """Whether a member does not know yet of a commit of entries that it has."""
+    return m[peer + P_TOLD] < min(m[COMMITTED], m[peer + P_ACKED])
 
 
 @compiled

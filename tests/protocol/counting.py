@@ -1,0 +1,76 @@
+"""The network function of the simulation: outputs, some verdicts and the state depend on the state.
+
+It counts the packets of each flow and of all flows, remembers the last packet, and forgets a
+record now and then. An input is made from its stamp alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from testbed.compiled import compiled
+from testbed.vnf.arrays import Bytes, Words
+from testbed.vnf.functions.effect import begin_put, drop, erase, forward, put
+from testbed.vnf.functions.function import PROCESS_SIGNATURE
+from testbed.vnf.records import Records, find, new_records
+
+CAPACITY, VALUE_WORDS = 16, 3
+SMALLEST, LARGE = 12, 72
+"""Bytes of inputs; a large one has no room in a member of the simulation."""
+
+OF_FLOW, TOTAL, LAST, ODD = 1, 2, 3, 4
+"""Kinds of records."""
+
+
+def new_counting_state() -> Records:
+    """An empty state of the function."""
+    return new_records(CAPACITY, VALUE_WORDS)
+
+
+@compiled
+def write_input(packet: Bytes, flow: int, epoch: int, seq: int, length: int) -> None:
+    """The input with this stamp."""
+    for i in range(length):
+        packet[i] = (flow * 31 + epoch * 17 + seq * 7 + i * 3) & 0xFF
+    packet[0], packet[1], packet[2] = flow, epoch, seq
+
+
+@compiled
+def input_length(flow: int, epoch: int, seq: int, large: int) -> int:
+    """Bytes of the input with this stamp; with `large`, some are too large."""
+    if large and (flow + 3 * epoch + 5 * seq) % 11 == 7:
+        return LARGE
+    return SMALLEST + (flow * 5 + epoch * 3 + seq * 7) % 23
+
+
+@compiled(PROCESS_SIGNATURE)
+def count_packets(
+    packet: Bytes,
+    length: int,
+    reverse: int,
+    now_ns: int,
+    records: Records,
+    effect: Words,
+    config: Words,
+) -> int:
+    """Count, and say the counts behind the packet."""
+    flow, epoch, seq = np.int64(packet[0]), np.int64(packet[1]), np.int64(packet[2])
+    row = find(records, (OF_FLOW, flow, 0, 0, 0))
+    of_flow = records.values[row, 0] + 1 if row >= 0 else 1
+    row = find(records, (TOTAL, 0, 0, 0, 0))
+    total = records.values[row, 1] + 1 if row >= 0 else 1
+    put(effect, (OF_FLOW, flow, 0, 0, 0), 0, of_flow)
+    put(effect, (TOTAL, 0, 0, 0, 0), 1, total)
+    at = begin_put(effect, (LAST, 0, 0, 0, 7), 0, VALUE_WORDS)
+    if at >= 0:
+        effect[at], effect[at + 1], effect[at + 2] = flow, epoch, seq
+    if total % 3 == 0:
+        erase(effect, (ODD, flow, seq & 1, 0, 0))
+    else:
+        put(effect, (ODD, flow, seq & 1, 0, 0), 2, total)
+    if total % 7 == 0 or (seq * 5 + of_flow) % 11 == 3:
+        return drop(effect, 1 + (total & 1))
+    packet[length] = of_flow & 0xFF
+    packet[length + 1] = total & 0xFF
+    packet[3] = reverse
+    return forward(effect, length + 2)
