@@ -6,6 +6,7 @@ was built); 130 interrupted (what was measured is kept).
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -29,6 +30,7 @@ from testbed.scenario.plan import make_plan
 EXIT_FAILED = 1
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
+BENCHMARKS = ("dataplane", "recovery")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -175,6 +177,27 @@ def faults(
     screen.end(totals, spec.folder)
     if totals["violations"] or totals["lost_undeclared"]:
         raise typer.Exit(EXIT_FAILED)
+
+
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    }
+)
+def bench(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="dataplane or recovery; then its own options")],
+) -> None:
+    """Measure; `deftbed bench NAME --help` says what a benchmark measures and takes."""
+    root = Path(__file__).resolve().parents[1]
+    if name not in BENCHMARKS or not (root / "bench" / f"{name}.py").is_file():
+        raise InputError("bench", name, f"one of {', '.join(BENCHMARKS)}, in a checkout")
+    if "--help" not in context.args:
+        _need_root("run an emulation")
+    sys.path.insert(0, str(root))  # benchmarks are no part of what is installed
+    importlib.import_module(f"bench.{name}").main(context.args)
 
 
 @app.command()

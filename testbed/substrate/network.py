@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,7 @@ from types import TracebackType
 from testbed.results.events import EventLog
 from testbed.scenario.types import RunPlan
 from testbed.substrate import mininet_nodes
+from testbed.substrate.buffers import deep_buffers
 from testbed.substrate.commands import ip_batch
 from testbed.substrate.layout import HostPlan, Layout, make_layout, mark, wiring
 from testbed.substrate.line import LineCounters, read_counters
@@ -111,7 +113,9 @@ class Network:
         self._set_root_interfaces()
         for host in self._layout.hosts:
             self._set_host(host)
-        mininet_nodes.start_switches(self._switches, self._openflow_port)
+        buffers = deep_buffers() if self._backends.datapath == "netdev" else nullcontext()
+        with buffers:
+            mininet_nodes.start_switches(self._switches, self._openflow_port)
         if self._line is not None:
             self._line.wait_ready()
         else:

@@ -24,6 +24,7 @@ import numpy as np
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Array, Indices, Words
+from testbed.vnf.dataplane.memory import prefetch
 
 KEY_WORDS = 5
 COUNT, REFUSED = 0, 1
@@ -98,6 +99,21 @@ def _slot(records: Records, key: Key) -> int:
         ):
             return at
         at = (at + 1) & (slots - 1)
+
+
+@compiled
+def expect(records: Records, operations: Words, at: int) -> None:
+    """The operation at `operations[at]` will be carried out soon: fetch where its search begins."""
+    words = (operations[at] >> 8) & 0xFF
+    slot = _home(
+        len(records.slots),
+        operations[at + 1] if words > 0 else 0,
+        operations[at + 2] if words > 1 else 0,
+        operations[at + 3] if words > 2 else 0,
+        operations[at + 4] if words > 3 else 0,
+        operations[at + 5] if words > 4 else 0,
+    )
+    prefetch(records.slots, slot)
 
 
 @compiled

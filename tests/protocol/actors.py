@@ -21,6 +21,7 @@ from testbed.vnf.replication.member import (
     NEVER,
     NEXT,
     NOTES,
+    P_LEASE_NS,
     P_STATE,
     PRIMARY,
     PROMISE_NS,
@@ -324,6 +325,23 @@ def _check_owner(w: Words, m: Words, number: int) -> None:
         promised = w[slot + M_PROMISE_NS] > now_ns or _is_fresh(w, other)
         if m[peer_at(other) + P_STATE] == REQUIRED and not promised:
             fail(w, names.G7, number, names.NO_PROMISE)
+
+
+@compiled
+def check_leases(w: Words, m: Words, number: int) -> None:
+    """No lease outlasts the promise that it rests on, whatever the two clocks do (G7)."""
+    if m[ROLE] != PRIMARY or m[S_PROTECTED] == 0:
+        return
+    now_ns = local_ns(w, number)
+    for other in range(SLOTS):
+        slot = slot_at(other)
+        lease_ns = m[peer_at(other) + P_LEASE_NS]
+        if m[peer_at(other) + P_STATE] != REQUIRED or lease_ns <= now_ns or lease_ns >= NEVER:
+            continue
+        if w[slot + ALIVE] == 0 or _is_fresh(w, other):
+            continue
+        if world_ns(w, number, lease_ns) > world_ns(w, other, w[slot + M_PROMISE_NS]):
+            fail(w, names.G7, number, names.LEASE_TOO_LONG)
 
 
 @compiled

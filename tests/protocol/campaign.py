@@ -125,7 +125,7 @@ EXPECTED = {
 
 
 def first_caught(control: int, expected: tuple[str, ...], most: int) -> int | None:
-    """How many schedules it takes until a rule that is switched off breaks a guarantee; None: more."""
+    """How many schedules it takes to notice that a rule is switched off; None: more than `most`."""
     bench = Bench(control)
     for first in range(0, most, CONTROL_CHUNK):
         for seed in bench.run_many(first, min(CONTROL_CHUNK, most - first)):

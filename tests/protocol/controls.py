@@ -40,6 +40,9 @@ from testbed.vnf.replication.messages import LOG
 from tests.protocol import names
 from tests.protocol.world import CONTROL, CONTROL_HITS, NEWER, OLDER, SHORTENED_NS, slot_at
 
+NOT_IN_TIME_NS = 1_000_000_000_000
+"""A time that no schedule reaches."""
+
 
 @compiled
 def before_message(w: Words, m: Words, at: int, size: int) -> None:
@@ -129,7 +132,7 @@ def after_event(w: Words, m: Words, number: int) -> None:
     if w[CONTROL] == names.NO_GAPS and m[GAP_FIRST] >= 0:
         at = m[GAP_FIRST]
         while at >= 0:
-            m[at + F_GAP_NS] = NEVER - 1
+            m[at + F_GAP_NS] = NOT_IN_TIME_NS
             at = m[at + F_GAP_NEXT]
         w[CONTROL_HITS] += 1
     if w[CONTROL] == names.NO_MARGIN:

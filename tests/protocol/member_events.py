@@ -30,7 +30,7 @@ from testbed.vnf.replication.protocol import (
     on_time,
 )
 from tests.protocol import names, plan
-from tests.protocol.actors import GROUP, act, emit_decided, mirror, runs, step
+from tests.protocol.actors import GROUP, act, check_leases, emit_decided, mirror, runs, step
 from tests.protocol.controls import (
     after_configure,
     after_event,
@@ -119,6 +119,7 @@ def at_member(
         _on_input(w, member, process, to, a)
     elif kind == names.MESSAGE:
         _on_message(w, member, process, to, a, b)
+        check_leases(w, m, to)
     elif kind == names.TIMER:
         if w[slot + TIMER_NS] <= w[NOW]:
             w[slot + TIMER_NS] = -1

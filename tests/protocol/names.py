@@ -38,7 +38,8 @@ GUARANTEES = (
     MESSAGE_TOO_LARGE,
     MARKS_DIFFER,
     REFUSED_MESSAGE,
-) = range(1, 22)
+    LEASE_TOO_LONG,
+) = range(1, 23)
 DETAILS = (
     "",
     "an output was emitted whose entry the last primary does not have",
@@ -62,6 +63,7 @@ DETAILS = (
     "a message is larger than it may be",
     "the last primary's marks are not the reference's",
     "a sound message was refused",
+    "a lease outlasts the promise that it rests on",
 )
 
 # What is counted.

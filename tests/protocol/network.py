@@ -37,7 +37,7 @@ from tests.protocol.world import (
     slot_at,
 )
 
-FASTEST_NS = 50_000
+FASTEST_NS = 2_000
 
 
 @compiled

@@ -17,6 +17,8 @@ from testbed.vnf.dataplane.nsh import (
 )
 from testbed.vnf.functions.checksums import be16, be32, byte, put_be16, put_be32
 
+FLOW_AT = 26
+"""Where a frame says its flow."""
 _BASE_HIGH = 0x0FC8
 """Version 0, TTL 63, length 8 words."""
 _BASE_HIGH_MASK = 0xF03F
@@ -77,7 +79,7 @@ def read_head(frame: Bytes, at: int, length: int) -> Head:
         target >> 8,
         target & 0xFF,
         byte(frame, at + 5),
-        be32(frame, at + 26),
+        be32(frame, at + FLOW_AT),
         be16(frame, at + 30),
         be16(frame, at + 32),
         seq,
@@ -98,7 +100,7 @@ def write_head(frame: Bytes, at: int, source_mac: int, head: Head, version: int)
     frame[at + 17] = _IPV6 if version >= 0x60 else _IPV4
     put_be32(frame, at + 18, head.path << 8 | (255 - head.hop))
     put_be32(frame, at + 22, _CONTEXT)
-    put_be32(frame, at + 26, head.flow)
+    put_be32(frame, at + FLOW_AT, head.flow)
     put_be16(frame, at + 30, head.bucket)
     put_be16(frame, at + 32, head.epoch)
     put_be32(frame, at + 34, head.seq >> 32)

@@ -3,9 +3,9 @@
 `serve` runs until somebody else has to do something: a descriptor that is not its own is readable,
 a member of the group has caught up, or the time that it was given is over. Each turn it
 
-1. takes the frames that the ring has, a burst at most: through the server's CPU queue if it is
+1. takes the messages of the other members (`protocol.on_message`);
+2. takes the frames that the ring has, a burst at most: through the server's CPU queue if it is
    modelled, then to the protocol (`handling.on_packet`);
-2. takes the messages of the other members (`protocol.on_message`);
 3. does what is due by time, and closes the batch if the input ran empty;
 4. sends the messages that are due, first of all the log, since outputs wait for its answer;
 5. emits the outputs that may go out (`handling.release_bound`), in the order of the log;
@@ -21,6 +21,7 @@ import numpy as np
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Bytes, Words
 from testbed.vnf.cpu import admit
+from testbed.vnf.dataplane.ahead import look_ahead
 from testbed.vnf.dataplane.frames import Head, read_head, write_head
 from testbed.vnf.dataplane.nsh import HEADER_BYTES
 from testbed.vnf.dataplane.ring import (
@@ -36,6 +37,7 @@ from testbed.vnf.dataplane.ring import (
 from testbed.vnf.dataplane.system import (
     ADDRESS_BYTES,
     now_ns,
+    poll_others,
     poll_readable,
     receive_bytes,
     send_words_to,
@@ -47,6 +49,7 @@ from testbed.vnf.replication.flows import BASE_PATH_MASK
 from testbed.vnf.replication.handling import close_batch, on_packet, release_bound
 from testbed.vnf.replication.log import OUTPUT_BIT, entry_at, length_of, output_at
 from testbed.vnf.replication.member import (
+    FOLLOWER,
     MAX_MEMBERS,
     NEVER,
     NO_CPU,
@@ -69,6 +72,11 @@ SEND_AGAIN_NS = 100_000
 """How soon frames are offered again to an interface that took none."""
 BURST = 64
 """Frames, and messages, that are taken before the others have their turn."""
+COPIES_WAIT_NS = 250_000
+"""How long a follower leaves copies in the ring at most, while it sleeps for the log to come: to
+wake for each of them would cost more than all that is done with it."""
+MANY_COPIES = 4
+"""It does so if it took this many since it slept last."""
 MESSAGE_WORDS = 8192
 """Room for a message; a datagram over IPv4 carries 65,507 bytes at most."""
 PENDING_PACKETS = 1024
@@ -135,12 +143,17 @@ def serve(member: Member, process: Process, plane: Plane, until_ns: int) -> int:
     `CAUGHT_UP` if a learner has caught up since the last call; 0: the time is over.
     """
     m = member.words
+    took = 0  # frames, since it slept
+    hurries = False
     while True:
         now = now_ns()
         if now >= until_ns:
             return 0
-        frames = _take_frames(member, process, plane, now)
         messages = _take_messages(member, process, plane, now)
+        # A follower answers before it looks at copies, which the log may have made needless.
+        hurries = messages > 0 and m[ROLE] == FOLLOWER and not hurries
+        frames = 0 if hurries else _take_frames(member, process, plane, now)
+        took += frames
         handed = _hand_over_done(member, process, plane, now)
         if frames < BURST:
             on_idle(member, process, now)
@@ -156,7 +169,12 @@ def serve(member: Member, process: Process, plane: Plane, until_ns: int) -> int:
             due_ns = min(until_ns, min(next_time_ns(m, now), _pending_due_ns(plane)))
             if plane.ring.cursors[TX_WAITING]:
                 due_ns = min(due_ns, now + SEND_AGAIN_NS)  # the interface was busy
-            ready = poll_readable(plane.polled, max(0, due_ns - now_ns()))
+            if took >= MANY_COPIES and m[ROLE] == FOLLOWER and plane.words[CLOCK_FD] < 0:
+                due_ns = min(due_ns, now + COPIES_WAIT_NS)
+                ready = poll_others(plane.polled, max(0, due_ns - now_ns()))
+            else:
+                ready = poll_readable(plane.polled, max(0, due_ns - now_ns()))
+            took = 0
             if ready > 0 and ready >> OWN_DESCRIPTORS:
                 return ready
             if ready & 1 and rx_peek(plane.ring)[0] < 0:
@@ -170,6 +188,7 @@ def _take_frames(member: Member, process: Process, plane: Plane, now: int) -> in
         length, at = rx_peek(ring)
         if length < 0:
             return taken
+        look_ahead(member.words, ring)
         head = read_head(ring.rx, at, length)
         if head.sound == 0:
             words[MALFORMED] += 1

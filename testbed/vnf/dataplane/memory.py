@@ -95,6 +95,26 @@ def address(typing: Any, array: Any) -> tuple[Any, _Generator]:
     return types.int64(array), generate
 
 
+@intrinsic
+def prefetch(typing: Any, array: Any, at: Any) -> tuple[Any, _Generator]:
+    """(array, place): begin to fetch the element there into the cache; nothing waits for it."""
+    item_bytes = array.dtype.bitwidth // 8
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        made = context.make_array(signature.args[0])(context, builder, values[0])
+        base = builder.ptrtoint(made.data, _INT64)
+        offset = builder.mul(values[1], _INT64(item_bytes))
+        place = builder.inttoptr(builder.add(base, offset), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [place.type, number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [place.type], kind)
+        # To be read, kept in all caches, data.
+        builder.call(function, [place, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
 @compiled
 def copy_bytes(target: Bytes, target_at: int, source: Bytes, source_at: int, length: int) -> None:
     """Copy `length` bytes from one array to another, or within one."""

@@ -123,6 +123,22 @@ def rx_peek(ring: Ring) -> tuple[int, int]:
 
 
 @compiled
+def rx_ahead(ring: Ring, distance: int) -> int:
+    """The slot, as a place in `ring.rx`, that is `distance` after the oldest frame's."""
+    cursors = ring.cursors
+    place = cursors[RX_HEAD] + distance
+    return (place if place < cursors[RX_FRAMES] else place - cursors[RX_FRAMES]) * FRAME_BYTES
+
+
+@compiled
+def rx_frame(ring: Ring, slot: int) -> int:
+    """Where the frame in a slot begins; -1 if there is none."""
+    if load_acquire(ring.rx, slot + _STATUS) & _USER == 0:
+        return -1
+    return slot + load_u16(ring.rx, slot + _MAC)
+
+
+@compiled
 def rx_release(ring: Ring) -> None:
     """Give the slot of the frame that `rx_peek` showed back to the kernel."""
     cursors = ring.cursors

@@ -28,6 +28,8 @@ FOREVER = -1
 ADDRESS_BYTES = 16
 """A struct sockaddr_in."""
 _POLLIN = 1
+_PASSED_OVER = 1 << 31
+"""Makes the descriptor in a word of a poll set negative."""
 _MSG_DONTWAIT, _MSG_NOSIGNAL = 0x40, 0x4000
 _CLOCK_MONOTONIC = 1
 _LOCK_SH, _LOCK_EX, _LOCK_UN = 1, 2, 8
@@ -168,6 +170,16 @@ def poll_set(fds: Iterable[int]) -> Words:
     if len(words) > MAX_POLLED:
         raise ValueError(f"{len(words)} descriptors to wait for: expected {MAX_POLLED} at most")
     return np.array([*words, 0, 0], dtype=np.int64)
+
+
+@compiled
+def poll_others(polled: Words, timeout_ns: int) -> int:
+    """As `poll_readable`, but without the first descriptor."""
+    first = polled[0]
+    polled[0] = first | _PASSED_OVER
+    ready = poll_readable(polled, timeout_ns)
+    polled[0] = first
+    return ready
 
 
 @compiled

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Bytes, Words
+from testbed.vnf.dataplane.memory import prefetch
 from testbed.vnf.replication.copying import copy_to_words
 from testbed.vnf.replication.member import (
     AT_FLOW_SLOTS,
@@ -95,6 +96,13 @@ def _home(m: Words, key: int) -> int:
     """The slot where the search for a flow begins."""
     mixed = (key ^ (key >> 31)) * 0x2127599BF4325C37
     return (mixed ^ (mixed >> 29)) & (m[FLOW_SLOTS] - 1)
+
+
+@compiled
+def expect_flow(m: Words, path: int, flow: int) -> None:
+    """This flow will be looked for soon: fetch the slot where the search begins."""
+    key = ((path & BASE_PATH_MASK) << 32) | (flow & 0xFFFFFFFF)
+    prefetch(m, m[AT_FLOW_SLOTS] + _home(m, key))
 
 
 @compiled

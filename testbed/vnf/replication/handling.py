@@ -58,6 +58,7 @@ from testbed.vnf.replication.member import (
     OUT,
     P_ACKED,
     P_LEASE_NS,
+    P_SENT,
     P_STATE,
     P_SYNC,
     P_TOLD,
@@ -84,6 +85,9 @@ from testbed.vnf.replication.member import (
     Member,
     peer_at,
 )
+
+FEW_ENTRIES = 8
+"""So few entries on their way make no batch wait: there is little to save."""
 
 
 @compiled
@@ -329,7 +333,10 @@ def close_batch(m: Words, now_ns: int, idle: bool) -> None:
     if m[S_DEFT] and not _all_released(m):
         return
     batch_ns = m[S_BATCH_NS]
-    due = idle if batch_ns == 0 else now_ns >= m[OPENED_NS] + batch_ns
+    if batch_ns == 0:
+        due = idle and not _awaits_answer(m, opened)
+    else:
+        due = now_ns >= m[OPENED_NS] + batch_ns
     due = due or m[DRAINING] != 0
     most = m[S_BATCH_PACKETS]
     if m[S_DEFT]:
@@ -341,6 +348,24 @@ def close_batch(m: Words, now_ns: int, idle: bool) -> None:
     elif opened >= most:
         m[CLOSED] += opened - opened % most
         m[OPENED_NS] = now_ns
+
+
+@compiled
+def _awaits_answer(m: Words, opened: int) -> bool:
+    """Whether a batch of few entries waits for an answer that is on its way (as in RFC 896).
+
+    A message costs as much as ten packets, so under load they had better share one. Enough entries
+    are as many as are on their way, or a quarter of the most.
+    """
+    if 4 * opened >= m[S_BATCH_PACKETS]:
+        return False
+    enough = max(opened, FEW_ENTRIES)
+    for number in range(MAX_MEMBERS):
+        peer = peer_at(number)
+        waits = m[peer + P_STATE] == REQUIRED and m[peer + P_SYNC] == IN_LOG
+        if waits and m[peer + P_SENT] - m[peer + P_ACKED] > enough:
+            return True
+    return False
 
 
 @compiled

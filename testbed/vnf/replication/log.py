@@ -15,7 +15,7 @@ from __future__ import annotations
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Words
 from testbed.vnf.functions.effect import FILL, HEADER_WORDS
-from testbed.vnf.records import apply, sound
+from testbed.vnf.records import KEY_WORDS, apply, expect, sound
 from testbed.vnf.replication.copying import copy_to_words
 from testbed.vnf.replication.flows import mark
 from testbed.vnf.replication.member import (
@@ -187,6 +187,16 @@ def sound_entry(member: Member, words: Words, at: int, end: int) -> int:
     if words[at] < 0 or words[at + 1] < 0 or words[at + 3] < 0 or words[at + 4] < 0:
         return 0
     return size if sound(words, begin, stop, member.records.values.shape[1]) else 0
+
+
+@compiled
+def expect_entry(member: Member, words: Words, at: int, end: int) -> None:
+    """The entry at `words[at]` will be carried out soon: fetch the state that it changes.
+
+    It has not been looked at yet and may be anything.
+    """
+    if at + ENTRY_HEAD_WORDS + 1 + KEY_WORDS <= end and (words[at] >> 16) & 0xFFFF:
+        expect(member.records, words, at + ENTRY_HEAD_WORDS)
 
 
 @compiled

@@ -29,6 +29,7 @@ from testbed.vnf.replication.handling import (
 )
 from testbed.vnf.replication.log import (
     carry_out,
+    expect_entry,
     forget_log,
     sound_entry,
     take_entry,
@@ -267,6 +268,7 @@ def _on_log(member: Member, now_ns: int, sender: int, words: Words, begin: int, 
         size = sound_entry(member, words, at, end)
         if size == 0:
             return False
+        expect_entry(member, words, at + size, end)
         if index == m[NEXT] and not _take(member, words, at, size):
             break
         at += size
