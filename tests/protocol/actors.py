@@ -94,7 +94,6 @@ from tests.protocol.world import (
     STEPS,
     TIMER_NS,
     TIP,
-    TRUNCATED_NS,
     chance,
     count,
     draw,
@@ -382,5 +381,4 @@ def begin_process(w: Words, number: int) -> None:
     w[slot + RATE_PPM] = draw(w, 2 * rate + 1) - rate if rate else 0
     w[slot + TIP] = w[slot + KNOWN] = 0
     w[slot + BEGUN_NS] = w[NOW]
-    w[slot + TRUNCATED_NS] = -1
     w[slot + SHORTENED_NS] = w[slot + OLDER] = w[slot + NEWER] = 0

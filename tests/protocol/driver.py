@@ -162,7 +162,7 @@ class Node:
 
     def take_all(self, to: int, most: int = 64) -> list[Words]:
         """All messages that another member is due."""
-        found = []
+        found: list[Words] = []
         while (message := self.take(to)) is not None and len(found) < most:
             found.append(message)
         return found

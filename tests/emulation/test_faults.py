@@ -1,0 +1,85 @@
+"""A small campaign on real processes and packets: promises are kept, and the judge can say no."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from testbed.faults.judge import judge
+from testbed.faults.record import read_episode
+from testbed.results import packets as packet_records
+from testbed.substrate.ownership import known_runs
+from tests.emulation.test_smoke import ROOT, deftbed
+
+pytestmark = pytest.mark.emulation
+
+SCENARIO = ROOT / "scenarios" / "faults.yaml"
+KINDS = "kill-primary,stop-primary,kill-backup,partition,move,controller-kill"
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[Any]]]:
+    folder = tmp_path_factory.mktemp("faults") / "results"
+    done = deftbed(
+        "faults", str(SCENARIO), "--count", "6", "--kinds", KINDS, "--seed", "4", "--json",
+        "--results", str(folder),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    yield folder, [json.loads(line) for line in done.stdout.splitlines()]
+    shutil.rmtree(folder)
+
+
+def test_six_kinds_of_faults_break_no_promise(campaign: tuple[Path, list[Any]]) -> None:
+    _, lines = campaign
+    assert lines[-1] == {"faults": 6, "violations": 0, "lost_undeclared": 0}
+    assert {line["fault"] for line in lines[:-1]} == set(KINDS.split(","))
+
+
+def test_a_killed_primary_is_followed_by_its_backup(campaign: tuple[Path, list[Any]]) -> None:
+    _, lines = campaign
+    (row,) = (line for line in lines[:-1] if line["fault"] == "kill-primary")
+    steps = [row[name] for name in ("detection_ms", "promotion_ms", "replay_ms")]
+    assert None not in steps and steps == sorted(steps)
+    assert row["back_to_protected_ms"] is not None
+
+
+def test_the_zombie_had_something_to_send(campaign: tuple[Path, list[Any]]) -> None:
+    """Otherwise its silence after it woke up would prove nothing."""
+    folder, _ = campaign
+    record = read_episode(folder / "episode-000")
+    (zombie,) = record.named("zombie")
+    emitted = [
+        event["emitted"]
+        for event in record.named("snapshot")
+        if event["instance"] == zombie["instance"]
+    ]
+    assert max(emitted) > 0
+    assert (zombie["frames"], zombie["role"]) == (0, "out")
+
+
+def test_an_arrival_that_is_taken_away_is_found(
+    campaign: tuple[Path, list[Any]], tmp_path: Path
+) -> None:
+    folder, _ = campaign
+    forged = tmp_path / "forged"
+    shutil.copytree(folder / "episode-000", forged)
+    frame = packet_records.read(forged / "packets.parquet")
+    place = int(np.flatnonzero(frame["received_ns"].notna())[10])
+    frame.loc[frame.index[place], ["received_ns", "arrival"]] = None
+    frame.loc[frame.index[place], "copies"] = 0
+    packet_records.write(frame, forged / "packets.parquet")
+    rows = judge(read_episode(forged))
+    assert sum(row["lost_undeclared"] for row in rows) == 1
+    assert any(row["violations"] for row in rows)
+
+
+def test_nothing_of_the_campaign_is_left(campaign: tuple[Path, list[Any]]) -> None:
+    folder, _ = campaign
+    manifest = json.loads((folder / "episode-000" / "manifest.json").read_text())
+    assert manifest["run_id"] not in known_runs()
