@@ -169,6 +169,8 @@ def run_and_judge(episode: EpisodeSpec, progress: Callable[[str], None]) -> list
     }
     rows = [{**row, **facts} for row in judge(record)]
     write_json(episode.folder / "faults.json", {"faults": rows})
+    if not rows:
+        progress("nothing was injected: the groups were not well before the first fault")
     return rows
 
 

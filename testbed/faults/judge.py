@@ -28,9 +28,14 @@ NO_FAILURE = frozenset(
 
 
 def judge(record: EpisodeRecord) -> list[dict[str, Any]]:
-    """A row for each injected fault, in order; see docs/faults.md for its keys."""
-    accounts = account(record)
+    """A row for each injected fault, in order; see docs/faults.md for its keys.
+
+    None if no fault was injected, since the groups were not well before the first.
+    """
     windows = record.windows()
+    if not windows:
+        return []
+    accounts = account(record)
     violations = [
         *accounts.violations,
         *_undeclared(record, accounts),

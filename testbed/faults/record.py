@@ -81,6 +81,8 @@ class EpisodeRecord:
     def windows(self) -> list[Window]:
         """The injected faults in the order of time."""
         found = self.named("injected")
+        if not found:
+            return []
         ends = [each["t_ns"] for each in found[1:]]
         ends.append(max((each["t_ns"] for each in self.events), default=0) + 1)
         return [

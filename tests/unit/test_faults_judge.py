@@ -35,6 +35,10 @@ def test_an_episode_as_promised_has_no_violation() -> None:
     assert (row["lost"], row["declared"], row["lost_undeclared"]) == (0, 0, 0)
 
 
+def test_an_episode_in_which_nothing_was_injected_has_no_rows() -> None:
+    assert judge(record(events=[])) == []
+
+
 def test_timings_are_those_of_the_events_and_of_the_packets() -> None:
     late = {(0, 50): 35 * MS, (0, 51): 25 * MS, (0, 52): 15 * MS, (0, 53): 5 * MS}
     (row,) = judge(record(frame=packets(late=late)))
