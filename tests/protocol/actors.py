@@ -360,7 +360,8 @@ def mirror(w: Words, m: Words, number: int) -> None:
     w[slot + M_ACTIVE] = active(m)
     w[slot + M_WAIT_NS], w[slot + M_PROMISE_NS] = m[WAIT_NS], m[PROMISE_NS]
     w[slot + M_NEXT] = m[NEXT]
-    busy = m[INPUTS] > 0 or m[NOTES] > 0
+    # Copies of what a primary had no room for may wait for ever: it has said so.
+    busy = (m[INPUTS] > 0 or m[NOTES] > 0) and planned(w, plan.FULL_TABLE) == 0
     if m[ROLE] == PRIMARY:
         busy = busy or m[RELEASED] != m[NEXT] or m[READY_FIRST] >= 0 or m[GAP_FIRST] >= 0
     else:

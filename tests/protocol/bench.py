@@ -105,9 +105,10 @@ def describe(what: int, rest: list[int]) -> str:
 CURSORS = ("next", "released", "committed", "epoch")
 LABELS: dict[int, tuple[str, ...]] = {
     names.FATE: ("flow", "epoch", "seq", "fate"),
-    names.MESSAGE: ("from", "kind", "epoch", "first"),
-    names.SEND: ("to", "kind", "epoch", "first"),
-    names.CONFIG: ("epoch", "primary", "backups", "learners"),
+    names.MESSAGE: ("place", "words", "from"),
+    names.SEND: ("to", "kind", "word 2", "word 3"),
+    # Masks: backups, learners << 8, confirmed << 16.
+    names.CONFIG: ("epoch", "masks", "primary"),
     names.EMIT: ("index", "flow", "epoch", "output"),
     names.PAUSED: ("until",),
     names.CRASHED: ("step",),

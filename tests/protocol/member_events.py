@@ -7,6 +7,7 @@ from testbed.vnf.arrays import Words
 from testbed.vnf.functions.function import Process
 from testbed.vnf.replication.handling import on_packet
 from testbed.vnf.replication.member import (
+    COMMITTED,
     COPIES_DROPPED,
     FLOWS_FULL,
     GROUP_EPOCH,
@@ -15,6 +16,7 @@ from testbed.vnf.replication.member import (
     NO_CPU,
     NOT_LOST,
     PRIMARY,
+    RELEASED,
     ROLE,
     TAKEN,
     TENURE,
@@ -142,6 +144,7 @@ def at_member(
     record(w, m, to)
     after_event(w, m, to)
     act(w, member, to)
+    trace(w, names.STATE, to, m[NEXT], m[RELEASED], m[COMMITTED], m[GROUP_EPOCH])
     record(w, m, to)
     mirror(w, m, to)
     w[GAVE_WAY] |= m[COPIES_DROPPED] > 0

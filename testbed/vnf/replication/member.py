@@ -123,7 +123,8 @@ P_CHUNK = 13  # snapshot words sent
 P_CHUNK_ACKED = 14  # snapshot words that have arrived
 P_CAUGHT_UP = 15  # the FDU is to be told that this learner may be admitted
 P_WAITED = 16  # commits wait for this learner, which has not all that is committed yet
-PEER_WORDS = 17
+P_SYNCED_NS = 17  # when P_SYNC last changed: answers to what was sent before do not change it
+PEER_WORDS = 18
 
 NO_PEER, LEARNING, REQUIRED = 0, 1, 2
 """How a primary counts a member: it follows the log; commits wait for it.

@@ -57,6 +57,7 @@ from testbed.vnf.replication.member import (
     P_SENT_EVER,
     P_STATE,
     P_SYNC,
+    P_SYNCED_NS,
     PRIMARY,
     RELEASED,
     ROLE,
@@ -97,7 +98,7 @@ def take_message(member: Member, now_ns: int, to: int, group: int, out: Words) -
     if m[ROLE] != PRIMARY or m[peer + P_STATE] == NO_PEER:
         return 0
     if m[peer + P_SYNC] == WANTED:
-        _begin_snapshot(member, to)
+        _begin_snapshot(member, now_ns, to)
     if m[peer + P_SYNC] == UNDER_WAY:
         return _write_chunk(m, peer, now_ns, group, out)
     if m[peer + P_SYNC] != IN_LOG:
@@ -174,7 +175,7 @@ def _write_log(m: Words, peer: int, now_ns: int, group: int, out: Words) -> int:
 
 
 @compiled
-def _begin_snapshot(member: Member, to: int) -> None:
+def _begin_snapshot(member: Member, now_ns: int, to: int) -> None:
     """Take a snapshot for this member, unless one is on its way to another."""
     m = member.words
     for number in range(MAX_MEMBERS):
@@ -183,6 +184,7 @@ def _begin_snapshot(member: Member, to: int) -> None:
     if take_snapshot(member):
         peer = peer_at(to)
         m[peer + P_SYNC] = UNDER_WAY
+        m[peer + P_SYNCED_NS] = now_ns
         m[peer + P_CHUNK] = m[peer + P_CHUNK_ACKED] = 0
         m[peer + P_RESEND_NS] = NEVER
         m[peer + P_RESENT] = 0

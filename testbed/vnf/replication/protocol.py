@@ -71,6 +71,7 @@ from testbed.vnf.replication.member import (
     P_SENT_EVER,
     P_STATE,
     P_SYNC,
+    P_SYNCED_NS,
     P_TOLD,
     P_WAITED,
     PRIMARY,
@@ -358,11 +359,12 @@ def _on_ack(
     m[peer + P_LEASE_NS] = max(m[peer + P_LEASE_NS], echo_ns + m[S_LEASE_NS])
     if needs:
         same = words[begin + 7] == m[SNAPSHOT_INDEX] and words[begin + 9] == m[SNAPSHOT_WORDS]
-        _on_need(m, peer, now_ns, words[begin + 6] if same else 0)
+        _on_need(m, peer, now_ns, echo_ns, words[begin + 6] if same else 0)
     elif words[begin + 8] != m[TENURE] or index > m[NEXT]:
         return
     elif index >= m[LOG_FIRST]:
-        _on_index(m, peer, now_ns, index, told)
+        if m[peer + P_SYNC] == IN_LOG or echo_ns >= m[peer + P_SYNCED_NS]:
+            _on_index(m, peer, now_ns, index, told)
     elif m[peer + P_SYNC] == IN_LOG and m[peer + P_TOLD] < 0:
         # It lags behind what is kept. (From one that has answered before it is an old answer.)
         m[peer + P_SYNC] = WANTED
@@ -372,10 +374,11 @@ def _on_ack(
 
 
 @compiled
-def _on_need(m: Words, peer: int, now_ns: int, got: int) -> None:
+def _on_need(m: Words, peer: int, now_ns: int, echo_ns: int, got: int) -> None:
     """A member cannot go on from the log, and has so many words of the snapshot."""
     if m[peer + P_SYNC] == IN_LOG:
-        m[peer + P_SYNC] = WANTED
+        if echo_ns >= m[peer + P_SYNCED_NS]:
+            m[peer + P_SYNC] = WANTED
     elif m[peer + P_SYNC] == UNDER_WAY and got > m[peer + P_CHUNK_ACKED]:
         m[peer + P_CHUNK_ACKED] = got
         m[peer + P_RESENT] = 0
@@ -387,6 +390,7 @@ def _on_index(m: Words, peer: int, now_ns: int, index: int, told: int) -> None:
     """A member has all entries below `index`."""
     if m[peer + P_SYNC] != IN_LOG:
         m[peer + P_SYNC] = IN_LOG
+        m[peer + P_SYNCED_NS] = now_ns
         m[peer + P_SENT] = m[peer + P_SENT_EVER] = m[peer + P_ACKED] = index
         m[peer + P_CREDIT] = 2 * m[S_BATCH_PACKETS]
         m[peer + P_RESEND_NS] = NEVER
@@ -401,6 +405,10 @@ def _on_index(m: Words, peer: int, now_ns: int, index: int, told: int) -> None:
         m[peer + P_RESEND_NS] = now_ns + m[S_RESEND_NS] if behind else NEVER
         if m[peer + P_CREDIT] != NO_LIMIT:
             m[peer + P_CREDIT] = 2 * m[S_BATCH_PACKETS]
+    elif m[peer + P_RESENT]:
+        # It answers, so the way to it is not what is slow: leases must not wait for long.
+        m[peer + P_RESENT] = 0
+        m[peer + P_RESEND_NS] = min(m[peer + P_RESEND_NS], now_ns + m[S_RESEND_NS])
     # It is waited for from the moment on at which it is near, and may be admitted when it has all
     # that is committed.
     if m[peer + P_STATE] == LEARNING:
