@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from testbed.orchestration.change_feed import ChangeFeed
 from testbed.orchestration.consensus import Command, Consensus
 from testbed.orchestration.datagrams import bound_socket, long_queues
 from testbed.orchestration.group_records import Change, Group, Records
@@ -63,6 +64,7 @@ class MembershipService:
         """Whose end was seen."""
         self._proposed: dict[str, tuple[str, int, int]] = {}
         """About whom something was proposed: what, in which epoch, and when."""
+        self._feed = ChangeFeed(self._records, self._send_order)
         self._told: dict[str, int] = {}
         """When a member that is behind was last told again."""
         self._events = EventLog(config["events"])
@@ -110,8 +112,10 @@ class MembershipService:
             except BlockingIOError:
                 return
             try:
-                name, epoch, sent_ns = data.decode().split(" ")
+                name, epoch, sent_ns, *changes = data.decode().split(" ")
                 self._heard(name, int(epoch), int(sent_ns), now_ns)
+                for index in changes:
+                    self._heard_changes(name, int(index), now_ns)
             except ValueError:
                 self._say(f"not a heartbeat: {data!r}")
 
@@ -126,6 +130,11 @@ class MembershipService:
             return
         if now_ns - self._told.get(name, 0) >= self._heartbeat_ns:
             self._tell(group, name, now_ns)
+
+    def _heard_changes(self, name: str, index: int, now_ns: int) -> None:
+        group = self._records.groups.get(self._records.group_of.get(name, ""))
+        if group is not None and self._consensus.is_leader:
+            self._feed.heard(name, group, index, now_ns, self._heartbeat_ns)
 
     def _read_control(self) -> None:
         while True:
@@ -164,6 +173,11 @@ class MembershipService:
             return {"ok": True, **group.configuration(), "votes": group.votes()}
         if op == "died":
             self._note_death(str(message.get("instance")))
+            return {"ok": True}
+        if op == "ask":
+            # All members get it; it is asked again until it is answered.
+            if self._consensus.is_leader:
+                self._consensus.propose({name: message[name] for name in message if name != "id"})
             return {"ok": True}
         if op == "caught-up":
             # A stale report is refused where it is applied; the primary reports again.
@@ -259,6 +273,8 @@ class MembershipService:
             self._note_own_vote(command)
         if outcome.change is not None:
             self._follow(outcome.change)
+        if command["op"] == "ask" and self._consensus.is_leader and outcome.answer["ok"]:
+            self._feed.asked(command, time.monotonic_ns())
         token = command.get("token")
         if token is not None:
             self._orders.applied(token, outcome.answer)
@@ -299,9 +315,11 @@ class MembershipService:
         if info is None or not info["control_socket"]:
             return
         self._told[name] = now_ns
-        order = {"id": 0, "op": "configure", **group.configuration()}
+        self._send_order(info["control_socket"], {"op": "configure", **group.configuration()})
+
+    def _send_order(self, socket: str, order: dict[str, Any]) -> None:
         try:
-            self._control.sendto(json.dumps(order).encode(), info["control_socket"])
+            self._control.sendto(json.dumps({"id": 0, **order}).encode(), socket)
         except OSError:
             # It ended, or does not read: its heartbeats, if there are any, show that it is behind.
             return

@@ -45,12 +45,25 @@ class FduClient:
         self._tokens = (f"{secrets.token_hex(4)}-{number}" for number in itertools.count())
 
     def create_group(
-        self, group: str, members: Members, primary: int, backups: Sequence[int]
+        self,
+        group: str,
+        members: Members,
+        primary: int,
+        backups: Sequence[int],
+        scope: str | None = None,
     ) -> dict[str, Any]:
-        """Begin a group in epoch 1, and the watch over its members."""
+        """Begin a group in epoch 1, and the watch over its members.
+
+        `scope`: it shares linearizable records with the other groups of the same scope.
+        """
         infos = {str(number): dict(info) for number, info in members.items()}
         return self._ask(
-            "create-group", group=group, members=infos, primary=primary, backups=list(backups)
+            "create-group",
+            group=group,
+            members=infos,
+            primary=primary,
+            backups=list(backups),
+            scope=scope,
         )
 
     def join(self, group: str, epoch: int, member: int, info: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from testbed.orchestration.consensus import Command
+from testbed.orchestration.shared_state import SharedState
 from testbed.vnf.arrays import Words
 from testbed.vnf.replication import membership
 
@@ -39,6 +40,8 @@ class Group:
     members: dict[int, Info] = field(default_factory=dict)
     former: dict[str, Info] = field(default_factory=dict)
     """Members that were removed, by name: one that still runs has to be told."""
+    scope: str | None = None
+    """Whose linearizable records it shares, if it shares any."""
 
     @property
     def epoch(self) -> int:
@@ -68,6 +71,16 @@ class Group:
     def numbers(self, role: int) -> list[int]:
         """The members that have a role."""
         return [number for number in sorted(self.members) if self.role(number) == role]
+
+    def primary_name(self) -> str | None:
+        """The name of the primary, if there is one."""
+        info = self.members.get(membership.primary_of(self.words))
+        return None if info is None else str(info["name"])
+
+    def primary_socket(self) -> str:
+        """The control socket of the primary; empty if there is none."""
+        info = self.members.get(membership.primary_of(self.words))
+        return "" if info is None else str(info["control_socket"])
 
     def configuration(self) -> dict[str, Any]:
         """The configuration as the members and the orchestrator are told it."""
@@ -111,6 +124,8 @@ class Records:
         self.groups: dict[str, Group] = {}
         self.group_of: dict[str, str] = {}
         """The group of each member's name, also of former members."""
+        self.shared: dict[str, SharedState] = {}
+        """The linearizable records of functions, by scope: who shares them."""
         self._answers: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._commands: dict[str, Callable[[Command], Outcome]] = {
             "create-group": self._create,
@@ -123,6 +138,7 @@ class Records:
             "forget-server": self._remove,
             "vote": self._vote,
             "retract": self._retract,
+            "ask": self._ask,
         }
 
     def find(self, name: str) -> tuple[Group, int] | None:
@@ -169,6 +185,7 @@ class Records:
         if not membership.create(group.words, primary, _mask(backups)):
             return _refused(f"numbers: expected 0 to {membership.MAX_MEMBERS - 1}")
         group.members = members
+        group.scope = command.get("scope")
         self.groups[name] = group
         for info in members.values():
             self.group_of[info["name"]] = name
@@ -248,6 +265,20 @@ class Records:
             return _unknown(command)
         membership.retract(group.words, epoch, number, int(command["voter"]))
         return Outcome({"ok": True, "epoch": group.epoch})
+
+    def _ask(self, command: Command) -> Outcome:
+        """Change linearizable records; the answer says how many changes there are now."""
+        group = self.groups.get(command["group"])
+        if group is None:
+            return _unknown(command)
+        scope, value_words = str(command["scope"]), int(command["value_words"])
+        state = self.shared.get(scope)
+        if state is None:
+            state = self.shared[scope] = SharedState(value_words)
+        if state.value_words != value_words:
+            return _refused(f"value_words = {value_words}: expected {state.value_words}", group)
+        state.ask([int(word) for word in command["words"]])
+        return Outcome({"ok": True, "changes": len(state.changes)})
 
     def _about(self, command: Command, which: str = "member") -> tuple[Group | None, int, int]:
         return self.groups.get(command["group"]), int(command["epoch"]), int(command[which])

@@ -168,6 +168,7 @@ class Instance:
             "processed": int(m[layout.PROCESSED]),
             "declared_lost": int(m[layout.LOSSES]),
             "records": int(self.member.records.head[0]),
+            "shared_changes": int(m[layout.SHARED_INDEX]),
             "records_refused": int(self.member.records.head[REFUSED]),
             "send_discarded": int(self.plane.ring.cursors[ring.TX_DISCARDED]),
             "waiting": int(words[loop.PENDING_COUNT]),

@@ -28,6 +28,7 @@ from testbed.vnf.process import (
     write_dump,
 )
 from testbed.vnf.replication.member import ReplicationConfig
+from testbed.vnf.shared_records import SharedRecords
 
 MESSAGE_BUFFER_BYTES = 8 << 20
 
@@ -35,8 +36,9 @@ MESSAGE_BUFFER_BYTES = 8 << 20
 class FailureDetectors:
     """Tells every member of the FDU that the process lives, and what its group waits for.
 
-    A heartbeat is "NAME EPOCH TIME": a member of the FDU that knows a later epoch answers with the
-    configuration. One may go out a quarter of its period early when the process is awake anyway.
+    A heartbeat is "NAME EPOCH TIME", and "NAME EPOCH TIME CHANGES" from who shares linearizable
+    records: a member of the FDU that knows a later epoch, or more changes of these, answers with
+    them. One may go out a quarter of its period early when the process is awake anyway.
     """
 
     def __init__(
@@ -52,12 +54,14 @@ class FailureDetectors:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
 
-    def beat(self, now_ns: int, epoch: int) -> bool:
+    def beat(self, now_ns: int, epoch: int, changes: int | None = None) -> bool:
         """Send one if it is time; whether it was. What cannot be sent is counted in `missed`."""
         if now_ns + self._period_ns // 4 < self.due_ns:
             return False
         self.due_ns = now_ns + self._period_ns
         message = b"%s %d %d" % (self._name, epoch, now_ns)
+        if changes is not None:
+            message += b" %d" % changes
         for target in self._sockets:
             self._send(message, target["heartbeat_socket"])
         return True
@@ -72,8 +76,12 @@ class FailureDetectors:
                 "epoch": epoch,
                 "member": learner,
             }
-            for target in self._sockets:
-                self._send(json.dumps(order).encode(), target["control_socket"])
+            self.order(json.dumps(order).encode())
+
+    def order(self, message: bytes) -> None:
+        """Give an order to all members of the FDU."""
+        for target in self._sockets:
+            self._send(message, target["control_socket"])
 
     def close(self) -> None:
         """Close the socket."""
@@ -91,7 +99,8 @@ def main(config: dict[str, Any]) -> None:
 
     name, group, member (number), function, function_config;
     interface, mac, paths {"forward": {"path", "hop"}, "reverse": {"path", "hop"}};
-    replication: the fields of `ReplicationConfig`; address, port: of its end for the group;
+    replication: the fields of `ReplicationConfig`, but for `shared`; scope: who shares linearizable
+    records with the group (see `SharedRecords`), or null; address, port: of its end for the group;
     cpu {"path", "service_ns", "backup_service_ns"} or null;
     control_socket, fdu [{"heartbeat_socket", "control_socket"}, ...], heartbeat_ns, events, dump;
     rx_frames, tx_frames: slots of the rings, multiples of 32;
@@ -133,7 +142,8 @@ def main(config: dict[str, Any]) -> None:
         )
         plane.words[loop.UDP_FD] = group_socket.fileno()
         function = make_function(config["function"], config["function_config"])
-        replication = ReplicationConfig(**config["replication"])
+        scope = config.get("scope")
+        replication = ReplicationConfig(**config["replication"], shared=scope is not None)
         instance = Instance(identity, function, replication, plane, events)
         if clock is not None:
             instance.use_cpu(clock, cpu["service_ns"], cpu["backup_service_ns"])
@@ -152,10 +162,19 @@ def main(config: dict[str, Any]) -> None:
             config["name"], config["group"], config["fdu"], config["heartbeat_ns"]
         )
         stack.callback(detectors.close)
+        shared = SharedRecords(
+            identity.name,
+            identity.group,
+            scope,
+            instance.member,
+            function.process,
+            detectors.order,
+        )
+        control.add({"granted": lambda order: shared.granted(order, time.monotonic_ns())})
         if config["configuration"] is not None:
             instance.configure(config["configuration"])
         prepare_for_packets()
-        _serve(instance, control, detectors, termination)
+        _serve(instance, control, detectors, shared, termination)
         counters = {**instance.stats({}), "kernel_drops": ring.kernel_drops()}
         dump = {**instance.dump(), "counters": counters, "heartbeats_missed": detectors.missed}
         write_dump(config["dump"], dump)
@@ -165,12 +184,15 @@ def _serve(
     instance: Instance,
     control: ControlSocket,
     detectors: FailureDetectors,
+    shared: SharedRecords,
     termination: Termination,
 ) -> None:
     """Run the packet loop, and between its calls everything else, until SIGTERM."""
     control_bit, termination_bit = 1 << loop.OWN_DESCRIPTORS, 2 << loop.OWN_DESCRIPTORS
     while not termination.requested:
-        if detectors.beat(time.monotonic_ns(), instance.epoch):
+        now_ns = time.monotonic_ns()
+        if detectors.beat(now_ns, instance.epoch, shared.index):
+            shared.check(now_ns)
             # Repeated until it is admitted: the FDU may have no majority just now.
             detectors.caught_up(instance.epoch, instance.caught_up())
         ready = instance.serve(detectors.due_ns)
@@ -178,6 +200,8 @@ def _serve(
             continue  # a signal
         if ready & loop.CAUGHT_UP:
             detectors.caught_up(instance.epoch, instance.caught_up())
+        if ready & loop.ASK_DUE:
+            shared.ask(time.monotonic_ns())
         if ready & control_bit:
             control.serve()
         if ready & termination_bit:

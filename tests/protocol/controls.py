@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Words
-from testbed.vnf.replication.flows import find_flow
+from testbed.vnf.replication.flow_table import find_flow
 from testbed.vnf.replication.member import (
     AT_FLOWS,
     COMMITTED,

@@ -14,9 +14,9 @@ from numba import types
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Bytes, Words
 from testbed.vnf.functions.function import PROCESS_TYPE, Process
-from testbed.vnf.records import contents
+from testbed.vnf.records import Records, contents
 from testbed.vnf.replication import member as words
-from testbed.vnf.replication.handling import on_packet, release_bound
+from testbed.vnf.replication.handling import on_answer, on_granted, on_packet, release_bound
 from testbed.vnf.replication.log import OUTPUT_BIT, entry_at, length_of, output_at, words_of
 from testbed.vnf.replication.member import (
     MEMBER,
@@ -39,6 +39,7 @@ from testbed.vnf.replication.protocol import (
     on_released,
     on_time,
 )
+from testbed.vnf.replication.shared import ask_due, take_ask
 from tests.protocol.counting import count_packets, input_length, new_counting_state, write_input
 
 GROUP = 77
@@ -49,6 +50,7 @@ _BYTES = numba.typeof(np.zeros(1, np.uint8))
 _MESSAGE_WORDS = 4096
 
 CONFIGURE, PACKET, READ, IDLE, TIME, TAKE, BOUND, EMITTED, DRAIN, DRAINED, DUE = range(11)
+ASK, GRANTED, ANSWER = range(11, 14)
 
 
 @compiled(types.int64(MEMBER, PROCESS_TYPE, types.int64, types.int64, _WORDS, _BYTES, _WORDS))
@@ -81,6 +83,12 @@ def drive(
         result = int(is_drained(member.words))
     elif what == DUE:
         result = next_time_ns(member.words, now_ns)
+    elif what == ASK:
+        result = take_ask(member.words) if ask_due(member.words) else 0
+    elif what == GRANTED:
+        result = int(on_granted(member, now_ns, out, 0, a[0], a[1]))
+    elif what == ANSWER:
+        on_answer(member, process, now_ns, a[0])
     return result
 
 
@@ -103,11 +111,19 @@ def replication(mode: Any = "pipelined", **changed: Any) -> ReplicationConfig:
 class Node:
     """A member, with the same clock as all others of its test."""
 
-    def __init__(self, number: int, config: ReplicationConfig | None = None) -> None:
+    def __init__(
+        self,
+        number: int,
+        config: ReplicationConfig | None = None,
+        process: Process = count_packets,
+        records: Records | None = None,
+        function_config: int = 0,
+    ) -> None:
+        self.process = process
         self.member = new_member(
             config or replication(),
-            new_counting_state(),
-            np.zeros(1, np.int64),
+            records or new_counting_state(),
+            np.array([function_config], np.int64),
             number,
             packet_room_bytes=64,
             operation_words=24,
@@ -120,7 +136,7 @@ class Node:
         arguments = np.array([*numbers, *[0] * (7 - len(numbers))], np.int64)
         used = self.member.packet if packet is None else packet
         return int(
-            drive(self.member, count_packets, what, self.now_ns, arguments, used, self._message)
+            drive(self.member, self.process, what, self.now_ns, arguments, used, self._message)
         )
 
     _message: Words = np.zeros(_MESSAGE_WORDS, np.int64)
@@ -200,6 +216,25 @@ class Node:
     def is_drained(self) -> bool:
         """Whether it can hand over."""
         return bool(self._drive(DRAINED))
+
+    def ask(self) -> tuple[int, list[int]] | None:
+        """What is asked for of shared records, with its number, if something is due."""
+        begin, size = self[words.AT_ASK], self[words.ASK_FILL]
+        number = self._drive(ASK)
+        return (number, self.member.words[begin : begin + size].tolist()) if number else None
+
+    def asks(self) -> bool:
+        """Whether something is due to be asked for."""
+        return bool(ask_due(self.member.words))
+
+    def granted(self, index: int, change: list[int]) -> bool:
+        """Change number `index` of shared records; whether it was taken."""
+        self._message[: len(change)] = change
+        return bool(self._drive(GRANTED, len(change), index))
+
+    def answer(self, number: int) -> None:
+        """The answer to ask `number`."""
+        self._drive(ANSWER, number)
 
     def has(self, index: int) -> bool:
         """Whether this entry has an output."""

@@ -16,7 +16,7 @@ from testbed.vnf.functions.function import Process
 from testbed.vnf.records import COUNT, Records, apply, find
 from testbed.vnf.replication import membership
 from testbed.vnf.replication.copying import copy_to_words
-from testbed.vnf.replication.flows import find_flow
+from testbed.vnf.replication.flow_table import find_flow
 from testbed.vnf.replication.log import OUTPUT_BIT
 from testbed.vnf.replication.member import (
     ENTRY_HEAD_WORDS,

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.vnf.arrays import Words
-from testbed.vnf.replication import flows
+from testbed.vnf.replication import flow_table, flows
 from testbed.vnf.replication.member import (
     AT_FLOWS,
     BEYOND_WINDOW,
@@ -45,7 +45,7 @@ def words(buffer: int = 4, max_flows: int = 8) -> Words:
 
 
 def flow_of(m: Words, flow: int = 1, path: int = 2) -> int:
-    return int(flows.find_flow(m, path, flow, True))
+    return int(flow_table.find_flow(m, path, flow, True))
 
 
 def put(m: Words, at: int, epoch: int, seq: int, reason: int = NOT_LOST) -> int:
@@ -145,13 +145,13 @@ def test_a_flow_that_the_log_does_not_name_gives_way() -> None:
     flows.mark(m, handled, 0, 0, True, 1)
     put(m, unknown, 0, 3)
     flows.watch_gap(m, unknown, 5)
-    assert flows.find_flow(m, 2, 3, True) == -1
-    assert flows.find_logged(m, 2, 3) == unknown
+    assert flow_table.find_flow(m, 2, 3, True) == -1
+    assert flow_table.find_logged(m, 2, 3) == unknown
     assert (m[INPUTS], m[COPIES_DROPPED], m[GAP_FIRST]) == (0, 1, -1)
-    assert flows.find_flow(m, 2, 2, False) == -1
-    assert flows.find_flow(m, 2, 1, False) == handled
+    assert flow_table.find_flow(m, 2, 2, False) == -1
+    assert flow_table.find_flow(m, 2, 1, False) == handled
     flows.mark(m, unknown, 0, 0, True, 1)
-    assert flows.find_logged(m, 2, 4) == -1
+    assert flow_table.find_logged(m, 2, 4) == -1
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -160,17 +160,17 @@ def test_the_table_of_flows_finds_each_that_it_holds(names: list[tuple[int, int]
     m = words(max_flows=8)
     held: dict[tuple[int, int], int] = {}
     for path, flow in names:
-        at = int(flows.find_logged(m, path, flow))
+        at = int(flow_table.find_logged(m, path, flow))
         assert at >= 0
         gone = [name for name, place in held.items() if place == at and name != (path, flow)]
         for name in gone:
             del held[name]
-            assert flows.find_flow(m, *name, False) == -1
+            assert flow_table.find_flow(m, *name, False) == -1
         held[path, flow] = at
         assert len(held) == m[FLOWS] <= 8
     for (path, flow), at in held.items():
-        assert flows.find_flow(m, path, flow, False) == at
-        assert flows.find_flow(m, path | 3 << 20, flow, False) == at
+        assert flow_table.find_flow(m, path, flow, False) == at
+        assert flow_table.find_flow(m, path | 3 << 20, flow, False) == at
         assert m[at + F_KEY] == path << 32 | flow
 
 

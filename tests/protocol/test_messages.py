@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from testbed.vnf.arrays import Words
+from testbed.vnf.replication.following import promised_ns
 from testbed.vnf.replication.member import (
     COMMITTED,
     GROUP_EPOCH,
@@ -27,7 +28,6 @@ from testbed.vnf.replication.member import (
     WANTED,
 )
 from testbed.vnf.replication.messages import ACK, HEAD_WORDS, LOG, SNAPSHOT
-from testbed.vnf.replication.protocol import promised_ns
 from tests.protocol.driver import GROUP, MS, Node, advance, exchange, group, replication
 
 numbers = st.one_of(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from testbed.vnf.arrays import Words
 from testbed.vnf.records import contents
-from testbed.vnf.replication.flows import find_flow
+from testbed.vnf.replication.flow_table import find_flow
 from testbed.vnf.replication.member import (
     AT_SNAPSHOT,
     COMMITTED,
@@ -152,8 +152,9 @@ def _lie(word: int, value: int) -> Callable[[Words], None]:
         _lie(0, -1),
         _lie(0, 1 << 40),
         _lie(1, -1),
-        _lie(1, 1 << 40),
-        _lie(1, 2),
+        _lie(2, -1),
+        _lie(2, 1 << 40),
+        _lie(2, 2),
         lambda snapshot: snapshot.fill(0),
         lambda snapshot: snapshot.fill(-1),
     ],

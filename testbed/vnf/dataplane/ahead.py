@@ -8,7 +8,7 @@ from testbed.vnf.dataplane.frames import FLOW_AT
 from testbed.vnf.dataplane.memory import prefetch
 from testbed.vnf.dataplane.ring import Ring, rx_ahead, rx_frame
 from testbed.vnf.functions.checksums import be32
-from testbed.vnf.replication.flows import expect_flow
+from testbed.vnf.replication.flow_table import expect_flow
 
 SLOTS_AHEAD, FLOWS_AHEAD = 6, 2
 """How many frames ahead; less than there are slots in the smallest ring."""

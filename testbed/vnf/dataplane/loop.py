@@ -44,10 +44,11 @@ from testbed.vnf.dataplane.system import (
 )
 from testbed.vnf.functions.checksums import byte
 from testbed.vnf.functions.function import Process
+from testbed.vnf.replication.batches import close_batch
 from testbed.vnf.replication.copying import copy_from_words, copy_to_words
-from testbed.vnf.replication.flows import BASE_PATH_MASK
-from testbed.vnf.replication.handling import close_batch, on_packet, release_bound
-from testbed.vnf.replication.log import OUTPUT_BIT, entry_at, length_of, output_at
+from testbed.vnf.replication.flow_table import BASE_PATH_MASK
+from testbed.vnf.replication.handling import on_packet, release_bound
+from testbed.vnf.replication.log import OUTPUT_BIT, entry_at, is_granted, length_of, output_at
 from testbed.vnf.replication.member import (
     FOLLOWER,
     MAX_MEMBERS,
@@ -67,6 +68,7 @@ from testbed.vnf.replication.member import (
 )
 from testbed.vnf.replication.messages import message_due, take_message
 from testbed.vnf.replication.protocol import next_time_ns, on_idle, on_message, on_released, on_time
+from testbed.vnf.replication.shared import ask_due
 
 SEND_AGAIN_NS = 100_000
 """How soon frames are offered again to an interface that took none."""
@@ -99,6 +101,8 @@ OWN_DESCRIPTORS = 2
 """The first of the poll set: the ring and the socket of the group."""
 CAUGHT_UP = 1 << 61
 """What `serve` returns when a learner has caught up."""
+ASK_DUE = 1 << 60
+"""What it returns when operations on shared records are to be asked for (`replication.shared`)."""
 
 # A packet in the server's CPU: when it is done, its head, its length; the packet follows.
 _DONE_NS, _HEAD, _LENGTH = 0, 1, 8
@@ -140,7 +144,7 @@ def serve(member: Member, process: Process, plane: Plane, until_ns: int) -> int:
     """Run until `until_ns` or until somebody else has to act.
 
     Returns the bits of `poll_readable` for descriptors that are not the loop's own, with
-    `CAUGHT_UP` if a learner has caught up since the last call; 0: the time is over.
+    `CAUGHT_UP` if a learner has caught up since the last call, `ASK_DUE`; 0: the time is over.
     """
     m = member.words
     took = 0  # frames, since it slept
@@ -165,6 +169,8 @@ def serve(member: Member, process: Process, plane: Plane, until_ns: int) -> int:
         emitted = _emit(member, plane)
         if messages and _caught_up(m):
             return CAUGHT_UP
+        if ask_due(m):
+            return ASK_DUE
         if frames + messages + handed + sent + emitted == 0:
             due_ns = min(until_ns, min(next_time_ns(m, now), _pending_due_ns(plane)))
             if plane.ring.cursors[TX_WAITING]:
@@ -367,7 +373,7 @@ def _emit(member: Member, plane: Plane) -> int:
             if slot < 0:
                 break
             _write_frame(m, plane, at, slot)
-        else:
+        elif not is_granted(m[at]):
             _count_drop(plane.words, m[at])
         index += 1
     if index > first:

@@ -51,6 +51,14 @@ def integer(
     return value
 
 
+def boolean(function: str, config: Mapping[str, Any], key: str, default: bool) -> bool:
+    """A truth value from the configuration; raises InputError for anything else."""
+    value = config.get(key, default)
+    if type(value) is not bool:
+        raise InputError(f"{function}.{key}", value, "true or false")
+    return value
+
+
 def choice(
     function: str, config: Mapping[str, Any], key: str, default: str, choices: tuple[str, ...]
 ) -> str:

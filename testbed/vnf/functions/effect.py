@@ -1,6 +1,6 @@
 """What a function says about a packet: its new length, why it was dropped, how the state changes.
 
-An effect is an array of words: `LENGTH`, `REASON`, `FILL`, then `FILL` words of operations (see
+An effect is an array of words: a header, then `FILL` words of operations (see
 `testbed.vnf.records`). A function reads the state as it was before the packet; its operations are
 applied after it, in the order in which they were written.
 """
@@ -11,12 +11,14 @@ import numpy as np
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Words
+from testbed.vnf.functions.sharing import FIRST_LINEARIZABLE, TAG_SHIFT
 from testbed.vnf.records import ERASE, KEY_WORDS, PUT, Key
 
-LENGTH, REASON, FILL, OVERFLOW = 0, 1, 2, 3
-"""Places in an effect; OVERFLOW counts operations that found no room."""
+LENGTH, REASON, FILL, OVERFLOW, SHARED = 0, 1, 2, 3, 4
+"""Places in an effect; OVERFLOW counts operations that found no room, SHARED those on
+linearizable records (`testbed.vnf.functions.sharing`)."""
 
-HEADER_WORDS = 4
+HEADER_WORDS = 5
 OPERATION_WORDS = 508
 """Room for the operations of one packet."""
 
@@ -87,6 +89,8 @@ def _operation(effect: Words, kind: int, key: Key, first: int, count: int) -> in
     if at + 1 + words + count > len(effect):
         effect[OVERFLOW] += 1
         return -1
+    if key[0] >> TAG_SHIFT >= FIRST_LINEARIZABLE:
+        effect[SHARED] += 1
     effect[at] = kind | words << 8 | first << 16 | count << 32
     for word in range(words):
         effect[at + 1 + word] = key[word]

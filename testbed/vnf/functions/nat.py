@@ -26,7 +26,9 @@ all protocols included. ICMPv6 errors are translated together with the packet th
 Then a source or destination outside the prefixes is "no-mapping", an address without an image
 "unmappable".
 
-Several instances may share the public address: see `nat_state` for blocks of ports.
+Several instances may share the public address: see `nat_state` for blocks of ports. One that
+claims blocks gets them as it needs them, and a packet that needed one is processed anew when it has
+it (see `sharing`).
 """
 
 from __future__ import annotations
@@ -49,9 +51,10 @@ from testbed.vnf.functions.nat_config import (
     UNMAPPABLE,
     function_of,
 )
-from testbed.vnf.functions.nat_pool import free_port
+from testbed.vnf.functions.nat_pool import claim_block, free_port
 from testbed.vnf.functions.nat_state import (
     BLOCK_SHIFT,
+    CLAIMS,
     ENDPOINT,
     ENDPOINT_MASK,
     FILTERING,
@@ -117,6 +120,8 @@ def _outbound(
         if not known:
             port = free_port(records, effect, config, protocol, internal, now_ns)
             if port < 0:
+                if config[CLAIMS]:
+                    claim_block(records, effect, config, protocol, internal)
                 return drop(effect, NO_PORT)
             session = -1
     side = Side(protocol, port, internal, remote, view.tcp_flags, 0)

@@ -9,12 +9,13 @@ import numpy as np
 
 from testbed.scenario.errors import InputError
 from testbed.vnf.arrays import Words
-from testbed.vnf.functions.config import address, check_keys, choice, integer, network
+from testbed.vnf.functions.config import address, boolean, check_keys, choice, integer, network
 from testbed.vnf.functions.function import Function, Process
 from testbed.vnf.functions.nat_pool import CLASSES
 from testbed.vnf.functions.nat_state import (
     BLOCK_SHIFT,
     BLOCKS,
+    CLAIMS,
     FILTERING,
     FIRST_PORT,
     ICMP_NS,
@@ -60,6 +61,7 @@ _KEYS = (
     "last_port",
     "block_ports",
     "blocks",
+    "claims_blocks",
     "instance",
     "max_sessions",
     "udp_timeout_s",
@@ -80,9 +82,10 @@ def function_of(process: Process, config: Mapping[str, Any]) -> Function:
 
     Keys: `public_address` (required), `filtering`, `first_port`, `last_port` (the pool for ports
     from 1024 up), `block_ports` (a power of two, 64-4096, default 512), `blocks` ("all", or the
-    numbers of the blocks owned from the start), `instance` (its number among those that share the
-    address, default 0), `max_sessions`, `..._timeout_s` (bounded below by
-    the RFCs), and for IPv6 `internal_prefix6` with `public_prefix6`.
+    numbers of the blocks owned from the start), `claims_blocks` (with `blocks` [], whether it takes
+    a block of nobody's when its own have no port left, default false), `instance` (its number among
+    those that share the address, default 0), `max_sessions`, `..._timeout_s` (bounded below by the
+    RFCs), and for IPv6 `internal_prefix6` with `public_prefix6`.
     """
     check_keys("nat", config, _KEYS)
     words = np.zeros(BLOCKS, np.int64)
@@ -105,6 +108,9 @@ def function_of(process: Process, config: Mapping[str, Any]) -> Function:
     ):
         words[place] = integer("nat", config, key, default, low, _A_WEEK_S) * _NS_PER_S
     _set_prefixes(words, config)
+    words[CLAIMS] = boolean("nat", config, "claims_blocks", False)
+    if words[CLAIMS] and config.get("blocks") != []:
+        raise InputError("nat.blocks", config.get("blocks", "all"), "[] with claims_blocks")
     words[BLOCK_SHIFT], owned = _blocks(config)
     return Function(
         name="nat",

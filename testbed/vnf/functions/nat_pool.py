@@ -3,6 +3,8 @@
 RFC 4787: ports 1-1023 stand for each other (REQ-3 a), parity is kept (REQ-4), no port is
 overloaded (REQ-3). A port that is free keeps its number; else, if the neighbour of the same pair
 (RTP and RTCP) has a port, the one beside it (4.2.3); else the search goes round the owned blocks.
+If these have none, a NAT that shares its address may claim a block of nobody's, and looks again
+when it was granted.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ from testbed.vnf.functions.nat_state import (
     EXPIRES,
     FIRST_PORT,
     FULL,
+    INSTANCE,
     LAST_PORT,
+    NOBODY,
+    block_key,
     internal_key,
     mapping_key,
     owns,
@@ -29,6 +34,7 @@ from testbed.vnf.records import Key, Records, find
 
 LEAST_PORT_OF_USERS = 1024
 CLASSES = 5
+CLAIM_STRIDE = 16
 FRUITLESS_BLOCKS = 8
 """Blocks that one packet searches in vain before it is dropped; the next one searches on. Blocks
 that are known to be full do not count, so what is missed is a port in a pool that is all but full.
@@ -73,6 +79,29 @@ def free_port(
             if _usable(records, config, protocol, ports, beside, now_ns):
                 return beside
     return _search(records, effect, config, protocol, ports, now_ns)
+
+
+@compiled
+def claim_block(
+    records: Records, effect: Words, config: Words, protocol: int, internal: int
+) -> bool:
+    """Ask for a block, of nobody's, with ports for an internal endpoint; False: there is none.
+
+    Instances begin to look at different places, so that few ask for the same one.
+    """
+    ports = port_class(config, protocol, internal & 0xFFFF)
+    shift = config[BLOCK_SHIFT]
+    first, last = ports.first >> shift, ports.last >> shift
+    blocks = last - first + 1
+    begin = config[INSTANCE] * CLAIM_STRIDE % blocks
+    for step in range(blocks):
+        block = first + (begin + step) % blocks
+        key = block_key(block)
+        row = find(records, key)
+        if row < 0 or records.values[row, 0] == NOBODY:
+            put(effect, key, 0, config[INSTANCE])
+            return True
+    return False
 
 
 @compiled

@@ -17,8 +17,9 @@ INTERNAL points at the mapping that counts; a mapping that it does not point at 
 The ports 0-65535 are cut into blocks of `block_ports`; block n begins at port n * block_ports.
 A NAT takes ports for new mappings from the blocks that it owns alone, so that several instances,
 each with a number, can share a public address. Which blocks it owns from the start is configuration
-and costs no record; a BLOCK record overrides it. These are alike at all instances (see `sharing`),
-and only operations from outside write them: those that `grant` and `withdraw` make.
+and costs no record; a BLOCK record overrides it. These are linearizable (see `sharing`): an
+instance that claims blocks asks for one of nobody's when its own have no port left, and keeps it.
+`grant` and `withdraw` make the operations to change them from outside.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ PUBLIC, FILTERING, FIRST_PORT, LAST_PORT = 0, 1, 2, 3
 UDP_NS, TCP_ESTABLISHED_NS, TCP_TRANSITORY_NS, ICMP_NS = 4, 5, 6, 7
 MAX_SESSIONS, BLOCK_SHIFT, INSTANCE = 8, 9, 10
 PREFIX_BITS, PREFIX_MASK, INTERNAL_PREFIX, PUBLIC_PREFIX, PREFIX_ADJUSTMENT = 11, 12, 13, 14, 15
-BLOCKS = 16
+CLAIMS = 16
+BLOCKS = 17
 """Places of configuration words; from BLOCKS on there is a word for each block, 1 if it is owned
 from the start."""
 

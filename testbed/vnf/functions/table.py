@@ -12,7 +12,9 @@ under the same key as it likes; it must not `admit` a key that has a record alre
 A table has a tag of its own. Its records, besides those of its entries:
 
     key                      value
-    (tag << 56,)             [hand]: the slot that the next new entry looks at first
+    (tag << 56,)             [hand]: the slot that the next new entry looks at first; a table of
+                             linearizable records has none, since new entries of all instances would
+                             wait for it: they look where their keys hash to
     (tag << 56 | slot + 1,)  the words of the entry's key
 
 so the functions that have tables need `value_words >= KEY_WORDS` and `table_records(capacity)`
@@ -25,6 +27,7 @@ from __future__ import annotations
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Words
 from testbed.vnf.functions.effect import begin_put, erase, put
+from testbed.vnf.functions.sharing import FIRST_LINEARIZABLE
 from testbed.vnf.records import KEY_WORDS, Key, Records, find
 
 EXPIRES = 0
@@ -74,12 +77,10 @@ def admit(
     """Give `key`, which has no record, a slot; False if the table is full.
 
     The changes, a victim's end among them, are added to `effect`, when the table is full too: the
-    hand has moved on. The caller then puts its record. At most once per table for a packet, since
-    `records` does not show what is in `effect` yet.
+    hand, if there is one, has moved on. The caller then puts its record. At most once per table for
+    a packet, since `records` does not show what is in `effect` yet.
     """
-    hand_key = plain_key(tag, 0)
-    row = find(records, hand_key)
-    hand = int(records.values[row, 0]) % capacity if row >= 0 else 0
+    hand = _hand(records, tag, key) % capacity
     chosen, victim_row, taken, first_expiry = -1, -1, False, 0
     for step in range(min(LOOKED_AT, capacity)):
         slot = (hand + step) % capacity
@@ -92,7 +93,7 @@ def admit(
         if evict and (chosen < 0 or expires_ns < first_expiry):
             chosen, victim_row, taken, first_expiry = slot, holder_row, True, expires_ns
     if chosen < 0:
-        put(effect, hand_key, 0, (hand + LOOKED_AT) % capacity)
+        _move_hand(effect, tag, (hand + LOOKED_AT) % capacity)
         return False
     slot_key = plain_key(tag, chosen + 1)
     if victim_row >= 0:
@@ -100,8 +101,26 @@ def admit(
     if taken:
         erase(effect, slot_key)
     _put_holder(effect, slot_key, key)
-    put(effect, hand_key, 0, (chosen + 1) % capacity)
+    _move_hand(effect, tag, (chosen + 1) % capacity)
     return True
+
+
+@compiled
+def _hand(records: Records, tag: int, key: Key) -> int:
+    """Where a new entry looks first, not yet bounded by the capacity; at least 0."""
+    if tag >= FIRST_LINEARIZABLE:
+        k0, k1, k2, k3, k4 = key
+        mixed = (k0 ^ k1 * 0x2545F4914F6CDD1D ^ k2 * 0x1B873593CC9E2D51) * 0x2127599BF4325C37
+        mixed = (mixed ^ k3 * 0x38B34AE5A1E38B93 ^ k4 * 0x52DCE729DA3ED2F5) * 0x9E3779B97F4A7C1
+        return (mixed ^ (mixed >> 29)) & 0x7FFF_FFFF
+    row = find(records, plain_key(tag, 0))
+    return int(records.values[row, 0]) if row >= 0 else 0
+
+
+@compiled
+def _move_hand(effect: Words, tag: int, hand: int) -> None:
+    if tag < FIRST_LINEARIZABLE:
+        put(effect, plain_key(tag, 0), 0, hand)
 
 
 @compiled

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Bytes, Words
-from testbed.vnf.functions.effect import FORWARD, LENGTH, OVERFLOW, REASON, clear
+from testbed.vnf.functions.effect import (
+    FORWARD,
+    HEADER_WORDS,
+    LENGTH,
+    OVERFLOW,
+    REASON,
+    SHARED,
+    clear,
+)
 from testbed.vnf.functions.function import Process
+from testbed.vnf.records import sound
 from testbed.vnf.replication.copying import copy_from_words
+from testbed.vnf.replication.flow_table import find_flow
 from testbed.vnf.replication.flows import (
     close_gap,
     discard_handled,
-    find_flow,
     free,
     head_is_next,
     is_next,
@@ -20,8 +29,10 @@ from testbed.vnf.replication.flows import (
     take_head,
     watch_gap,
 )
-from testbed.vnf.replication.log import append, forget_log, has_room
+from testbed.vnf.replication.log import append, append_granted, forget_log, has_room
 from testbed.vnf.replication.member import (
+    ASK_ANSWERED,
+    ASK_NUMBER,
     AT_FLOWS,
     CLOSED,
     COMMITTED,
@@ -45,7 +56,6 @@ from testbed.vnf.replication.member import (
     I_PATH,
     I_REASON,
     I_SEQ,
-    IN_LOG,
     INPUT_WORDS,
     MAX_MEMBERS,
     MAX_PACKET_BYTES,
@@ -58,7 +68,6 @@ from testbed.vnf.replication.member import (
     OUT,
     P_ACKED,
     P_LEASE_NS,
-    P_SENT,
     P_STATE,
     P_SYNC,
     P_TOLD,
@@ -70,12 +79,11 @@ from testbed.vnf.replication.member import (
     RELEASED,
     REQUIRED,
     ROLE,
-    S_ALONE,
-    S_BATCH_NS,
-    S_BATCH_PACKETS,
     S_DEFT,
     S_PROTECTED,
+    S_SHARED,
     SEEN_EPOCH,
+    SHARED_INDEX,
     SNAPSHOT_INDEX,
     TAKEN,
     TOO_LARGE,
@@ -85,9 +93,7 @@ from testbed.vnf.replication.member import (
     Member,
     peer_at,
 )
-
-FEW_ENTRIES = 8
-"""So few entries on their way make no batch wait: there is little to save."""
+from testbed.vnf.replication.shared import ask, next_answered, waits
 
 
 @compiled
@@ -122,12 +128,15 @@ def on_packet(
     m[flow_at + F_PATH] = path
     if length > m[PACKET_ROOM]:
         reason = TOO_LARGE
-    if can_handle(m) and is_next(m, flow_at, epoch, seq):
+    handled = False
+    if can_handle(m) and is_next(m, flow_at, epoch, seq) and not waits(m, flow_at):
         if reason == NOT_LOST:
             for i in range(length):
                 member.packet[i] = packet[begin + i]
-        _handle(member, process, now_ns, flow_at, path, flow, bucket, epoch, seq, length, reason)
-    else:
+        handled = _handle(
+            member, process, now_ns, flow_at, path, flow, bucket, epoch, seq, length, reason
+        )
+    if not handled:
         m[flow_at + F_BUCKET] = bucket
         fate = put(m, flow_at, path, epoch, seq, packet, begin, length, reason)
     if m[ROLE] == PRIMARY and (m[flow_at + F_HEAD] >= 0 or m[flow_at + F_LOST_EPOCH] >= 0):
@@ -160,8 +169,11 @@ def _handle(
     seq: int,
     length: int,
     reason: int,
-) -> None:
-    """Process an input in its turn; it is in `member.packet`, unless it is lost."""
+) -> bool:
+    """Process an input in its turn; it is in `member.packet`, unless it is lost.
+
+    False: it waits for the answer to what it asked for of shared records.
+    """
     m, effect = member.words, member.effect
     clear(effect)
     code = 0
@@ -171,17 +183,33 @@ def _handle(
         verdict = process(
             member.packet, length, path & 1, now_ns, member.records, effect, member.config
         )
-        m[PROCESSED] += 1
         if effect[OVERFLOW] or effect[LENGTH] > min(MAX_PACKET_BYTES, m[PACKET_ROOM]):
             clear(effect)
             reason = TOO_LARGE
+        elif effect[SHARED] and m[S_SHARED]:
+            ask(member, flow_at)
+            return False
         elif verdict == FORWARD:
             output = effect[LENGTH]
         else:
             code = effect[REASON]
+        m[PROCESSED] += 1
+    _open_batch(m, now_ns)
+    append(member, flow_at, path, flow, bucket, epoch, seq, reason, code, output)
+    _close_unprotected(m)
+    return True
+
+
+@compiled
+def _open_batch(m: Words, now_ns: int) -> None:
+    """An entry is about to be appended."""
     if m[NEXT] == m[CLOSED]:
         m[OPENED_NS] = now_ns
-    append(member, flow_at, path, flow, bucket, epoch, seq, reason, code, output)
+
+
+@compiled
+def _close_unprotected(m: Words) -> None:
+    """An entry was appended."""
     if m[S_PROTECTED] == 0:
         m[COMMITTED] = m[CLOSED] = m[NEXT]
 
@@ -191,18 +219,20 @@ def _advance(member: Member, process: Process, now_ns: int, flow_at: int) -> Non
     """Handle what waits in a flow as far as it is in order and there is room."""
     m = member.words
     discard_handled(m, flow_at)
-    while head_is_next(m, flow_at):
+    while head_is_next(m, flow_at) and not waits(m, flow_at):
         if not can_handle(m):
             _push_ready(m, flow_at)
             break
-        slot = take_head(m, flow_at)
+        slot = m[flow_at + F_HEAD]
         length, reason = m[slot + I_LENGTH], m[slot + I_REASON]
         path, epoch, seq = m[slot + I_PATH], m[slot + I_EPOCH], m[slot + I_SEQ]
         if reason == NOT_LOST:
             copy_from_words(m, slot + INPUT_WORDS, member.packet, 0, length)
-        free(m, slot)
         flow, bucket = m[flow_at + F_KEY] & 0xFFFFFFFF, m[flow_at + F_BUCKET]
-        _handle(member, process, now_ns, flow_at, path, flow, bucket, epoch, seq, length, reason)
+        if _handle(
+            member, process, now_ns, flow_at, path, flow, bucket, epoch, seq, length, reason
+        ):
+            free(m, take_head(m, flow_at))
     watch_gap(m, flow_at, now_ns)
 
 
@@ -231,6 +261,39 @@ def drain_ready(member: Member, process: Process, now_ns: int) -> None:
             m[READY_LAST] = -1
         m[flow_at + F_READY] = 0
         _advance(member, process, now_ns, flow_at)
+
+
+@compiled
+def on_granted(member: Member, now_ns: int, words: Words, begin: int, end: int, index: int) -> bool:
+    """Change number `index` of shared records is in `words[begin:end]`; False: not taken now.
+
+    It is wanted if it is the next one, by an active primary that has room for it.
+    """
+    m = member.words
+    if index != m[SHARED_INDEX] + 1 or not can_handle(m):
+        return False
+    operation_words = len(member.effect) - HEADER_WORDS
+    if end - begin > operation_words or not sound(
+        words, begin, end, member.records.values.shape[1]
+    ):
+        return False
+    _open_batch(m, now_ns)
+    append_granted(member, words, begin, end, index)
+    _close_unprotected(m)
+    return True
+
+
+@compiled
+def on_answer(member: Member, process: Process, now_ns: int, number: int) -> None:
+    """Ask `number` was answered, and what was granted is taken: those that waited go on."""
+    m = member.words
+    if m[ROLE] != PRIMARY or number >= m[ASK_NUMBER]:
+        return
+    m[ASK_ANSWERED] = max(m[ASK_ANSWERED], number)
+    flow_at = next_answered(m)
+    while flow_at >= 0:
+        _advance(member, process, now_ns, flow_at)
+        flow_at = next_answered(m)
 
 
 @compiled
@@ -270,23 +333,6 @@ def next_gap_ns(m: Words) -> int:
 
 
 @compiled
-def update_commit(m: Words) -> None:
-    """Entries are committed when every member that must have them has acknowledged them."""
-    low = m[NEXT]
-    if m[S_PROTECTED]:
-        protected = False
-        for number in range(MAX_MEMBERS):
-            peer = peer_at(number)
-            if m[peer + P_STATE] == REQUIRED:
-                protected = True
-                acked = m[peer + P_ACKED] if m[peer + P_SYNC] == IN_LOG else 0
-                low = min(low, acked)
-        if not protected and m[S_ALONE] == 0:
-            return
-    m[COMMITTED] = max(m[COMMITTED], low)
-
-
-@compiled
 def forget_acknowledged(m: Words) -> None:
     """Forget the entries that are released and that no member needs any more."""
     low = m[RELEASED]
@@ -321,64 +367,3 @@ def release_bound(m: Words, now_ns: int) -> int:
         if m[S_DEFT]:
             bound = min(bound, m[peer + P_TOLD])
     return max(bound, released)
-
-
-@compiled
-def close_batch(m: Words, now_ns: int, idle: bool) -> None:
-    """Close the batch if it is full, old enough, or (with `idle`) if no more input is there."""
-    update_commit(m)  # alone, a primary commits as it goes
-    opened = m[NEXT] - m[CLOSED]
-    if opened == 0:
-        return
-    if m[S_DEFT] and not _all_released(m):
-        return
-    batch_ns = m[S_BATCH_NS]
-    if batch_ns == 0:
-        due = idle and not _awaits_answer(m, opened)
-    else:
-        due = now_ns >= m[OPENED_NS] + batch_ns
-    due = due or m[DRAINING] != 0
-    most = m[S_BATCH_PACKETS]
-    if m[S_DEFT]:
-        if due or opened >= most:
-            m[CLOSED] += min(opened, most)
-            m[OPENED_NS] = now_ns
-    elif due:
-        m[CLOSED] = m[NEXT]
-    elif opened >= most:
-        m[CLOSED] += opened - opened % most
-        m[OPENED_NS] = now_ns
-
-
-@compiled
-def _awaits_answer(m: Words, opened: int) -> bool:
-    """Whether a batch of few entries waits for an answer that is on its way (as in RFC 896).
-
-    A message costs as much as ten packets, so under load they had better share one. Enough entries
-    are as many as are on their way, or a quarter of the most.
-    """
-    if 4 * opened >= m[S_BATCH_PACKETS]:
-        return False
-    enough = max(opened, FEW_ENTRIES)
-    for number in range(MAX_MEMBERS):
-        peer = peer_at(number)
-        waits = m[peer + P_STATE] == REQUIRED and m[peer + P_SYNC] == IN_LOG
-        if waits and m[peer + P_SENT] - m[peer + P_ACKED] > enough:
-            return True
-    return False
-
-
-@compiled
-def _all_released(m: Words) -> bool:
-    """Mode "deft" has one batch under way at a time. (A primary alone releases open ones too.)"""
-    return m[RELEASED] >= m[CLOSED]
-
-
-@compiled
-def batch_due_ns(m: Words) -> int:
-    """When the open batch is closed by its age; NEVER if that is not what it waits for."""
-    if m[NEXT] == m[CLOSED] or m[S_BATCH_NS] == 0:
-        return NEVER
-    if m[S_DEFT] and not _all_released(m):
-        return NEVER
-    return m[OPENED_NS] + m[S_BATCH_NS]

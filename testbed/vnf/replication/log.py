@@ -7,7 +7,9 @@
     2, 3, 4   flow, seq, the output's seq
     5-        operations on the state (`testbed.vnf.records`), then the output
 
-An entry says what became of one input. Entries are whole in the ring: none wraps around its end.
+An entry says what became of one input. One with the reason GRANTED says how shared records change
+(see `shared`): its word 2 is how many such changes there were with it. Entries are whole in the
+ring: none wraps around its end.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from testbed.vnf.replication.member import (
     ENTRY_PLACES,
     F_EPOCH,
     F_OUT,
+    GRANTED,
     LOG_END,
     LOG_FIRST,
     LOG_TAIL,
@@ -36,6 +39,7 @@ from testbed.vnf.replication.member import (
     NEXT,
     NOT_LOST,
     S_BOUND,
+    SHARED_INDEX,
     Member,
 )
 
@@ -147,6 +151,31 @@ def append(
 
 
 @compiled
+def append_granted(member: Member, words: Words, begin: int, end: int, index: int) -> None:
+    """Log change number `index` of shared records, and carry it out.
+
+    It is in `words[begin:end]`. The caller has asked `has_room`.
+    """
+    m = member.words
+    operations = end - begin
+    at = _place(m, ENTRY_HEAD_WORDS + operations)
+    m[at] = operations << 16 | GRANTED << 32
+    m[at + 1] = m[at + 3] = m[at + 4] = 0
+    m[at + 2] = index
+    for word in range(operations):
+        m[at + ENTRY_HEAD_WORDS + word] = words[begin + word]
+    apply(member.records, words, begin, end, 0)
+    m[SHARED_INDEX] = index
+    _keep(m, at, ENTRY_HEAD_WORDS + operations)
+
+
+@compiled
+def is_granted(word: int) -> bool:
+    """Whether an entry, by its first word, is of no input but of granted operations."""
+    return (word >> 32) & 0xFF == GRANTED
+
+
+@compiled
 def take_entry(m: Words, words: Words, at: int, size: int) -> bool:
     """Keep the entry at `words[at]`, with the index NEXT, not carried out; False: no room."""
     to = _place(m, size)
@@ -165,6 +194,10 @@ def carry_out(member: Member, flow_at: int, words: Words, at: int) -> None:
     head = words[at]
     where = words[at + 1]
     begin = at + ENTRY_HEAD_WORDS
+    if is_granted(head):
+        apply(member.records, words, begin, begin + ((head >> 16) & 0xFFFF), 0)
+        m[SHARED_INDEX] = words[at + 2]
+        return
     bucket = (where >> 24) & 0xFFFF
     epoch = (where >> 40) & 0xFFFF
     apply(member.records, words, begin, begin + ((head >> 16) & 0xFFFF), bucket)

@@ -100,7 +100,18 @@ S_BOUND = 61  # log entries that are kept at most
 
 FORMER_TENURE = 62  # a primary: what TENURE was before its own began
 FLOW_CURSOR = 63  # where the search for a flow that gives way goes on
-PEERS = 64
+
+# Operations on linearizable records (see `shared`).
+S_SHARED = 64  # 1: they have to be asked for; 0: no other group shares them
+SHARED_INDEX = 65  # how many of all that were granted the state contains
+AT_ASK = 66  # what is asked for next, ASK_FILL words of it
+ASK_FILL = 67
+ASK_ROOM = 68
+ASK_NUMBER = 69  # the number of the next ask
+ASK_ANSWERED = 70  # the last that was answered; one is on its way at a time
+ASKED_FIRST = 71  # flows whose next input waits for an answer, by number of the ask: a list
+ASKED_LAST = 72
+PEERS = 80
 
 OUT, FOLLOWER, PRIMARY = 0, 1, 2
 """Roles. A backup and a learner do the same: what differs is how the primary counts them."""
@@ -161,7 +172,9 @@ F_READY_NEXT = 13
 F_BUCKET = 14
 F_PATH = 15  # the path of its last input, with the shard
 F_KEY = 16  # base path << 32 | flow
-FLOW_WORDS = 17
+F_ASKED = 17  # the ask whose answer its next input waits for; 0: none
+F_ASKED_NEXT = 18
+FLOW_WORDS = 19
 
 # An input that waits; its packet follows.
 I_EPOCH = 0
@@ -175,6 +188,8 @@ INPUT_WORDS = 6
 # Reasons for which an input is lost, in a log entry.
 NOT_LOST, GAP, BUFFER_FULL, NO_CPU, TOO_LARGE = 0, 1, 2, 3, 4
 LOSS_REASONS = ("", "gap", "input-buffer-full", "no-cpu", "too-large")
+GRANTED = 255
+"""In the place of a reason: the entry is of no input, but of granted operations (see `shared`)."""
 
 # What became of a copy of a packet, as `on_packet` says.
 TAKEN, DUPLICATE, OLD_EPOCH, BEYOND_WINDOW, COPY_BUFFER_FULL, FLOWS_FULL, NOT_MEMBER = range(7)
@@ -213,6 +228,7 @@ class ReplicationConfig:
     max_message_bytes  bound of an encoded message
     max_flows          flows that the group keeps in order; packets of more are refused
     availability       go on, and release, when no backup is left; else outputs wait for one
+    shared             other groups share the linearizable records: operations on them are asked for
     """
 
     mode: ReplicationMode
@@ -225,6 +241,7 @@ class ReplicationConfig:
     max_message_bytes: int = 60_000
     max_flows: int = 1 << 16
     availability: bool = False
+    shared: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(ReplicationMode):
@@ -298,6 +315,8 @@ def _layout(
     # Room for all entries at their usual size, and for the largest at least three times.
     log_words = max(bound * (ENTRY_HEAD_WORDS + packet_words + 24), 3 * most_entry_words)
     input_stride = INPUT_WORDS + packet_words
+    # Room for the largest effect, with what each of its operations (of two words at least) expects.
+    ask_words = 2 + operation_words * (2 + value_words) if config.shared else 0
     sizes = {
         AT_FLOW_SLOTS: 1 << (2 * flows - 1).bit_length(),
         AT_FLOWS: flows * FLOW_WORDS,
@@ -305,7 +324,8 @@ def _layout(
         AT_ENTRIES: 1 << bound.bit_length(),
         AT_LOG: log_words,
         AT_LOSSES: LOSSES_KEPT * LOSS_WORDS,
-        AT_SNAPSHOT: 8 + capacity * (value_words + KEY_WORDS + 1) + flows * 5 + log_words,
+        AT_SNAPSHOT: 9 + capacity * (value_words + KEY_WORDS + 1) + flows * 5 + log_words,
+        AT_ASK: ask_words,
     }
     begin = PEERS + MAX_MEMBERS * PEER_WORDS
     m = np.zeros(begin + sum(sizes.values()), np.int64)
@@ -317,6 +337,7 @@ def _layout(
     m[INPUTS_END] = m[AT_INPUTS] + bound * input_stride
     m[INPUT_STRIDE], m[PACKET_ROOM] = input_stride, packet_room_bytes
     m[LOG_END], m[MOST_ENTRY_WORDS] = m[AT_LOG] + log_words, most_entry_words
+    m[ASK_ROOM] = ask_words
     _write_settings(m, config)
     return m
 
@@ -333,6 +354,7 @@ def _write_settings(m: Words, config: ReplicationConfig) -> None:
     m[S_PROTECTED] = config.mode != "none"
     m[S_ALONE] = config.mode == "none" or config.availability
     m[S_BOUND] = config.buffer_packets
+    m[S_SHARED] = config.shared
 
 
 @compiled
@@ -356,6 +378,9 @@ def reset_member(member: Member, number: int) -> None:
     m[FORMER_TENURE] = m[FLOW_CURSOR] = 0
     m[LEADER] = m[SNAPSHOT_EPOCH] = -1
     m[GAP_FIRST] = m[GAP_LAST] = m[READY_FIRST] = m[READY_LAST] = -1
+    m[ASKED_FIRST] = m[ASKED_LAST] = -1
+    m[SHARED_INDEX] = m[ASK_FILL] = m[ASK_ANSWERED] = 0
+    m[ASK_NUMBER] = 1
     m[LOG_TAIL] = m[AT_LOG]
     for slot in range(m[FLOW_SLOTS]):
         m[m[AT_FLOW_SLOTS] + slot] = 0

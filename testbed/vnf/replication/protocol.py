@@ -14,28 +14,19 @@ from __future__ import annotations
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Words
 from testbed.vnf.functions.function import Process
-from testbed.vnf.replication.flows import discard_handled, find_logged
+from testbed.vnf.replication.acknowledging import is_untold, on_ack
+from testbed.vnf.replication.batches import batch_due_ns, close_batch, update_commit
+from testbed.vnf.replication.following import on_chunk, on_log
 from testbed.vnf.replication.handling import (
     active,
-    batch_due_ns,
     can_handle,
-    close_batch,
     declare_gaps,
     drain_ready,
     forget_acknowledged,
     next_gap_ns,
     resume,
-    update_commit,
-)
-from testbed.vnf.replication.log import (
-    carry_out,
-    expect_entry,
-    forget_log,
-    sound_entry,
-    take_entry,
 )
 from testbed.vnf.replication.member import (
-    AT_SNAPSHOT,
     BASE,
     CLOSED,
     COMMITTED,
@@ -45,15 +36,12 @@ from testbed.vnf.replication.member import (
     FORMER_TENURE,
     GROUP_EPOCH,
     IN_LOG,
-    LEADER,
     LEARNING,
     LOG_FIRST,
     MAX_MEMBERS,
-    NEAR_SHARE,
     NEEDS_SNAPSHOT,
     NEVER,
     NEXT,
-    NO_ECHO,
     NO_LIMIT,
     NO_PEER,
     OPENED_NS,
@@ -71,7 +59,6 @@ from testbed.vnf.replication.member import (
     P_SENT_EVER,
     P_STATE,
     P_SYNC,
-    P_SYNCED_NS,
     P_TOLD,
     P_WAITED,
     PRIMARY,
@@ -80,19 +67,12 @@ from testbed.vnf.replication.member import (
     RELEASED,
     REQUIRED,
     ROLE,
-    S_BATCH_PACKETS,
-    S_BOUND,
     S_DEFT,
-    S_LEASE_NS,
     S_PROTECTED,
-    S_RESEND_NS,
     SEEN_EPOCH,
     SELF,
     SNAPSHOT_EPOCH,
-    SNAPSHOT_GOT,
     SNAPSHOT_INDEX,
-    SNAPSHOT_ROOM,
-    SNAPSHOT_WORDS,
     TENURE,
     UNDER_WAY,
     WAIT_NS,
@@ -105,11 +85,10 @@ from testbed.vnf.replication.messages import (
     HEAD_WORDS,
     LOG,
     SNAPSHOT,
-    owe_ack,
     owe_nothing,
     send_again,
 )
-from testbed.vnf.replication.snapshot import install_snapshot
+from testbed.vnf.replication.shared import forget_asks
 
 
 @compiled
@@ -195,6 +174,7 @@ def _lead(
     # The log may have been kept for one who is gone.
     forget_acknowledged(m)
     if promoted:
+        forget_asks(m)
         resume(member, process, now_ns)
     drain_ready(member, process, now_ns)
     close_batch(m, now_ns, True)
@@ -212,216 +192,13 @@ def on_message(
     if words[begin] >> 16 != group & 0xFFFFFFFF or sender >= MAX_MEMBERS:
         return False
     if kind == LOG:
-        return _on_log(member, now_ns, sender, words, begin, end)
+        return on_log(member, now_ns, sender, words, begin, end)
     if kind == ACK:
-        _on_ack(member, process, now_ns, sender, words, begin)
+        on_ack(member, process, now_ns, sender, words, begin)
         return True
     if kind == SNAPSHOT:
-        return _on_chunk(member, now_ns, sender, words, begin, end)
+        return on_chunk(member, now_ns, sender, words, begin, end)
     return False
-
-
-@compiled
-def promised_ns(lease_ns: int) -> int:
-    """How long a follower keeps still, by its own clock, for a lease of this length.
-
-    Longer than the lease by its 256th part: both clocks may be wrong by 1/512 of the time.
-    """
-    return lease_ns + (lease_ns >> 8) + 1
-
-
-@compiled
-def _follows(m: Words, now_ns: int, sender: int, epoch: int, sent_ns: int) -> bool:
-    """Whether a message of a primary in `epoch` is to be heeded; an answer to it is due then.
-
-    Of a new epoch there is one primary, by the FDU's word: who hears of it follows. To one of an
-    old epoch the answer tells the new one.
-    """
-    if m[ROLE] == FOLLOWER and epoch > m[GROUP_EPOCH]:
-        m[GROUP_EPOCH] = epoch
-        owe_nothing(m)
-        m[SEEN_EPOCH] = max(m[SEEN_EPOCH], epoch)
-    if epoch > m[GROUP_EPOCH]:
-        m[SEEN_EPOCH] = max(m[SEEN_EPOCH], epoch)
-        return False
-    if epoch < m[GROUP_EPOCH] or m[ROLE] != FOLLOWER:
-        # Nothing is promised, so the answer must not renew a lease.
-        owe_ack(m, sender, NO_ECHO)
-        return False
-    owe_ack(m, sender, sent_ns)
-    m[LEADER] = sender
-    m[PROMISE_NS] = max(m[PROMISE_NS], now_ns + promised_ns(m[S_LEASE_NS]))
-    return True
-
-
-@compiled
-def _on_log(member: Member, now_ns: int, sender: int, words: Words, begin: int, end: int) -> bool:
-    m = member.words
-    epoch, first = words[begin + 1], words[begin + 3]
-    count, committed, released = words[begin + 4], words[begin + 5], words[begin + 6]
-    if not _follows(m, now_ns, sender, epoch, words[begin + 7]):
-        return True
-    _compare_logs(m, words[begin + 8], words[begin + 9], words[begin + 2])
-    if m[NEEDS_SNAPSHOT]:
-        return True
-    at = begin + HEAD_WORDS
-    for index in range(first, first + count):
-        size = sound_entry(member, words, at, end)
-        if size == 0:
-            return False
-        expect_entry(member, words, at + size, end)
-        if index == m[NEXT] and not _take(member, words, at, size):
-            break
-        at += size
-    known = m[NEXT]
-    m[COMMITTED] = max(m[COMMITTED], min(committed, known))
-    m[RELEASED] = max(m[RELEASED], min(released, known))
-    forget_log(m, m[RELEASED])
-    return True
-
-
-@compiled
-def _compare_logs(m: Words, tenure: int, former: int, base: int) -> None:
-    """Is the own log a beginning of that of the primary of `tenure`? Else a snapshot is due.
-
-    It is a part of the log of the tenure before, up to where the new one began, or there is nothing
-    in it. (A longer one has entries that the new primary never had.)
-    """
-    if m[TENURE] == tenure:
-        return
-    if m[NEXT] == 0 or (m[TENURE] == former and m[NEXT] <= base):
-        m[TENURE] = tenure
-    else:
-        m[NEEDS_SNAPSHOT] = 1
-
-
-@compiled
-def _take(member: Member, words: Words, at: int, size: int) -> bool:
-    """Apply an entry: state, mark and the output that is kept change in one step."""
-    m = member.words
-    where = words[at + 1]
-    flow_at = find_logged(m, where & 0xFFFFFF, words[at + 2])
-    if flow_at < 0 or not take_entry(m, words, at, size):
-        return False
-    carry_out(member, flow_at, words, at)
-    discard_handled(m, flow_at)
-    return True
-
-
-@compiled
-def _on_chunk(member: Member, now_ns: int, sender: int, words: Words, begin: int, end: int) -> bool:
-    """A part of a snapshot; parts are taken in order, and a new one starts from its beginning."""
-    m = member.words
-    if not _follows(m, now_ns, sender, words[begin + 1], words[begin + 7]):
-        return True
-    taken, index, total = words[begin + 2], words[begin + 3], words[begin + 4]
-    first, count = words[begin + 5], words[begin + 6]
-    tenure = words[begin + 8]
-    if m[NEEDS_SNAPSHOT] == 0:
-        if m[TENURE] == tenure and index <= m[NEXT]:
-            return True
-        # The primary does not keep what comes next in the own log.
-        m[NEEDS_SNAPSHOT] = 1
-    if count < 1 or total > m[SNAPSHOT_ROOM] or begin + HEAD_WORDS + count > end:
-        return False
-    known = m[SNAPSHOT_EPOCH] == taken and m[SNAPSHOT_INDEX] == index
-    # One that was taken again has fewer outputs to hold, and so fewer words.
-    if not known or m[SNAPSHOT_WORDS] != total:
-        m[SNAPSHOT_EPOCH] = taken
-        m[SNAPSHOT_INDEX] = index
-        m[SNAPSHOT_WORDS] = total
-        m[SNAPSHOT_GOT] = 0
-    if first != m[SNAPSHOT_GOT] or first + count > m[SNAPSHOT_WORDS]:
-        return True
-    for word in range(count):
-        m[m[AT_SNAPSHOT] + first + word] = words[begin + HEAD_WORDS + word]
-    m[SNAPSHOT_GOT] = first + count
-    if m[SNAPSHOT_GOT] == m[SNAPSHOT_WORDS]:
-        if not install_snapshot(member):
-            return False
-        m[TENURE] = tenure
-    return True
-
-
-@compiled
-def _on_ack(
-    member: Member, process: Process, now_ns: int, sender: int, words: Words, begin: int
-) -> None:
-    m = member.words
-    epoch, index, told = words[begin + 1], words[begin + 2], words[begin + 3]
-    echo_ns, needs = words[begin + 4], words[begin + 5]
-    m[SEEN_EPOCH] = max(m[SEEN_EPOCH], epoch)
-    peer = peer_at(sender)
-    if m[ROLE] != PRIMARY or epoch != m[GROUP_EPOCH] or m[peer + P_STATE] == NO_PEER:
-        return
-    if echo_ns > now_ns:
-        return
-    m[peer + P_LEASE_NS] = max(m[peer + P_LEASE_NS], echo_ns + m[S_LEASE_NS])
-    if needs:
-        same = words[begin + 7] == m[SNAPSHOT_INDEX] and words[begin + 9] == m[SNAPSHOT_WORDS]
-        _on_need(m, peer, now_ns, echo_ns, words[begin + 6] if same else 0)
-    elif words[begin + 8] != m[TENURE] or index > m[NEXT]:
-        return
-    elif index >= m[LOG_FIRST]:
-        if m[peer + P_SYNC] == IN_LOG or echo_ns >= m[peer + P_SYNCED_NS]:
-            _on_index(m, peer, now_ns, index, told)
-    elif m[peer + P_SYNC] == IN_LOG and m[peer + P_TOLD] < 0:
-        # It lags behind what is kept. (From one that has answered before it is an old answer.)
-        m[peer + P_SYNC] = WANTED
-    update_commit(m)
-    forget_acknowledged(m)
-    drain_ready(member, process, now_ns)
-
-
-@compiled
-def _on_need(m: Words, peer: int, now_ns: int, echo_ns: int, got: int) -> None:
-    """A member cannot go on from the log, and has so many words of the snapshot."""
-    if m[peer + P_SYNC] == IN_LOG:
-        if echo_ns >= m[peer + P_SYNCED_NS]:
-            m[peer + P_SYNC] = WANTED
-    elif m[peer + P_SYNC] == UNDER_WAY and got > m[peer + P_CHUNK_ACKED]:
-        m[peer + P_CHUNK_ACKED] = got
-        m[peer + P_RESENT] = 0
-        m[peer + P_RESEND_NS] = now_ns + m[S_RESEND_NS]
-
-
-@compiled
-def _on_index(m: Words, peer: int, now_ns: int, index: int, told: int) -> None:
-    """A member has all entries below `index`."""
-    if m[peer + P_SYNC] != IN_LOG:
-        m[peer + P_SYNC] = IN_LOG
-        m[peer + P_SYNCED_NS] = now_ns
-        m[peer + P_SENT] = m[peer + P_SENT_EVER] = m[peer + P_ACKED] = index
-        m[peer + P_CREDIT] = 2 * m[S_BATCH_PACKETS]
-        m[peer + P_RESEND_NS] = NEVER
-    m[peer + P_TOLD] = max(m[peer + P_TOLD], min(told, m[COMMITTED]))
-    # Also without progress: what was asked is answered, and nothing is under way any more.
-    if index > m[peer + P_ACKED] or m[peer + P_SENT_EVER] <= index:
-        m[peer + P_ACKED] = max(m[peer + P_ACKED], index)
-        m[peer + P_SENT] = max(m[peer + P_SENT], m[peer + P_ACKED])
-        m[peer + P_SENT_EVER] = max(m[peer + P_SENT_EVER], m[peer + P_ACKED])
-        m[peer + P_RESENT] = 0
-        behind = m[peer + P_ACKED] < m[peer + P_SENT_EVER]
-        m[peer + P_RESEND_NS] = now_ns + m[S_RESEND_NS] if behind else NEVER
-        if m[peer + P_CREDIT] != NO_LIMIT:
-            m[peer + P_CREDIT] = 2 * m[S_BATCH_PACKETS]
-    elif m[peer + P_RESENT]:
-        # It answers, so the way to it is not what is slow: leases must not wait for long.
-        m[peer + P_RESENT] = 0
-        m[peer + P_RESEND_NS] = min(m[peer + P_RESEND_NS], now_ns + m[S_RESEND_NS])
-    # It is waited for from the moment on at which it is near, and may be admitted when it has all
-    # that is committed.
-    if m[peer + P_STATE] == LEARNING:
-        near = m[COMMITTED] - m[S_BOUND] // NEAR_SHARE
-        if m[peer + P_ACKED] >= near:
-            m[peer + P_STATE] = REQUIRED
-            m[peer + P_WAITED] = 1
-    if m[peer + P_WAITED] and m[peer + P_ACKED] >= m[COMMITTED]:
-        m[peer + P_WAITED] = 0
-        m[peer + P_CAUGHT_UP] = 1
-    update_commit(m)
-    if m[S_DEFT] and _is_untold(m, peer):
-        m[peer + P_ASK] = 1
 
 
 @compiled
@@ -461,13 +238,7 @@ def _must_ask(m: Words, peer: int, now_ns: int) -> bool:
         return False
     if m[COMMITTED] <= m[RELEASED] or m[S_PROTECTED] == 0:
         return False
-    return (m[S_DEFT] != 0 and _is_untold(m, peer)) or m[peer + P_LEASE_NS] <= now_ns
-
-
-@compiled
-def _is_untold(m: Words, peer: int) -> bool:
-    """Whether a member does not know yet of a commit of entries that it has."""
-    return m[peer + P_TOLD] < min(m[COMMITTED], m[peer + P_ACKED])
+    return (m[S_DEFT] != 0 and is_untold(m, peer)) or m[peer + P_LEASE_NS] <= now_ns
 
 
 @compiled

@@ -1,9 +1,9 @@
 """A snapshot: what a member that joins has to know before it can go on from the log.
 
-Words: release index; number of records, then the key, the value and the bucket of each; number of
-flows, then `FLOW_MARKS` words of each (key, epoch, expected, next output, bucket); number and words
-of the log entries whose outputs are not released yet, then these entries: a member that joins may
-have to emit them again.
+Words: release index; how many changes of shared records it contains; number of records, then the
+key, the value and the bucket of each; number of flows, then `FLOW_MARKS` words of each (key, epoch,
+expected, next output, bucket); number and words of the log entries whose outputs are not released
+yet, then these entries: a member that joins may have to emit them again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Words
 from testbed.vnf.records import COUNT, KEY_WORDS, insert
-from testbed.vnf.replication.flows import discard_handled, find_logged
+from testbed.vnf.replication.flow_table import find_logged
+from testbed.vnf.replication.flows import discard_handled
 from testbed.vnf.replication.log import entry_at, sound_entry, take_entry, words_of
 from testbed.vnf.replication.member import (
     AT_FLOWS,
@@ -32,6 +33,7 @@ from testbed.vnf.replication.member import (
     NEEDS_SNAPSHOT,
     NEXT,
     RELEASED,
+    SHARED_INDEX,
     SNAPSHOT_EPOCH,
     SNAPSHOT_GOT,
     SNAPSHOT_INDEX,
@@ -51,12 +53,13 @@ def take_snapshot(member: Member) -> bool:
     held = 0
     for index in range(m[RELEASED], m[NEXT]):
         held += words_of(m[entry_at(m, index)])
-    total = 5 + records.head[COUNT] * row_words + m[FLOWS] * FLOW_MARKS + held
+    total = 6 + records.head[COUNT] * row_words + m[FLOWS] * FLOW_MARKS + held
     if total > m[SNAPSHOT_ROOM]:
         return False
     at = m[AT_SNAPSHOT]
     m[at] = m[RELEASED]
-    at = _write_flows(m, _write_records(member, at + 1))
+    m[at + 1] = m[SHARED_INDEX]
+    at = _write_flows(m, _write_records(member, at + 2))
     m[at] = m[NEXT] - m[RELEASED]
     m[at + 1] = held
     at += 2
@@ -114,7 +117,8 @@ def install_snapshot(member: Member) -> bool:
     m = member.words
     sound = _is_sound(member)
     if sound:
-        _install_held(m, _install_flows(m, _install_records(member, m[AT_SNAPSHOT] + 1)))
+        _install_held(m, _install_flows(m, _install_records(member, m[AT_SNAPSHOT] + 2)))
+        m[SHARED_INDEX] = m[m[AT_SNAPSHOT] + 1]
         m[NEEDS_SNAPSHOT] = 0
     m[SNAPSHOT_EPOCH] = -1
     m[SNAPSHOT_GOT] = 0
@@ -180,11 +184,11 @@ def _is_sound(member: Member) -> bool:
     at, total = m[AT_SNAPSHOT], m[SNAPSHOT_WORDS]
     end = at + total
     row_words = KEY_WORDS + records.values.shape[1] + 1
-    rows = m[at + 1]
-    if total < 5 or m[at] < 0 or not 0 <= rows <= len(records.keys):
+    rows = m[at + 2]
+    if total < 6 or m[at] < 0 or m[at + 1] < 0 or not 0 <= rows <= len(records.keys):
         return False
     released = m[at]
-    at += 2 + rows * row_words
+    at += 3 + rows * row_words
     if at + 3 > end or not 0 <= m[at] <= m[MAX_FLOWS]:
         return False
     at += 1 + m[at] * FLOW_MARKS

@@ -293,7 +293,8 @@ def test_sources_are_bounded_and_blocked_ones_stay() -> None:
     assert runner.dropped(udp(dport=6)) == "port-scan"
     for host in range(1, 100):
         assert runner.passes(udp(f"10.77.1.{host}"), at_s=host / 10)
-    assert len(runner.tagged(SOURCE_TAG)) == 4 and len(runner.tagged(SOURCE_SLOT_TAG)) == 5
+    assert len(runner.tagged(SOURCE_TAG)) == 4
+    assert len(runner.tagged(SOURCE_SLOT_TAG)) == 4, "no hand, for which all instances would wait"
     assert runner.dropped(udp(), at_s=10) == "blocked"
 
 
@@ -338,4 +339,4 @@ def test_every_source_and_every_pair_has_its_record_while_there_is_room() -> Non
         runner.passes(udp(f"10.77.2.{host + 1}"), at_s=host / 100)
     sizes = [len(runner.tagged(tag)) for tag in (SOURCE_TAG, PAIR_TAG)]
     assert sizes == [60, 60]
-    assert len(runner.tagged(SOURCE_SLOT_TAG)) == len(runner.tagged(PAIR_SLOT_TAG)) == 61
+    assert len(runner.tagged(SOURCE_SLOT_TAG)) == len(runner.tagged(PAIR_SLOT_TAG)) == 60

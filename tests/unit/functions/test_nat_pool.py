@@ -344,3 +344,48 @@ def test_arbitrary_packets_never_fail(packets: list[tuple[bytes, bool]]) -> None
     for number, (raw, reverse) in enumerate(packets):
         runner.send(raw, reverse, number * 20)
     check_consistency(runner)
+
+
+def sharing_nat(instance: int, **config: Any) -> Runner:
+    return nat(blocks=[], claims_blocks=True, instance=instance, block_ports=64, **config)
+
+
+def test_a_nat_that_claims_blocks_asks_for_one_and_then_has_ports() -> None:
+    runner = sharing_nat(3)
+    assert runner.dropped(udp(sport=5000)) == "no-port"
+    blocks = runner.tagged(BLOCK)
+    assert [value[0] for value in blocks.values()] == [3]
+    assert runner.passes(udp(sport=5000))
+    assert runner.tagged(BLOCK) == blocks, "one was enough"
+
+
+def test_a_nat_claims_another_block_when_its_own_are_full_and_none_that_others_own() -> None:
+    runner = sharing_nat(0, first_port=1024, last_port=1024 + 4 * 64 - 1)
+    change(runner, grant(runner.function.config, 17, 5))
+    for port in range(2000, 2000 + 2 * 64, 2):
+        while runner.send(udp(sport=port)).packet is None:
+            pass
+    owners = [value[0] for value in runner.tagged(BLOCK).values()]
+    assert sorted(owners) == [0, 0, 5], "64 even ports are those of two blocks"
+    for port in range(3000, 3000 + 2 * 32, 2):
+        runner.send(udp(sport=port))
+        runner.send(udp(sport=port))
+    assert runner.dropped(udp(sport=4000)) == "no-port"
+    assert sorted(value[0] for value in runner.tagged(BLOCK).values()) == [0, 0, 0, 5]
+
+
+def test_what_a_claim_writes_is_linearizable_and_nothing_else_is() -> None:
+    runner = sharing_nat(1)
+    runner.send(udp())
+    runner.passes(udp())
+    assert {scope_of(key) for key in runner.state} <= {Scope.LINEARIZABLE, Scope.LOCAL}
+    assert [key for key in runner.state if scope_of(key) is Scope.LINEARIZABLE] == list(
+        runner.tagged(BLOCK)
+    )
+
+
+def test_claims_need_a_pool_that_is_nobodys() -> None:
+    with pytest.raises(InputError, match=r"nat\.blocks.*\[\] with claims_blocks"):
+        nat(claims_blocks=True)
+    with pytest.raises(InputError, match=r"nat\.claims_blocks.*true or false"):
+        nat(blocks=[], claims_blocks=1)
