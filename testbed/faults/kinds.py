@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 
 from testbed.faults.stage import GroupView, Stage, instances_at
 from testbed.faults.witness import FrameWitness
-from testbed.orchestration import chain, reconfigure
+from testbed.orchestration import chain, elastic, reconfigure
 from testbed.orchestration.control import ControlError
 from testbed.orchestration.reconfigure import ReconfigurationError
 from testbed.orchestration.servers import fdu_name
@@ -147,7 +147,7 @@ def kill_during_move(stage: Stage) -> None:
     """A move during which the source, the heir or the backup is killed at some moment."""
     group = stage.pick(stage.groups())
     node = _free_node(stage, group)
-    heir = reconfigure.free_number(stage.chain_of(group), group.hop)
+    heir = reconfigure.free_number(stage.chain_of(group), group.key)
     who = stage.pick(("source", "heir", "backup"))
     number = {"source": group.primary, "heir": heir, "backup": group.backups[0]}[who]
     victim = group.instance(number)
@@ -216,7 +216,7 @@ LAST = frozenset({"controller-kill", "primary-and-controller"})
 def _move(stage: Stage, group: GroupView, node: int) -> None:
     """Move the primary; what becomes of it is an event of the orchestrator."""
     try:
-        stage.orchestrator.move_instance(group.request, group.hop, node)
+        elastic.move_group(stage.orchestrator.deployments, group.request, group.key, node)
     except ReconfigurationError as error:
         stage.note("move-given-up", error=str(error))
 
