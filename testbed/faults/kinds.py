@@ -165,6 +165,25 @@ def kill_during_move(stage: Stage) -> None:
         timer.join()
 
 
+def scale(stage: Stage) -> None:
+    """A function is spread over another number of servers: nothing is lost."""
+    group = stage.pick(
+        [group for group in stage.groups() if stage.chain_of(group).request.shards > 1]
+    )
+    deployed, hop = stage.chain_of(group), group.key.hop
+    deployments = stage.orchestrator.deployments
+    now = len(set(deployments.primaries_of(deployed, hop).values()))
+    most = min(deployed.request.shards, len(stage.site.plan.servers) - 1)
+    wanted = stage.pick([number for number in range(1, most + 1) if number != now])
+    hit = [each for each in stage.groups() if (each.request, each.key.hop) == (group.request, hop)]
+    target = f"chain {group.request}, function {hop}: from {now} to {wanted} servers"
+    stage.injected(time.monotonic_ns(), hit, target)
+    try:
+        elastic.scale(deployments, group.request, hop, wanted, lambda: None)
+    except ReconfigurationError as error:
+        stage.note("scale-given-up", error=str(error))
+
+
 def two_at_once(stage: Stage) -> None:
     """Two faults in one moment: a primary, and an FDU member or the backup of another group."""
     group, other = _two_groups(stage)
@@ -205,6 +224,7 @@ KINDS: Mapping[str, Kind] = {
     "fdu-kill": fdu_kill,
     "move": move,
     "kill-during-move": kill_during_move,
+    "scale": scale,
     "two-at-once": two_at_once,
     "controller-kill": controller_kill,
     "primary-and-controller": primary_and_controller,

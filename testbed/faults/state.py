@@ -97,7 +97,7 @@ def _monitor_violations(
         if tag == FLOW_TAG:
             counts[values[PACKETS]] += 1
         elif tag == TOTALS_TAG:
-            total = values[TOTAL_PACKETS]
+            total += values[TOTAL_PACKETS]
     if total != sum(handled.values()):
         detail = f"{name} counted {total} packets, {sum(handled.values())} were handled"
         yield Violation("not-exactly-once", detail)

@@ -111,7 +111,10 @@ def test_what_is_left_of_a_chain_is_led_by_the_survivors() -> None:
     alive = members()
     del alive[FIRST][0], alive[SECOND][1]
     primaries = {0: 1, 1: 0}
-    assert placements_left(of_shard(alive, 0), primaries) == [Placement(2, None), Placement(3, None)]
+    assert placements_left(of_shard(alive, 0), primaries) == [
+        Placement(2, None),
+        Placement(3, None),
+    ]
     alive[SECOND] = {}
     assert placements_left(of_shard(alive, 0), primaries) is None
 
