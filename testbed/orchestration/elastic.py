@@ -94,6 +94,18 @@ def scale(
     return report
 
 
+def try_scale(
+    deployments: Deployments, request: int, hop: int, instances: int, between: Callable[[], None]
+) -> None:
+    """`scale`; what cannot be is an event, and the run goes on."""
+    try:
+        scale(deployments, request, hop, instances, between)
+    except ReconfigurationError as error:
+        where = {"request": request, "function": hop}
+        events = deployments.site.events
+        events.write("scale-failed", **where, instances=instances, error=str(error))
+
+
 def _together(deployments: Deployments, deployed: Chain, hop: int) -> list[int]:
     """The shards whose primaries are where the first shard's is."""
     where = deployments.primaries_of(deployed, hop)

@@ -15,6 +15,7 @@ from typing import Any
 
 from agents.common.policy import Policy
 from testbed.orchestration import chain, deploy, elastic, reconfigure, users
+from testbed.orchestration.autoscaler import Autoscaler
 from testbed.orchestration.chain import GroupKey
 from testbed.orchestration.deploy import Chain
 from testbed.orchestration.deployments import Deployments
@@ -24,7 +25,7 @@ from testbed.orchestration.servers import start_servers
 from testbed.orchestration.site import Site
 from testbed.orchestration.timeline import timeline
 from testbed.scenario.placement import Ledger
-from testbed.scenario.types import NS_PER_S, Fault, Move, Placement, Request, Scale, load_factor
+from testbed.scenario.types import NS_PER_S, Fault, Move, Placement, Request, load_factor
 from testbed.vnf.control import ControlSocket
 
 LEAD_S = 0.5
@@ -55,6 +56,10 @@ class Orchestrator:
         self.deployments = Deployments(site, policy, ledger)
         self._news = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._news.setblocking(False)
+        scaling = site.scenario.scaling
+        self._autoscaler = (
+            None if scaling is None else Autoscaler(self.deployments, scaling, self._read_news)
+        )
         self._epochs: dict[str, int] = {}
         self._to_replace: deque[tuple[int, int, GroupKey]] = deque()
         """When, and for which group of which request, a new backup is looked for."""
@@ -127,7 +132,9 @@ class Orchestrator:
             elif step.what == "move":
                 self._move(plan.moves[step.number])
             elif step.what == "scale":
-                self._scale(plan.scales[step.number])
+                scale = plan.scales[step.number]
+                where = scale.request, scale.function, scale.instances
+                elastic.try_scale(self.deployments, *where, self._read_news)
             elif step.what == "load-step":
                 self._ledger.load_factor = load_factor(plan, step.at_ns)
                 self._site.events.write("load-step", factor=self._ledger.load_factor)
@@ -149,6 +156,8 @@ class Orchestrator:
                 return
             elif replace:
                 self._replace(*self._to_replace.popleft()[1:])
+            elif self._autoscaler is not None and not self.headless:
+                self._autoscaler.look_if_due()
             self._progress((time.monotonic_ns() - self.origin_ns) / NS_PER_S)
 
     def _read_news(self) -> None:
@@ -274,15 +283,6 @@ class Orchestrator:
                 planned.node,
                 self._read_news,
             )
-
-    def _scale(self, planned: Scale) -> None:
-        """Carry out a scale of the plan; one that cannot be is an event, and the run goes on."""
-        request, function, instances = planned.request, planned.function, planned.instances
-        try:
-            elastic.scale(self.deployments, request, function, instances, self._read_news)
-        except ReconfigurationError as error:
-            where = {"request": request, "function": function, "instances": instances}
-            self._site.events.write("scale-failed", **where, error=str(error))
 
     def server_back(self, node: int) -> None:
         """A server that was down can host instances again."""

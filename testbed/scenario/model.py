@@ -212,6 +212,35 @@ class ScaleSpec(Model):
     instances: int = Field(ge=1, le=MAX_SHARDS, description="at most as many as shards")
 
 
+class ScalingSpec(Model):
+    """Functions are spread over more or fewer servers by measured load.
+
+    The load of a server is what the packets that came to its instances cost, over its capacity.
+    """
+
+    high: Positive = Field(
+        default=0.8, description="a function whose busiest server is above gets one server more"
+    )
+    low: Positive = Field(
+        default=0.4,
+        description="it gets one fewer if its busiest server would then be below this",
+    )
+    period_s: Positive = Field(default=0.5, description="over which a load is measured")
+    hold_s: NonNegative = Field(default=1.0, description="above high for so long, to scale out")
+    cool_s: NonNegative = Field(
+        default=5.0, description="below low for so long, to scale in; and a pause after any change"
+    )
+    max_instances: int = Field(
+        default=MAX_SHARDS, ge=1, le=MAX_SHARDS, description="servers of a function at most"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ScalingSpec:
+        if self.low >= self.high:
+            raise ValueError("low less than high")
+        return self
+
+
 class TrainingSpec(Model):
     """How `ppo` learns on the twin of this scenario."""
 
@@ -249,6 +278,7 @@ class Scenario(Model):
     faults: list[FaultSpec] = Field(default_factory=list)
     moves: list[MoveSpec] = Field(default_factory=list)
     scales: list[ScaleSpec] = Field(default_factory=list)
+    scaling: ScalingSpec | None = Field(default=None, description="none: only by order")
     policies: list[PolicyName] = Field(min_length=1)
     baseline: PolicyName = "deft"
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
