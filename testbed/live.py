@@ -23,19 +23,18 @@ def find_run(asked: str | None) -> str:
     None means the only one. Raises InputError.
     """
     runs = live_runs()
-    listed = ", ".join(f"{run_id} ({folder})" for run_id, folder in runs.items())
-    if asked is None:
-        if len(runs) != 1:
-            raise InputError(
-                "RUN", asked, f"one of the runs under way: {listed or 'there is none'}"
-            )
-        return next(iter(runs))
     if asked in runs:
         return asked
-    path = Path(asked).resolve()
-    found = [run_id for run_id, folder in runs.items() if folder.resolve().is_relative_to(path)]
+    found = list(runs)
+    if asked is not None:
+        path = Path(asked).resolve()
+        found = [run_id for run_id in runs if runs[run_id].resolve().is_relative_to(path)]
     if len(found) != 1:
-        raise InputError("RUN", asked, f"one of the runs under way: {listed or 'there is none'}")
+        listed = ", ".join(f"{run_id} ({folder})" for run_id, folder in runs.items())
+        expected = (
+            f"one of the runs under way: {listed}" if runs else "a run, but none is under way"
+        )
+        raise InputError("RUN", asked, expected)
     return found[0]
 
 
