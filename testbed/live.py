@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from testbed.orchestration.control import ControlClient, ControlError, OrderRefused
+from testbed.orchestration.control import ControlClient, ControlError, NoAnswer, OrderRefused
+from testbed.orchestration.fdu_client import is_there
 from testbed.scenario.errors import InputError, RunError
 from testbed.scenario.types import NS_PER_S
 from testbed.substrate.ownership import live_runs, state_folder
 
 ORDER_S = 300.0
 """How long a run may take to carry out an order: several moves, behind what it does already."""
+LOOK_S = 1.0
+"""Until it is looked whether the run is still there."""
 FIELDS = ("request", "function", "instances", "moves", "failed", "duration_ns")
 
 
@@ -49,12 +53,26 @@ def give_order(run_id: str, op: str, order: Mapping[str, Any]) -> dict[str, Any]
         raise InputError("RUN", run_id, "a run whose chains are being deployed or are in place")
     try:
         with ControlClient(folder / f"order-{os.getpid()}.sock") as client:
-            answer = client.call(str(socket), op, ORDER_S, **order)
+            answer = _call(client, str(socket), op, order)
     except OrderRefused as error:
         raise RunError(str(error.reply.get("error"))) from error
     except (ControlError, OSError) as error:
         raise RunError(f"run {run_id}: {error}") from error
     return {"run": run_id, **{name: answer[name] for name in FIELDS}}
+
+
+def _call(client: ControlClient, socket: str, op: str, order: Mapping[str, Any]) -> dict[str, Any]:
+    """Wait for the answer as long as the run is there."""
+    deadline = time.monotonic() + ORDER_S
+    number = client.post(socket, op, time.monotonic() + LOOK_S, **order)
+    while True:
+        try:
+            return client.answer(socket, op, number, time.monotonic() + LOOK_S)
+        except NoAnswer:
+            if not is_there(socket):
+                raise ControlError(f"it ended before it had answered to {op}") from None
+            if time.monotonic() > deadline:
+                raise
 
 
 def describe(report: Mapping[str, Any]) -> Iterator[str]:

@@ -54,19 +54,19 @@ class Autoscaler:
             self._look(now_ns)
 
     def _look(self, now_ns: int) -> None:
-        counted = count(self._deployments)
-        before, period_ns = self._counted, now_ns - self._counted_ns
-        self._counted, self._counted_ns = counted, now_ns
-        if not before:
-            return
-        site, chains = self._deployments.site, self._deployments.chains
+        deployments = self._deployments
         where = {
-            (request, hop): self._deployments.primaries_of(deployed, hop)
-            for request, deployed in chains.items()
+            (request, hop): deployments.primaries_of(deployed, hop)
+            for request, deployed in deployments.chains.items()
             for hop in range(len(deployed.request.functions))
             if deployed.request.shards > 1
         }
-        loads = loads_of(work_between(before, counted, period_ns), where, capacity(site))
+        before, period_ns = self._counted, now_ns - self._counted_ns
+        self._counted, self._counted_ns = count(deployments) if where else {}, now_ns
+        if not before or not where:
+            return
+        work = work_between(before, self._counted, period_ns)
+        loads = loads_of(work, where, capacity(deployments.site))
         self._memory, decision = decide(self._memory, self._limits, loads, now_ns)
         if decision is not None:
             self._carry_out(decision)

@@ -89,6 +89,22 @@ def scenario_without_scaling(folder: Path) -> Path:
     return path
 
 
+def moved_to_backup(results: Path, run: Path) -> dict[str, Any]:
+    """Order a shard to where its backup is."""
+    nodes = [node["name"] for node in yaml.safe_load(ELASTIC.read_text())["topology"]["nodes"]]
+    events = map(json.loads, (run / "events.jsonl").read_text().splitlines())
+    (decision,) = (event for event in events if event["event"] == "decision")
+    backup = nodes[decision["placements"][1][1]]
+    done = deftbed(
+        "move", str(results), "--request", "0", "--function", "1", "--shard", "0",
+        "--to", backup, "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert [each["to"] for each in report["moves"]] == [backup]
+    return report
+
+
 @pytest.fixture(scope="module")
 def ordered(tmp_path_factory: pytest.TempPathFactory) -> Ended:
     folder = tmp_path_factory.mktemp("ordered")
@@ -102,6 +118,7 @@ def ordered(tmp_path_factory: pytest.TempPathFactory) -> Ended:
             )  # fmt: skip
             assert done.returncode == 0, done.stderr
             orders.append(json.loads(done.stdout))
+        orders.append(moved_to_backup(results, run))
         refused = deftbed(
             "scale", str(results), "--request", "0", "--function", "1", "--instances", "5"
         )
@@ -110,13 +127,20 @@ def ordered(tmp_path_factory: pytest.TempPathFactory) -> Ended:
 
 
 def test_two_shards_go_to_a_second_server_and_come_back(ordered: Ended) -> None:
-    out, back = ordered.orders
+    out, back, _ = ordered.orders
     assert (out["instances"], back["instances"]) == (2, 1)
     assert out["failed"] == back["failed"] == []
     assert [each["group"] for each in out["moves"]] == ["r0-h1-s2", "r0-h1-s3"]
     home, *_ = {each["from"] for each in out["moves"]}
     assert {each["to"] for each in out["moves"]} == {each["from"] for each in back["moves"]}
     assert {each["to"] for each in back["moves"]} == {home}
+
+
+def test_where_the_backup_is_it_takes_over_and_the_primary_stays_as_backup(ordered: Ended) -> None:
+    (move,) = ordered.orders[2]["moves"]
+    assert (move["group"], move["member"]) == ("r0-h1-s0", 1)
+    last = [each for each in ordered.named("reconfigured") if each["group"] == "r0-h1-s0"][-1]
+    assert (last["primary"], last["backups"], last["cause"]) == (1, [0], "hand-over")
 
 
 def test_what_was_scheduled_was_done(ordered: Ended) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from testbed.orchestration import elastic
+from testbed.orchestration import elastic, reconfigure
 from testbed.orchestration.chain import GroupKey, group_keys
 from testbed.orchestration.deploy import Chain
 from testbed.orchestration.deployments import Deployments
@@ -56,7 +56,7 @@ class Bench:
         self.deployments.chains[REQUEST.id] = self.chain
         self.deployments.note_placements(self.chain)
         self.between = 0
-        monkeypatch.setattr(elastic.reconfigure, "move", self.move)
+        monkeypatch.setattr(reconfigure, "move", self.move)
 
     def note(self, event: str, **fields: Any) -> None:
         self.events.append((event, fields))

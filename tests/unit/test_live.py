@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import socket
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from testbed.live import describe, find_run, give_order
-from testbed.scenario.errors import InputError
+from testbed.scenario.errors import InputError, RunError
 from testbed.substrate import ownership
 from testbed.substrate.ownership import start_ticks
+from testbed.vnf.control import ControlSocket
 
 RESULTS = ("a/deft/seed-1", "a/deft/seed-2", "b/deft/seed-1")
 
@@ -60,6 +65,45 @@ def test_the_only_run_need_not_be_named(state: Path) -> None:
 def test_a_run_that_is_being_built_takes_no_orders(state: Path) -> None:
     with pytest.raises(InputError, match="deployed or are in place"):
         give_order("a1b2c1", "scale", {})
+
+
+def test_a_run_that_ends_before_it_answers_is_told(state: Path) -> None:
+    path = state / "state" / "a1b2c1" / "run.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as run:
+        run.bind(str(path))
+    with pytest.raises(RunError, match="a1b2c1"):
+        give_order("a1b2c1", "scale", {})
+
+    ends = ControlSocket(str(path), {})
+
+    def end() -> None:
+        select.select([ends], (), ())
+        ends.close()
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    with pytest.raises(RunError, match="ended before it had answered to scale"):
+        give_order("a1b2c1", "scale", {})
+    thread.join()
+
+
+def test_a_refusal_is_told_as_the_run_says_it(state: Path) -> None:
+    def refuse(order: dict[str, Any]) -> dict[str, Any]:
+        raise ValueError(f"instances = {order['instances']}: expected less")
+
+    run = ControlSocket(str(state / "state" / "a1b2c1" / "run.sock"), {"scale": refuse})
+
+    def serve() -> None:
+        select.select([run], (), ())
+        run.serve()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with pytest.raises(RunError) as caught:
+        give_order("a1b2c1", "scale", {"instances": 9})
+    thread.join()
+    run.close()
+    assert str(caught.value) == "scale: instances = 9: expected less"
 
 
 def test_the_report_in_words() -> None:
