@@ -1,7 +1,7 @@
 """The command `deftbed`.
 
-Exit status: 0 done; 1 a run failed; 2 bad input, or a host that cannot do what was asked (nothing
-was built); 130 interrupted (what was measured is kept).
+Exit status: 0 done; 1 a run failed, or refused an order; 2 bad input, or a host that cannot do
+what was asked (nothing was built); 130 interrupted (what was measured is kept).
 """
 
 from __future__ import annotations
@@ -216,6 +216,59 @@ def report(
         print(json.dumps(summary))
     else:
         print_summary(summary, results)
+
+
+Run = Annotated[
+    str | None, typer.Argument(help="a run's id, or its results folder [the only run under way]")
+]
+RequestNumber = Annotated[
+    int, typer.Option("--request", help="numbered by their arrival, from 0", min=0)
+]
+FunctionNumber = Annotated[
+    int, typer.Option("--function", help="its place in the chain, from 0", min=0)
+]
+
+
+@app.command()
+def move(
+    request: RequestNumber,
+    function: FunctionNumber,
+    to: Annotated[str, typer.Option(help="the name of a node")],
+    run: Run = None,
+    shard: Annotated[
+        int | None,
+        typer.Option(help="this one alone [all that are where the first one is]", min=0),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move a function of a run that is under way to another server; nothing is lost."""
+    order = {"request": request, "function": function, "to": to, "shard": shard}
+    _order(run, "move", order, as_json)
+
+
+@app.command()
+def scale(
+    request: RequestNumber,
+    function: FunctionNumber,
+    instances: Annotated[int, typer.Option(help="how many servers, at most its shards", min=1)],
+    run: Run = None,
+    as_json: AsJson = False,
+) -> None:
+    """Spread a function of a run that is under way over more servers, or over fewer."""
+    order = {"request": request, "function": function, "instances": instances}
+    _order(run, "scale", order, as_json)
+
+
+def _order(run: str | None, op: str, order: dict[str, Any], as_json: bool) -> None:
+    from testbed.live import describe, find_run, give_order
+
+    _need_root("give orders to a run")
+    report = give_order(find_run(run), op, order)
+    if as_json:
+        print(json.dumps(report))
+        return
+    for line in describe(report):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 @app.command()

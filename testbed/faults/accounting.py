@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from testbed.faults.record import EpisodeRecord, Violation
-from testbed.orchestration.chain import group_name
 from testbed.scenario.steering import base_path, forward_path
 
 MARGIN_NS = 100_000_000
@@ -70,15 +69,14 @@ def declared_losses(dump: Mapping[str, Any], path: int) -> Losses:
 
 
 def all_losses(record: EpisodeRecord, chain: int, hop: int) -> Losses:
-    """What a group declared lost on the way forward: by its end, and by what it said before.
+    """What the groups of a hop declared lost on the way forward: by their end, and before.
 
     A member that joined by a snapshot knows only of the losses after it.
     """
-    path, group = forward_path(chain), group_name(chain, hop)
-    sources = [event for event in record.named("losses") if event["group"] == group]
-    final = record.final_primary(chain, hop)
+    path, groups = forward_path(chain), record.groups(chain, hop)
+    sources = [event for event in record.named("losses") if event["group"] in groups]
     found: dict[int, frozenset[int]] = {}
-    for source in (*sources, *([] if final is None else [final])):
+    for source in (*sources, *record.final_primaries(chain, hop)):
         for flow, numbers in declared_losses(source, path).items():
             found[flow] = found.get(flow, frozenset()) | numbers
     return found
@@ -126,14 +124,13 @@ def _losses_of_chain(
     """By hop; what cannot be known is a violation."""
     losses: list[Losses] = []
     for hop in range(len(record.functions(chain))):
-        dump = record.final_primary(chain, hop)
-        if dump is None:
-            violations.append(Violation("no-dump", f"chain {chain}, hop {hop}: no primary's dump"))
-            losses.append({})
-            continue
-        if dump["counters"]["declared_lost"] > len(dump["losses"]):
-            detail = f"{dump['group']} declared more losses than it remembers"
-            violations.append(Violation("losses-forgotten", detail))
+        for group in record.groups(chain, hop):
+            dump = record.final_primary(group)
+            if dump is None:
+                violations.append(Violation("no-dump", f"{group}: no primary's dump"))
+            elif dump["counters"]["declared_lost"] > len(dump["losses"]):
+                detail = f"{group} declared more losses than it remembers"
+                violations.append(Violation("losses-forgotten", detail))
         losses.append(all_losses(record, chain, hop))
     return losses
 

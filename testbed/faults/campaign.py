@@ -76,7 +76,11 @@ def allowed_kinds(scenario: Scenario, kinds: Sequence[str]) -> tuple[str, ...]:
     is_safe = scenario.replication.without_backup == "safety"
     if held in kinds and is_safe:
         raise InputError("--kinds", held, "a scenario with without_backup: availability")
-    return tuple(kinds) or tuple(kind for kind in KINDS if kind != held or not is_safe)
+    one_shard = any(each.shards == 1 for each in scenario.chains)
+    if "scale" in kinds and one_shard:
+        raise InputError("--kinds", "scale", "a scenario whose chains all have several shards")
+    impossible = {*([held] if is_safe else []), *(["scale"] if one_shard else [])}
+    return tuple(kinds) or tuple(kind for kind in KINDS if kind not in impossible)
 
 
 def plan_episodes(count: int, kinds: Sequence[str], seed: int) -> Iterator[tuple[str, ...]]:

@@ -22,7 +22,16 @@ from testbed.faults.timings import timings
 from testbed.scenario.types import NS_PER_S
 
 NO_FAILURE = frozenset(
-    {"pause-primary", "link-down", "partition", "fdu-kill", "move", "controller-kill", "none"}
+    {
+        "pause-primary",
+        "link-down",
+        "partition",
+        "fdu-kill",
+        "move",
+        "scale",
+        "controller-kill",
+        "none",
+    }
 )
 """Kinds in which no member fails: who is taken out of a group, is so wrongly."""
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 
 from testbed.faults.stage import GroupView, Stage, instances_at
 from testbed.faults.witness import FrameWitness
-from testbed.orchestration import chain, reconfigure
+from testbed.orchestration import chain, elastic, reconfigure
 from testbed.orchestration.control import ControlError
 from testbed.orchestration.reconfigure import ReconfigurationError
 from testbed.orchestration.servers import fdu_name
@@ -147,7 +147,7 @@ def kill_during_move(stage: Stage) -> None:
     """A move during which the source, the heir or the backup is killed at some moment."""
     group = stage.pick(stage.groups())
     node = _free_node(stage, group)
-    heir = reconfigure.free_number(stage.chain_of(group), group.hop)
+    heir = reconfigure.free_number(stage.chain_of(group), group.key)
     who = stage.pick(("source", "heir", "backup"))
     number = {"source": group.primary, "heir": heir, "backup": group.backups[0]}[who]
     victim = group.instance(number)
@@ -163,6 +163,25 @@ def kill_during_move(stage: Stage) -> None:
         _move(stage, group, node)
     finally:
         timer.join()
+
+
+def scale(stage: Stage) -> None:
+    """A function is spread over another number of servers: nothing is lost."""
+    group = stage.pick(
+        [group for group in stage.groups() if stage.chain_of(group).request.shards > 1]
+    )
+    deployed, hop = stage.chain_of(group), group.key.hop
+    deployments = stage.orchestrator.deployments
+    now = len(set(deployments.primaries_of(deployed, hop).values()))
+    most = min(deployed.request.shards, len(stage.site.plan.servers) - 1)
+    wanted = stage.pick([number for number in range(1, most + 1) if number != now])
+    hit = [each for each in stage.groups() if (each.request, each.key.hop) == (group.request, hop)]
+    target = f"chain {group.request}, function {hop}: from {now} to {wanted} servers"
+    stage.injected(time.monotonic_ns(), hit, target)
+    try:
+        elastic.scale(deployments, group.request, hop, wanted, lambda: None)
+    except ReconfigurationError as error:
+        stage.note("scale-given-up", error=str(error))
 
 
 def two_at_once(stage: Stage) -> None:
@@ -205,6 +224,7 @@ KINDS: Mapping[str, Kind] = {
     "fdu-kill": fdu_kill,
     "move": move,
     "kill-during-move": kill_during_move,
+    "scale": scale,
     "two-at-once": two_at_once,
     "controller-kill": controller_kill,
     "primary-and-controller": primary_and_controller,
@@ -216,7 +236,7 @@ LAST = frozenset({"controller-kill", "primary-and-controller"})
 def _move(stage: Stage, group: GroupView, node: int) -> None:
     """Move the primary; what becomes of it is an event of the orchestrator."""
     try:
-        stage.orchestrator.move_instance(group.request, group.hop, node)
+        elastic.move_group(stage.orchestrator.deployments, group.request, group.key, node)
     except ReconfigurationError as error:
         stage.note("move-given-up", error=str(error))
 

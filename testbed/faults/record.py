@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from testbed.orchestration.chain import group_name
+from testbed.orchestration.chain import group_names, member_name
 from testbed.results import packets as packet_records
 from testbed.results.events import read_events
 from testbed.scenario.types import NS_PER_S
@@ -95,11 +95,20 @@ class EpisodeRecord:
         found = self.named("quiescent", "not-quiescent")
         return dict(found[-1]["groups"]) if found else {}
 
-    def final_primary(self, chain: int, hop: int) -> Json | None:
+    def groups(self, chain: int, hop: int) -> list[str]:
+        """The names of the groups of a function of a chain, by shard."""
+        (found,) = (each for each in self.manifest["requests"] if each["id"] == chain)
+        return group_names(chain, hop, found.get("shards", 1))
+
+    def final_primary(self, group: str) -> Json | None:
         """The dump of the primary that a group ended with; None if there is none."""
-        name = group_name(chain, hop)
-        found = self.final_groups().get(name)
-        return None if found is None else self.dumps.get(f"{name}-m{found['primary']}")
+        found = self.final_groups().get(group)
+        return None if found is None else self.dumps.get(member_name(group, found["primary"]))
+
+    def final_primaries(self, chain: int, hop: int) -> list[Json]:
+        """The dumps of the primaries of a function of a chain, of those shards that have one."""
+        found = (self.final_primary(group) for group in self.groups(chain, hop))
+        return [dump for dump in found if dump is not None]
 
     def cuts(self) -> Iterator[tuple[int, int]]:
         """(begin, end) of the times in which some link or server was cut off."""

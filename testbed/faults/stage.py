@@ -13,6 +13,7 @@ import numpy as np
 
 from testbed.lab import Lab
 from testbed.orchestration import chain
+from testbed.orchestration.chain import GroupKey
 from testbed.orchestration.control import ControlError
 from testbed.orchestration.deploy import Chain
 from testbed.orchestration.fdu_client import is_there
@@ -31,19 +32,15 @@ HEAL_S = 30.0
 class GroupView:
     """A replica group: its members by number, with their nodes, and its primary."""
 
+    name: str
     request: int
-    hop: int
+    key: GroupKey
     members: dict[int, int]
     primary: int
 
-    @property
-    def name(self) -> str:
-        """The group's name."""
-        return chain.group_name(self.request, self.hop)
-
     def instance(self, number: int) -> str:
         """The name of a member."""
-        return chain.instance_name(self.request, self.hop, number)
+        return chain.member_name(self.name, number)
 
     @property
     def backups(self) -> list[int]:
@@ -81,9 +78,15 @@ class Stage:
     def groups(self) -> list[GroupView]:
         """All groups as the orchestrator knows them."""
         return [
-            GroupView(request, hop, dict(members), deployed.primaries[hop])
+            GroupView(
+                chain.group_name(deployed.request, key),
+                request,
+                key,
+                dict(members),
+                deployed.primaries[key],
+            )
             for request, deployed in self.orchestrator.chains.items()
-            for hop, members in deployed.members.items()
+            for key, members in deployed.members.items()
         ]
 
     def chain_of(self, group: GroupView) -> Chain:

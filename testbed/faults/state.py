@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from testbed.faults.accounting import Account, all_losses
 from testbed.faults.record import EpisodeRecord, Violation
-from testbed.orchestration.chain import group_name
+from testbed.orchestration.chain import member_name
 from testbed.scenario.steering import base_path, forward_path
 
 FLOW_TAG, TOTALS_TAG = 0x01, 0x40
@@ -29,7 +29,7 @@ def state_violations(record: EpisodeRecord, account: Account) -> Iterator[Violat
 
 def _diverged(record: EpisodeRecord, group: str) -> Iterator[Violation]:
     """All members have the same log, marks and state."""
-    names = [f"{group}-m{number}" for number in record.final_groups()[group]["members"]]
+    names = [member_name(group, number) for number in record.final_groups()[group]["members"]]
     dumps = [record.dumps[name] for name in names if name in record.dumps]
     if len(dumps) < len(names):
         missing = [name for name in names if name not in record.dumps]
@@ -64,11 +64,12 @@ def _chain_violations(record: EpisodeRecord, account: Account, chain: int) -> It
         if of_chain == chain
     }
     for hop, function in enumerate(functions):
-        dump = record.final_primary(chain, hop)
-        if dump is None:
+        dumps = record.final_primaries(chain, hop)
+        if len(dumps) < len(record.groups(chain, hop)):
             return  # told of by the account
-        name = group_name(chain, hop)
-        marks = marks_of(dump, forward_path(chain))
+        name = f"chain {chain}, hop {hop}"
+        # A flow is of one shard: no other group has marks of it.
+        marks = {f: mark for d in dumps for f, mark in marks_of(d, forward_path(chain)).items()}
         losses = all_losses(record, chain, hop)
         handled: dict[int, int] = {}
         for flow, entered in sorted(before.items()):
@@ -82,21 +83,21 @@ def _chain_violations(record: EpisodeRecord, account: Account, chain: int) -> It
                 yield Violation("dropped-by-verdict", detail)
             before[flow] = out
         if function == "tm":
-            yield from _monitor_violations(dump, name, handled)
+            yield from _monitor_violations(dumps, name, handled)
 
 
 def _monitor_violations(
-    dump: Mapping[str, Any], name: str, handled: Mapping[int, int]
+    dumps: Sequence[Mapping[str, Any]], name: str, handled: Mapping[int, int]
 ) -> Iterator[Violation]:
     """The monitor has counted each packet once."""
     counts: Counter[int] = Counter()
     total = 0
-    for row in dump["state"]:
+    for row in (row for dump in dumps for row in dump["state"]):
         tag, values = row[0] >> 56, row[KEY_WORDS:]
         if tag == FLOW_TAG:
             counts[values[PACKETS]] += 1
         elif tag == TOTALS_TAG:
-            total = values[TOTAL_PACKETS]
+            total += values[TOTAL_PACKETS]
     if total != sum(handled.values()):
         detail = f"{name} counted {total} packets, {sum(handled.values())} were handled"
         yield Violation("not-exactly-once", detail)

@@ -6,7 +6,7 @@ import contextlib
 from types import TracebackType
 
 from testbed.faults.stage import GroupView
-from testbed.scenario.steering import base_path, forward_path
+from testbed.scenario.steering import forward_path, with_shard
 from testbed.vnf.dataplane import nsh
 from testbed.vnf.dataplane.socket import FRAME_BYTES, FrameSocket
 
@@ -18,8 +18,8 @@ class FrameWitness:
     """
 
     def __init__(self, switch_interface: str, group: GroupView, member: int) -> None:
-        self._path = forward_path(group.request)
-        self._hop = group.hop + 1
+        self._path = with_shard(forward_path(group.request), group.key.shard)
+        self._hop = group.key.hop + 1
         self._member = member
         self._socket = FrameSocket(switch_interface, [(self._path, self._hop)])
 
@@ -43,6 +43,6 @@ class FrameWitness:
                 if frame is None:
                     continue
                 hop, member, stamp, _ = frame
-                if (base_path(stamp.path), hop, member) == (self._path, self._hop, self._member):
+                if (stamp.path, hop, member) == (self._path, self._hop, self._member):
                     frames += 1
         return frames

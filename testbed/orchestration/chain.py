@@ -1,19 +1,36 @@
-"""What a placed chain consists of: instances, segments of its service paths, edges. Pure."""
+"""What a placed chain consists of: instances, segments of its service paths, edges. Pure.
+
+Shards. A chain's buckets are divided among its shards, for ever, and each shard of each function
+is a replica group. So a group's state is never split nor merged: a function is scaled by moving
+the primaries of some of its shards. A chain of one shard has names without the shard.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from testbed.scenario.steering import Segment, forward_path, path_mac, reverse_path
-from testbed.scenario.types import MAX_MEMBERS, FunctionName, Placement, Request
+from testbed.scenario.steering import Segment, forward_path, path_mac, reverse_path, with_shard
+from testbed.scenario.types import MAX_MEMBERS, MAX_UNITS, FunctionName, Placement, Request
+from testbed.vnf.stamper import BUCKETS
 
 PORT_BASE = 20_000
 SOURCE_PORT_BASE = 30_000
 REPLICATION_PORT_BASE = 10_000
-MAX_REQUESTS = 512
 MAX_HOPS = 8
+
+_GROUP = re.compile(r"r(\d+)-h(\d+)(?:-s(\d+))?")
+
+T = TypeVar("T")
+
+
+class GroupKey(NamedTuple):
+    """Which replica group of a chain: the function's place in the chain, and the shard."""
+
+    hop: int
+    shard: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +41,7 @@ class InstanceSpec:
     group: str
     function: FunctionName
     function_config: dict[str, Any]
-    hop: int
+    key: GroupKey
     member: int
     node: int
     port: int
@@ -46,9 +63,40 @@ def user_address(node: int) -> str:
     return f"10.77.0.{node + 1}"
 
 
-def group_name(request: int, hop: int) -> str:
-    """The replica group of function number `hop` of a request."""
-    return f"r{request}-h{hop}"
+def group_name(request: Request, key: GroupKey) -> str:
+    """The name of a replica group of a request's chain."""
+    return group_names(request.id, key.hop, request.shards)[key.shard]
+
+
+def group_names(request: int, hop: int, shards: int) -> list[str]:
+    """The names of the replica groups of function number `hop` of a request, by shard."""
+    name = f"r{request}-h{hop}"
+    return [name] if shards == 1 else [f"{name}-s{shard}" for shard in range(shards)]
+
+
+def parse_group(name: str) -> tuple[int, GroupKey] | None:
+    """The request and the key of a group; None for what is not the name of one."""
+    found = _GROUP.fullmatch(name)
+    if found is None:
+        return None
+    request, hop, shard = (int(part or 0) for part in found.groups())
+    return request, GroupKey(hop, shard)
+
+
+def group_keys(request: Request) -> list[GroupKey]:
+    """The groups of a request's chain, function by function."""
+    hops = range(len(request.functions))
+    return [GroupKey(hop, shard) for hop in hops for shard in range(request.shards)]
+
+
+def of_shard(groups: Mapping[GroupKey, T], shard: int) -> dict[int, T]:
+    """What belongs to the groups of one shard, by hop."""
+    return {key.hop: value for key, value in groups.items() if key.shard == shard}
+
+
+def shard_of_bucket(bucket: int, shards: int) -> int:
+    """The shard that a bucket belongs to, for as long as the chain exists."""
+    return bucket * shards // BUCKETS
 
 
 def destination_port(request: int) -> int:
@@ -61,38 +109,58 @@ def source_port_base(request: int) -> int:
     return SOURCE_PORT_BASE + 64 * request
 
 
-def instance_name(request: int, hop: int, member: int) -> str:
+def member_name(group: str, member: int) -> str:
     """The name of a member of a replica group."""
-    return f"{group_name(request, hop)}-m{member}"
+    return f"{group}-m{member}"
 
 
-def instance(request: Request, hop: int, member: int, node: int) -> InstanceSpec:
-    """Member number `member` of function number `hop`, at a node."""
+def instance_name(request: Request, key: GroupKey, member: int) -> str:
+    """The name of a member of a replica group of a request's chain."""
+    return member_name(group_name(request, key), member)
+
+
+def member_number(instance: str) -> int:
+    """The number of a member within its group, by its name."""
+    return int(instance.rpartition("-m")[2])
+
+
+def instance(request: Request, key: GroupKey, member: int, node: int) -> InstanceSpec:
+    """Member number `member` of a group, at a node."""
     return InstanceSpec(
-        name=instance_name(request.id, hop, member),
-        group=group_name(request.id, hop),
-        function=request.functions[hop],
-        function_config=_function_config(request, hop),
-        hop=hop,
+        name=instance_name(request, key, member),
+        group=group_name(request, key),
+        function=request.functions[key.hop],
+        function_config=_function_config(request, key),
+        key=key,
         member=member,
         node=node,
-        port=REPLICATION_PORT_BASE + MAX_MEMBERS * (MAX_HOPS * request.id + hop) + member,
+        port=_replication_port(request, key, member),
     )
 
 
 def instances(request: Request, placements: Sequence[Placement]) -> list[InstanceSpec]:
-    """The instances of a chain, function by function, primary first."""
+    """The instances of a chain, function by function, primary first; all shards are together."""
     return [
-        instance(request, hop, member, node)
-        for hop, placement in enumerate(placements)
-        for member, node in enumerate((placement.primary, placement.backup))
+        instance(request, key, member, node)
+        for key in group_keys(request)
+        for member, node in enumerate((placements[key.hop].primary, placements[key.hop].backup))
         if node is not None
     ]
 
 
-def _function_config(request: Request, hop: int) -> dict[str, Any]:
+def _replication_port(request: Request, key: GroupKey, member: int) -> int:
+    """One that no other member of any group has in a run: a stopped process may hold its own."""
+    unit = request.first_unit + key.shard
+    if not unit < MAX_UNITS:
+        raise ValueError(f"request {request.id}, shard {key.shard}: expected {MAX_UNITS} in all")
+    return REPLICATION_PORT_BASE + MAX_MEMBERS * (MAX_HOPS * unit + key.hop) + member
+
+
+def _function_config(request: Request, key: GroupKey) -> dict[str, Any]:
+    hop = key.hop
     if request.functions[hop] == "nat":
-        return {"public_address": f"100.64.{request.id % 256}.{hop + 1}"}
+        # Shards must not give out the same port of the same address.
+        return {"public_address": f"100.64.{request.id % 256}.{MAX_HOPS * key.shard + hop + 1}"}
     if request.functions[hop] == "lb":
         # A request has one destination: it is the service and its only backend.
         address = user_address(request.destination)
@@ -100,35 +168,37 @@ def _function_config(request: Request, hop: int) -> dict[str, Any]:
     return {}
 
 
-def paths_of(request: Request, hop: int) -> dict[str, dict[str, int]]:
-    """Which frames an instance of function number `hop` takes: path and hop, both directions."""
+def paths_of(request: Request, key: GroupKey) -> dict[str, dict[str, int]]:
+    """Which frames an instance of a group takes: path and hop, both directions."""
     last = len(request.functions) - 1
+    forward, reverse = forward_path(request.id), reverse_path(request.id)
     return {
-        "forward": {"path": forward_path(request.id), "hop": hop},
-        "reverse": {"path": reverse_path(request.id), "hop": last - hop},
+        "forward": {"path": with_shard(forward, key.shard), "hop": key.hop},
+        "reverse": {"path": with_shard(reverse, key.shard), "hop": last - key.hop},
     }
 
 
-def segments(request: Request, members: Mapping[int, Mapping[int, int]]) -> list[Segment]:
-    """The segments of both service paths of a chain.
+def segments(request: Request, members: Mapping[GroupKey, Mapping[int, int]]) -> list[Segment]:
+    """The segments of both service paths of each shard of a chain.
 
-    `members[hop][member]` is the node of each living member of function number `hop`. A function
-    without a living member cuts the chain: no segment leads to it or away from it.
+    `members[key][member]` is the node of each living member of a group. A group without a living
+    member cuts the chain for its shard: no segment leads to it or away from it.
     """
     source, destination = user_name(request.source), user_name(request.destination)
-    hops = range(len(request.functions))
-    return [
-        *_direction(forward_path(request.id), [members[h] for h in hops], source, destination),
-        *_direction(
-            reverse_path(request.id), [members[h] for h in reversed(hops)], destination, source
-        ),
-    ]
+    found = []
+    for shard in range(request.shards):
+        stages = [group for _, group in sorted(of_shard(members, shard).items())]
+        forward = with_shard(forward_path(request.id), shard)
+        reverse = with_shard(reverse_path(request.id), shard)
+        found += _direction(forward, stages, source, destination)
+        found += _direction(reverse, stages[::-1], destination, source)
+    return found
 
 
 def placements_left(
     members: Mapping[int, Mapping[int, int]], primaries: Mapping[int, int]
 ) -> list[Placement] | None:
-    """Where the living members of a chain are; None if a function has none left.
+    """Where the living members of a chain's shard are; None if a function has none left.
 
     `primaries[hop]` is the number of the primary; the first of the others counts as the backup.
     """

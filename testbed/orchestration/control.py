@@ -19,6 +19,10 @@ class ControlError(Exception):
     """A process refused an order or did not answer in time."""
 
 
+class NoAnswer(ControlError):
+    """A process did not answer in time; it may still do what it was asked for."""
+
+
 class OrderRefused(ControlError):
     """A process refused an order; `reply` is all that it said."""
 
@@ -61,10 +65,17 @@ class ControlClient:
         """
         deadline = time.monotonic() + timeout_s
         number = self.post(target, op, deadline, **fields)
+        return self.answer(target, op, number, deadline)
+
+    def answer(self, target: str, op: str, number: int, deadline: float) -> dict[str, Any]:
+        """The answer's fields to an order that was posted.
+
+        Raises NoAnswer if there is none by `deadline` on `time.monotonic`, OrderRefused.
+        """
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise ControlError(f"{Path(target).stem}: no answer to {op} in {timeout_s} s")
+                raise NoAnswer(f"{Path(target).stem}: no answer to {op} in time")
             self._socket.settimeout(left)
             try:
                 reply = json.loads(self._socket.recv(MESSAGE_BYTES))

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from testbed.orchestration import chain
-from testbed.orchestration.chain import InstanceSpec, user_address
+from testbed.orchestration.chain import GroupKey, InstanceSpec, group_keys, user_address
 from testbed.orchestration.control import ControlError
 from testbed.orchestration.site import INSTANCE_PRIORITY, READY_S, Site
 from testbed.scenario.model import ReplicationSpec
 from testbed.scenario.steering import forward_path, reverse_path
 from testbed.scenario.types import NS_PER_S, Placement, Request
+from testbed.vnf.stamper import BUCKETS
 
 PING_S = 0.5
 RING_FRAMES = {"rx_frames": 512, "tx_frames": 256}
@@ -30,14 +31,14 @@ class DeployError(Exception):
 class Chain:
     """A deployed chain.
 
-    members     `members[hop][number]` is the node of each living member
-    primaries   `primaries[hop]` is the number of the primary
+    members     `members[key][number]` is the node of each living member of a group
+    primaries   `primaries[key]` is the number of its primary
     instances   the names of all instances that were ever started for it
     """
 
     request: Request
-    members: dict[int, dict[int, int]]
-    primaries: dict[int, int]
+    members: dict[GroupKey, dict[int, int]]
+    primaries: dict[GroupKey, int]
     instances: list[str] = field(default_factory=list)
 
 
@@ -63,13 +64,11 @@ def deploy(site: Site, request: Request, placements: Sequence[Placement]) -> Cha
     of the chain is left then. SpawnError, ControlError and ControllerError end the run.
     """
     specs = chain.instances(request, placements)
-    members: dict[int, dict[int, int]] = {hop: {} for hop in range(len(placements))}
+    groups = {key: [spec for spec in specs if spec.key == key] for key in group_keys(request)}
+    members = {key: {spec.member: spec.node for spec in group} for key, group in groups.items()}
     for spec in specs:
-        members[spec.hop][spec.member] = spec.node
-    by_hop = {hop: [spec for spec in specs if spec.hop == hop] for hop in members}
-    for spec in specs:
-        start_instance(site, request, spec, _first_configuration(site, by_hop[spec.hop]))
-    primaries = {hop: group[0].member for hop, group in by_hop.items()}
+        start_instance(site, request, spec, _first_configuration(site, groups[spec.key]))
+    primaries = {key: group[0].member for key, group in groups.items()}
     deployed = Chain(request, members, primaries, [spec.name for spec in specs])
     install(site, deployed)
     try:
@@ -79,9 +78,9 @@ def deploy(site: Site, request: Request, placements: Sequence[Placement]) -> Cha
         site.controller.remove(f"r{request.id}")
         site.spawner.end(deployed.instances)
         raise
-    for hop, group in by_hop.items():
+    for key, group in groups.items():
         site.fdu.create_group(
-            chain.group_name(request.id, hop),
+            chain.group_name(request, key),
             {spec.member: member_info(site, spec) for spec in group},
             primary=group[0].member,
             backups=[spec.member for spec in group[1:]],
@@ -100,15 +99,15 @@ def install(site: Site, deployed: Chain) -> None:
 def remove(site: Site, deployed: Chain) -> None:
     """Take a chain off: edges first, then rules, then instances."""
     request = deployed.request
-    for hop in deployed.members:
-        site.fdu.remove_group(chain.group_name(request.id, hop))
+    for key in deployed.members:
+        site.fdu.remove_group(chain.group_name(request, key))
     for node in {request.source, request.destination}:
         for path in (forward_path(request.id), reverse_path(request.id)):
             site.control.call(site.socket(f"edge-{node}"), "remove-path", path=path)
     site.controller.remove(f"r{request.id}")
-    for hop, group in deployed.members.items():
+    for key, group in deployed.members.items():
         for member, node in group.items():
-            forget_process(site, node, chain.instance_name(request.id, hop, member))
+            forget_process(site, node, chain.instance_name(request, key, member))
     site.spawner.end(deployed.instances)
 
 
@@ -138,7 +137,7 @@ def start_instance(
         "function_config": spec.function_config,
         "interface": host.interface,
         "mac": host.mac,
-        "paths": chain.paths_of(request, spec.hop),
+        "paths": chain.paths_of(request, spec.key),
         "replication": replication_config(replication),
         "address": host.address,
         "port": spec.port,
@@ -222,12 +221,16 @@ def _first_configuration(site: Site, group: Sequence[InstanceSpec]) -> dict[str,
 
 
 def _open_edges(site: Site, request: Request) -> None:
+    """Let packets of a request in and out: what ends here first, and no packet without a shard."""
     hops = len(request.functions)
     forward, reverse = forward_path(request.id), reverse_path(request.id)
     ingress = site.socket(f"edge-{request.source}")
     egress = site.socket(f"edge-{request.destination}")
-    site.control.call(egress, "accept-path", path=forward, hop=hops, reverse=reverse)
-    site.control.call(ingress, "accept-path", path=reverse, hop=hops, reverse=forward)
+    shards = list(range(request.shards))
+    of_buckets = {b: chain.shard_of_bucket(b, request.shards) for b in range(BUCKETS)}
+    for edge, ends, begins in ((egress, forward, reverse), (ingress, reverse, forward)):
+        site.control.call(edge, "set-shards", path=begins, shards=of_buckets)
+        site.control.call(edge, "accept-path", path=ends, hop=hops, reverse=begins, shards=shards)
     match = {
         "protocol": None,
         "destination": user_address(request.destination),

@@ -10,16 +10,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agents.common.policy import Policy
-from testbed.orchestration import chain, deploy, reconfigure, users
+from testbed.orchestration import chain, deploy, elastic, reconfigure, users
+from testbed.orchestration.autoscaler import Autoscaler
+from testbed.orchestration.chain import GroupKey
 from testbed.orchestration.deploy import Chain
+from testbed.orchestration.deployments import Deployments
 from testbed.orchestration.reconfigure import ReconfigurationError
+from testbed.orchestration.run_orders import run_orders
 from testbed.orchestration.servers import start_servers
 from testbed.orchestration.site import Site
+from testbed.orchestration.timeline import timeline
 from testbed.scenario.placement import Ledger
 from testbed.scenario.types import NS_PER_S, Fault, Move, Placement, Request, load_factor
 from testbed.vnf.control import ControlSocket
@@ -29,38 +33,6 @@ LEAD_S = 0.5
 POLL_S = 0.05
 REPLACE_AGAIN_S = 1.0
 """Until a new backup is looked for again that could not be had."""
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class Step:
-    """Something that is due at `at_ns` after the run's origin; `rank` orders equal times."""
-
-    at_ns: int
-    rank: int
-    what: str
-    number: int = -1
-    """Of the request, or of the move."""
-
-
-def timeline(
-    requests: tuple[Request, ...],
-    load_steps: tuple[tuple[int, float], ...],
-    moves: tuple[Move, ...],
-    duration_ns: int,
-    drain_ns: int,
-) -> list[Step]:
-    """The steps of a run that are known before it begins, in order.
-
-    Requests that arrive at time 0 are deployed before the clock starts and are not listed.
-    """
-    steps = [Step(at_ns, 0, "load-step") for at_ns, _ in load_steps]
-    steps += [Step(move.at_ns, 3, "move", number) for number, move in enumerate(moves)]
-    for request in requests:
-        if request.arrival_ns > 0:
-            steps.append(Step(request.arrival_ns, 2, "arrival", request.id))
-        if request.end_ns + drain_ns < duration_ns:
-            steps.append(Step(request.end_ns + drain_ns, 1, "departure", request.id))
-    return sorted([*steps, Step(duration_ns + drain_ns, 4, "end")])
 
 
 class Orchestrator:
@@ -81,15 +53,17 @@ class Orchestrator:
         self._schedules = schedules
         self._server_down = server_down
         self._progress = progress
-        self._chains: dict[int, Chain] = {}
+        self.deployments = Deployments(site, policy, ledger)
         self._news = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._news.setblocking(False)
+        scaling = site.scenario.scaling
+        self._autoscaler = (
+            None if scaling is None else Autoscaler(self.deployments, scaling, self._read_news)
+        )
         self._epochs: dict[str, int] = {}
-        self._to_replace: deque[tuple[int, int, int]] = deque()
-        """When, and for which function of which request, a new backup is looked for."""
-        self._lock = threading.Lock()
+        self._to_replace: deque[tuple[int, int, GroupKey]] = deque()
+        """When, and for which group of which request, a new backup is looked for."""
         self._ended = threading.Event()
-        self._instances_at: dict[int, list[str]] = {}
         self.origin_ns = 0
         self.headless = False
         """The controller is gone: what the FDU says is noted, rules and backups stay."""
@@ -101,13 +75,12 @@ class Orchestrator:
 
     def instances_at(self, node: int) -> list[str]:
         """The instances that were started at a node."""
-        with self._lock:
-            return list(self._instances_at.get(node, ()))
+        return self.deployments.instances_at(node)
 
     @property
-    def chains(self) -> Mapping[int, Chain]:
+    def chains(self) -> dict[int, Chain]:
         """The chains that are deployed now, by request."""
-        return self._chains
+        return self.deployments.chains
 
     @property
     def is_settled(self) -> bool:
@@ -130,7 +103,8 @@ class Orchestrator:
         """Deploy what is asked for at time 0 and start the traffic; `attend` has to be called."""
         site, plan = self._site, self._site.plan
         self._news.bind(self.notify_socket(site.sockets))
-        self._orders = ControlSocket(site.socket("run"), {"move": self._order_move})
+        orders = run_orders(self.deployments, self._read_news)
+        self._orders = ControlSocket(site.socket("run"), orders)
         with contextlib.closing(self._news), contextlib.closing(self._orders):
             start_servers(site)
             users.start_edges(site)
@@ -148,7 +122,7 @@ class Orchestrator:
     def _follow(self, drain_ns: int) -> None:
         plan = self._site.plan
         requests = {request.id: request for request in plan.requests}
-        steps = timeline(plan.requests, plan.load_steps, plan.moves, plan.duration_ns, drain_ns)
+        steps = timeline(plan, drain_ns)
         for step in steps:
             self.attend(self.origin_ns + step.at_ns)
             if step.what == "arrival":
@@ -157,6 +131,10 @@ class Orchestrator:
                 self._departure(step.number)
             elif step.what == "move":
                 self._move(plan.moves[step.number])
+            elif step.what == "scale":
+                scale = plan.scales[step.number]
+                where = scale.request, scale.function, scale.instances
+                elastic.try_scale(self.deployments, *where, self._read_news)
             elif step.what == "load-step":
                 self._ledger.load_factor = load_factor(plan, step.at_ns)
                 self._site.events.write("load-step", factor=self._ledger.load_factor)
@@ -171,14 +149,22 @@ class Orchestrator:
             news, asked = self._news.fileno(), orders.fileno()
             ready = select.select([news, asked], (), (), timeout_s)[0]
             if news in ready:
-                self._on_news(json.loads(self._news.recv(65536)))
+                self._read_news()
             elif asked in ready:
                 orders.serve()
             elif left_ns <= 0:
                 return
             elif replace:
                 self._replace(*self._to_replace.popleft()[1:])
+            elif self._autoscaler is not None and not self.headless:
+                self._autoscaler.look_if_due()
             self._progress((time.monotonic_ns() - self.origin_ns) / NS_PER_S)
+
+    def _read_news(self) -> None:
+        """Take all news of the FDU that have come."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._on_news(json.loads(self._news.recv(65536)))
 
     def _arrival(self, request: Request) -> None:
         events = self._site.events
@@ -201,19 +187,13 @@ class Orchestrator:
         )
         if not accepted:
             return
-        self._ledger.add(request, placements)
-        with self._lock:
-            for hop, placement in enumerate(placements):
-                for member, node in enumerate((placement.primary, placement.backup)):
-                    if node is not None:
-                        names = self._instances_at.setdefault(node, [])
-                        names.append(chain.instance_name(request.id, hop, member))
+        self.deployments.enter(request, placements)
         self._deploy(request, placements)
 
     def _deploy(self, request: Request, placements: list[Placement]) -> None:
         events, begin_ns = self._site.events, time.monotonic_ns()
         try:
-            self._chains[request.id] = deploy.deploy(self._site, request, placements)
+            self.chains[request.id] = deploy.deploy(self._site, request, placements)
         except deploy.DeployError as error:
             # A server died and nobody knew yet: the request is not served, the run goes on.
             events.write("deploy-failed", request=request.id, error=str(error))
@@ -222,14 +202,11 @@ class Orchestrator:
         events.write("chain-ready", request=request.id, deploy_ns=time.monotonic_ns() - begin_ns)
 
     def _departure(self, request: int) -> None:
-        deployed = self._chains.pop(request, None)
+        deployed = self.deployments.chains.pop(request, None)
         if deployed is None:
             return
         deploy.remove(self._site, deployed)
-        self._ledger.remove(request)
-        with self._lock:
-            for names in self._instances_at.values():
-                names[:] = [name for name in names if name not in deployed.instances]
+        self.deployments.forget(deployed)
         self._site.events.write("chain-removed", request=request)
 
     def _on_news(self, news: dict[str, Any]) -> None:
@@ -242,116 +219,75 @@ class Orchestrator:
             if news["failed"] == group:
                 self._ledger.server_down(int(group.removeprefix("server-")))
             return
-        request, hop = (int(part[1:]) for part in group.split("-"))
-        deployed = self._chains.get(request)
-        if deployed is None:
+        found = chain.parse_group(group)
+        deployed = None if found is None else self.chains.get(found[0])
+        if found is None or deployed is None:
             return
+        key = found[1]
         # Of every change: what a move did since may be behind a failure that is only read now.
         if news["primary"] is not None:
-            deployed.primaries[hop] = news["primary"]
+            deployed.primaries[key] = news["primary"]
         if news["failed"] is not None:
-            self._member_failed(deployed, hop, news)
+            self._member_failed(deployed, key, news)
 
-    def _member_failed(self, deployed: Chain, hop: int, news: dict[str, Any]) -> None:
+    def _member_failed(self, deployed: Chain, key: GroupKey, news: dict[str, Any]) -> None:
         """Take a failed member out of rules and ledger; a new backup is looked for later."""
-        deployed.members[hop].pop(int(news["failed"].rpartition("-m")[2]), None)
+        deployed.members[key].pop(chain.member_number(news["failed"]), None)
         if self.headless:
             return
         deploy.install(self._site, deployed)
-        self._note_placements(deployed)
+        self.deployments.note_placements(deployed)
         replication = self._site.scenario.replication
         protected = replication.mode != "none" and news["primary"] is not None
         if protected and replication.replace_backups and not news["backups"]:
-            self._to_replace.appendleft((0, deployed.request.id, hop))
+            self._to_replace.appendleft((0, deployed.request.id, key))
 
-    def _note_placements(self, deployed: Chain) -> None:
-        left = chain.placements_left(deployed.members, deployed.primaries)
-        if left is None:
-            self._ledger.remove(deployed.request.id)
-        else:
-            self._ledger.add(deployed.request, left)
-
-    def _replace(self, request: int, hop: int) -> None:
+    def _replace(self, request: int, key: GroupKey) -> None:
         """Give a group that lost its backup a new one, where the policy would put it."""
-        deployed = self._chains.get(request)
-        if deployed is None or len(deployed.members[hop]) != 1:
+        deployed = self.chains.get(request)
+        if deployed is None or len(deployed.members[key]) != 1:
             return
-        events, group = self._site.events, chain.group_name(request, hop)
-        node = self._node_for_backup(deployed, hop)
+        events, group = self._site.events, chain.group_name(deployed.request, key)
+        node = self.deployments.node_for_backup(deployed, key)
         if node is None:
-            self._replace_later(request, hop, "the policy found no other node")
+            self._replace_later(deployed, key, "the policy found no other node")
             return
         begin_ns = time.monotonic_ns()
         try:
-            number = reconfigure.add_member(self._site, deployed, hop, node)
+            number = reconfigure.add_member(self._site, deployed, key, node)
         except ReconfigurationError as error:
-            self._replace_later(request, hop, str(error))
+            self._replace_later(deployed, key, str(error))
             return
-        self._started(deployed, hop, number, node)
+        self.deployments.started(deployed, key, number, node)
         took_ns = time.monotonic_ns() - begin_ns
-        events.write("new-backup", group=group, member=number, node=node, start_ns=took_ns)
+        name = chain.member_name(group, number)
+        events.write(
+            "new-backup", group=group, member=number, instance=name, node=node, start_ns=took_ns
+        )
 
-    def _replace_later(self, request: int, hop: int, error: str) -> None:
+    def _replace_later(self, deployed: Chain, key: GroupKey, error: str) -> None:
         """No new backup now: say so, and try again when servers may have changed."""
-        group = chain.group_name(request, hop)
+        group = chain.group_name(deployed.request, key)
         self._site.events.write("no-new-backup", group=group, error=error)
         due_ns = time.monotonic_ns() + round(REPLACE_AGAIN_S * NS_PER_S)
-        self._to_replace.append((due_ns, request, hop))
-
-    def _node_for_backup(self, deployed: Chain, hop: int) -> int | None:
-        """What the policy chooses for this function, but for the node of the primary."""
-        placed = chain.placements_left(deployed.members, deployed.primaries)
-        if placed is None:
-            return None
-        choice = self._policy.decide(self._ledger.observe(deployed.request, placed[:hop]))
-        taken = set(deployed.members[hop].values())
-        nodes = (choice.backup, choice.primary) if choice is not None else ()
-        return next((node for node in nodes if node is not None and node not in taken), None)
-
-    def _started(self, deployed: Chain, hop: int, number: int, node: int) -> None:
-        """Note a member that was started while the chain runs."""
-        name = chain.instance_name(deployed.request.id, hop, number)
-        with self._lock:
-            self._instances_at.setdefault(node, []).append(name)
-        self._note_placements(deployed)
+        self._to_replace.append((due_ns, deployed.request.id, key))
 
     def _move(self, planned: Move) -> None:
         """Carry out a move of the plan; one that cannot be is an event, and the run goes on."""
         with contextlib.suppress(ReconfigurationError):
-            self.move_instance(planned.request, planned.function, planned.node)
-
-    def _order_move(self, order: dict[str, Any]) -> dict[str, Any]:
-        """{"request", "function", "to": the name of a node}: move the function's primary there."""
-        try:
-            node = self._site.plan.topology.index_of(str(order["to"]))
-        except KeyError:
-            names = [node.name for node in self._site.plan.topology.nodes]
-            raise ValueError(f"to = {order['to']!r}: expected one of {names}") from None
-        try:
-            return self.move_instance(int(order["request"]), int(order["function"]), node)
-        except ReconfigurationError as error:
-            raise ValueError(str(error)) from error
+            elastic.move_function(
+                self.deployments,
+                planned.request,
+                planned.function,
+                planned.shard,
+                planned.node,
+                self._read_news,
+            )
 
     def server_back(self, node: int) -> None:
         """A server that was down can host instances again."""
         self._epochs.pop(chain.server_name(node), None)
         self._ledger.server_up(node)
-
-    def move_instance(self, request: int, hop: int, node: int) -> dict[str, Any]:
-        """Move a function's primary to a node; raises ReconfigurationError."""
-        events = self._site.events
-        deployed = self._chains.get(request)
-        try:
-            if deployed is None or hop not in deployed.members:
-                raise ReconfigurationError(f"request {request}, function {hop}: not deployed now")
-            events.write("move-begin", request=request, function=hop, node=node)
-            moved = reconfigure.move(self._site, deployed, hop, node)
-        except ReconfigurationError as error:
-            events.write("move-failed", request=request, function=hop, node=node, error=str(error))
-            raise
-        self._started(deployed, hop, moved["member"], node)
-        events.write("moved", request=request, function=hop, node=node, **moved)
-        return moved
 
     def _faults(self) -> None:
         for fault in self._site.plan.faults:

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from testbed.orchestration import chain, deploy
+from testbed.orchestration.chain import GroupKey
 from testbed.orchestration.control import ControlError
 from testbed.orchestration.deploy import Chain, DeployError
 from testbed.orchestration.fdu_client import FduError
@@ -26,16 +27,16 @@ class ReconfigurationError(Exception):
     """A group could not be changed; it is as it was, or as the FDU says by now."""
 
 
-def add_member(site: Site, deployed: Chain, hop: int, node: int) -> int:
+def add_member(site: Site, deployed: Chain, key: GroupKey, node: int) -> int:
     """Start one more member of a group at a node, as a learner; its number.
 
     The switches duplicate to it before it joins, so that from its snapshot on it misses nothing.
     Raises ReconfigurationError.
     """
     request = deployed.request
-    group = chain.group_name(request.id, hop)
-    number = free_number(deployed, hop)
-    spec = chain.instance(request, hop, number, node)
+    group = chain.group_name(request, key)
+    number = free_number(deployed, key)
+    spec = chain.instance(request, key, number, node)
     try:
         deploy.start_instance(site, request, spec, None)
         deploy.await_instance(site, spec)
@@ -44,47 +45,50 @@ def add_member(site: Site, deployed: Chain, hop: int, node: int) -> int:
         raise ReconfigurationError(str(error)) from error
     if spec.name not in deployed.instances:
         deployed.instances.append(spec.name)
-    deployed.members[hop][number] = node
+    deployed.members[key][number] = node
     deploy.install(site, deployed)
     try:
         epoch = site.fdu.group(group)["epoch"]
         site.fdu.join(group, epoch, number, deploy.member_info(site, spec))
     except FduError as error:
-        end_member(site, deployed, hop, number)
+        end_member(site, deployed, key, number)
         raise ReconfigurationError(f"{group}: {error}") from error
     return number
 
 
-def end_member(site: Site, deployed: Chain, hop: int, number: int) -> None:
+def end_member(site: Site, deployed: Chain, key: GroupKey, number: int) -> None:
     """End a member that is none any more, and take its rules away: its port is closed."""
-    name = chain.instance_name(deployed.request.id, hop, number)
-    node = deployed.members[hop].pop(number, None)
+    name = chain.instance_name(deployed.request, key, number)
+    node = deployed.members[key].pop(number, None)
     deploy.install(site, deployed)
     if node is not None:
         deploy.forget_process(site, node, name)
     site.spawner.end([name])
 
 
-def move(site: Site, deployed: Chain, hop: int, node: int) -> dict[str, Any]:
-    """Move the primary of a group to a node where the group has no member; times in ns.
+def move(site: Site, deployed: Chain, key: GroupKey, node: int) -> dict[str, Any]:
+    """Move the primary of a group to a node; {"member", "caught_up_ns", "held_ns", "duration_ns"}.
 
     Nothing is lost and nothing overtakes: the primary takes no more inputs, lets everything out,
     then the new one goes on from its copies of what came meanwhile. If that takes longer than
     `replication.move_hold_s`, the rule `replication.move_overflow` decides: "refuse" goes on with
     the old primary, "declare" hands over all the same, and what was lost is declared.
+    Where the group has a backup, that becomes the primary, and the primary a backup.
     Raises ReconfigurationError.
     """
-    group = chain.group_name(deployed.request.id, hop)
-    if node in deployed.members[hop].values():
-        raise ReconfigurationError(f"{group}: node {node} has a member of the group already")
+    group = chain.group_name(deployed.request, key)
+    if deployed.members[key].get(deployed.primaries[key]) == node:
+        raise ReconfigurationError(f"{group}: its primary is at node {node} already")
+    here = [number for number, place in deployed.members[key].items() if place == node]
     begin_ns = time.monotonic_ns()
-    number = add_member(site, deployed, hop, node)
+    number = here[0] if here else add_member(site, deployed, key, node)
     try:
         config = _await_admitted(site, group, number)
         caught_up_ns = time.monotonic_ns()
-        held_ns = _hand_over(site, deployed, hop, config, number)
+        held_ns = _hand_over(site, deployed, key, config, number, stays=bool(here))
     except (ReconfigurationError, FduError, ControlError) as error:
-        _give_up(site, deployed, hop, number)
+        if not here:
+            _give_up(site, deployed, key, number)
         raise ReconfigurationError(f"{group}: {error}") from error
     return {
         "member": number,
@@ -94,10 +98,21 @@ def move(site: Site, deployed: Chain, hop: int, node: int) -> dict[str, Any]:
     }
 
 
-def _hand_over(site: Site, deployed: Chain, hop: int, config: dict[str, Any], number: int) -> int:
-    """Make a backup the primary; the old one leaves. For how long inputs were held, in ns."""
+def _hand_over(
+    site: Site,
+    deployed: Chain,
+    key: GroupKey,
+    config: dict[str, Any],
+    number: int,
+    *,
+    stays: bool,
+) -> int:
+    """Make a backup the primary; the old one becomes a backup (`stays`) or leaves.
+
+    For how long inputs were held, in ns.
+    """
     group, old = config["group"], config["primary"]
-    socket = site.socket(chain.instance_name(deployed.request.id, hop, old))
+    socket = site.socket(chain.member_name(group, old))
     spec = site.scenario.replication
     begin_ns = time.monotonic_ns()
     site.control.call(socket, "drain", on=True)
@@ -107,13 +122,14 @@ def _hand_over(site: Site, deployed: Chain, hop: int, config: dict[str, Any], nu
             raise ReconfigurationError(
                 f"the primary was not drained within move_hold_s = {spec.move_hold_s}: refused"
             )
-        site.fdu.hand_over(group, config["epoch"], number, confirmed=drained)
+        site.fdu.hand_over(group, config["epoch"], number, confirmed=drained, stays=stays)
     except (ReconfigurationError, FduError, ControlError):
         site.control.call(socket, "drain", on=False)
         raise
     held_ns = time.monotonic_ns() - begin_ns
-    deployed.primaries[hop] = number
-    end_member(site, deployed, hop, old)
+    deployed.primaries[key] = number
+    if not stays:
+        end_member(site, deployed, key, old)
     return held_ns
 
 
@@ -140,9 +156,9 @@ def _await_admitted(site: Site, group: str, number: int) -> dict[str, Any]:
         time.sleep(POLL_S)  # the FDU admits it when the primary says so: ask until the deadline
 
 
-def _give_up(site: Site, deployed: Chain, hop: int, number: int) -> None:
+def _give_up(site: Site, deployed: Chain, key: GroupKey, number: int) -> None:
     """Take a member that joined for a move out again, unless it is the primary by now."""
-    group = chain.group_name(deployed.request.id, hop)
+    group = chain.group_name(deployed.request, key)
     try:
         config = site.fdu.group(group)
         if config["primary"] == number:
@@ -151,20 +167,20 @@ def _give_up(site: Site, deployed: Chain, hop: int, number: int) -> None:
             site.fdu.leave(group, config["epoch"], number)
     except FduError:
         return  # without a majority nobody leaves: it stays what it is
-    end_member(site, deployed, hop, number)
+    end_member(site, deployed, key, number)
 
 
-def free_number(deployed: Chain, hop: int) -> int:
+def free_number(deployed: Chain, key: GroupKey) -> int:
     """The number of the next member: one that nobody has, and nobody ever had if there is such.
 
     Raises ReconfigurationError.
     """
-    used = deployed.members[hop]
+    used = deployed.members[key]
     names = set(deployed.instances)
     fresh = [
         number
         for number in range(MAX_MEMBERS)
-        if chain.instance_name(deployed.request.id, hop, number) not in names
+        if chain.instance_name(deployed.request, key, number) not in names
     ]
     free = fresh or [number for number in range(MAX_MEMBERS) if number not in used]
     if not free:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from testbed.scenario.types import NS_PER_S
 
 OWN_DROPS = ("kernel_drops", "tun_drops", "send_failed", "write_failed", "emit_failed")
 """Counters of edges and instances that say that the emulator lost a packet by itself."""
+_SHARD = re.compile(r"-s\d+(?=-m)")
 LINE_FAULTS = ("kernel_drops", "errors", "strange")
 
 
@@ -79,12 +81,16 @@ def false_failures(events: Sequence[Mapping[str, Any]]) -> list[str]:
             for hop, nodes in enumerate(event["placements"]):
                 for member, node in enumerate(nodes):
                     node_of[f"r{event['request']}-h{hop}-m{member}"] = node
+        elif event["event"] in ("new-backup", "moved"):
+            node_of[event["instance"]] = event["node"]
         elif event["event"] == "fault":
             dead.add(event["node"])
         elif event["event"] == "failure-detected":
             name = event["instance"]
             server = name.removeprefix("server-")
-            node = int(server) if server.isdigit() else node_of.get(name)
+            # The shards of a function begin at one place: the decision is about all of them.
+            first = _SHARD.sub("", name)
+            node = int(server) if server.isdigit() else node_of.get(name, node_of.get(first))
             if node not in dead:
                 reasons.append(f"{name} was declared dead, and no fault had struck it")
     return reasons

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from testbed.scenario.types import FunctionName, ReplicationMode
+from testbed.scenario.types import MAX_SHARDS, FunctionName, ReplicationMode
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -104,6 +104,12 @@ class ChainSpec(Model):
     l3_bytes: int = Field(ge=64, le=1400, description="L3 bytes of a packet")
     delay_bound_s: Positive
     flows: int = Field(default=2, ge=1, le=64)
+    shards: int = Field(
+        default=1,
+        ge=1,
+        le=MAX_SHARDS,
+        description="parts into which its flows hash; each function scales out to as many servers",
+    )
     weight: Positive = Field(default=1.0, description="how often this type is asked for")
 
 
@@ -183,12 +189,56 @@ class FaultSpec(Model):
 
 
 class MoveSpec(Model):
-    """A move on schedule: the primary of a request's function goes to another node."""
+    """A move on schedule: a request's function goes to another node."""
 
     at_s: NonNegative
     request: int = Field(ge=0, description="requests are numbered by their arrival")
     function: int = Field(ge=0, le=7, description="place in the chain, from 0")
     to: str = Field(description="the name of a node")
+    shard: int | None = Field(
+        default=None,
+        ge=0,
+        lt=MAX_SHARDS,
+        description="this shard alone; by default all that are where the first one is",
+    )
+
+
+class ScaleSpec(Model):
+    """On schedule: a request's function is spread over so many servers."""
+
+    at_s: NonNegative
+    request: int = Field(ge=0, description="requests are numbered by their arrival")
+    function: int = Field(ge=0, le=7, description="place in the chain, from 0")
+    instances: int = Field(ge=1, le=MAX_SHARDS, description="at most as many as shards")
+
+
+class ScalingSpec(Model):
+    """Functions are spread over more or fewer servers by measured load.
+
+    The load of a server is what the packets that came to its instances cost, over its capacity.
+    """
+
+    high: Positive = Field(
+        default=0.8, description="a function whose busiest server is above gets one server more"
+    )
+    low: Positive = Field(
+        default=0.4,
+        description="it gets one fewer if its busiest server would then be below this",
+    )
+    period_s: Positive = Field(default=0.5, description="over which a load is measured")
+    hold_s: NonNegative = Field(default=1.0, description="above high for so long, to scale out")
+    cool_s: NonNegative = Field(
+        default=5.0, description="below low for so long, to scale in; and a pause after any change"
+    )
+    max_instances: int = Field(
+        default=MAX_SHARDS, ge=1, le=MAX_SHARDS, description="servers of a function at most"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ScalingSpec:
+        if self.low >= self.high:
+            raise ValueError("low less than high")
+        return self
 
 
 class TrainingSpec(Model):
@@ -227,6 +277,8 @@ class Scenario(Model):
     replication: ReplicationSpec = ReplicationSpec()
     faults: list[FaultSpec] = Field(default_factory=list)
     moves: list[MoveSpec] = Field(default_factory=list)
+    scales: list[ScaleSpec] = Field(default_factory=list)
+    scaling: ScalingSpec | None = Field(default=None, description="none: only by order")
     policies: list[PolicyName] = Field(min_length=1)
     baseline: PolicyName = "deft"
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
@@ -243,6 +295,7 @@ class Scenario(Model):
             raise ValueError("baseline to be one of policies")
         times = [step.at_s for step in self.traffic.load_steps]
         times += [fault.at_s for fault in self.faults] + [move.at_s for move in self.moves]
+        times += [scale.at_s for scale in self.scales]
         if any(at_s >= self.traffic.duration_s for at_s in times):
-            raise ValueError("load_steps, faults and moves before traffic.duration_s")
+            raise ValueError("load_steps, faults, moves and scales before traffic.duration_s")
         return self

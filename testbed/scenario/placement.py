@@ -95,12 +95,20 @@ class Ledger:
         self._capacity = np.array([server.cpu_cores for server in servers], dtype=np.float64)
         self._memory = np.array([server.memory_bytes for server in servers], dtype=np.float64)
         self._alive = np.ones(len(servers), dtype=np.bool_)
-        self._placed: dict[int, tuple[Request, tuple[Placement, ...]]] = {}
+        self._placed: dict[int, tuple[Request, tuple[tuple[Placement, ...], ...]]] = {}
+        """Each request with the placements of each of its parts, which are equal in size."""
         self.load_factor = 1.0
 
     def add(self, request: Request, placements: Sequence[Placement]) -> None:
         """Enter a request's placements (all of its functions, or the first few of them)."""
-        self._placed[request.id] = (request, tuple(placements))
+        self.add_shards(request, [placements])
+
+    def add_shards(self, request: Request, shards: Sequence[Sequence[Placement]]) -> None:
+        """Enter where the shards of a request are; each has an equal share of it.
+
+        An empty sequence stands for a shard that is not served.
+        """
+        self._placed[request.id] = (request, tuple(tuple(placed) for placed in shards))
 
     def remove(self, request_id: int) -> None:
         """Forget a request; no error if it was never entered."""
@@ -169,11 +177,12 @@ class Ledger:
 
     def _sum(self, costs: _Costs) -> FloatArray:
         total = np.zeros(len(self._capacity))
-        for request, placements in self._placed.values():
+        for request, shards in self._placed.values():
             rate = request.rate_pps * self.load_factor
-            for name, placement in zip(request.functions, placements, strict=False):
-                primary, backup = costs(self._profiles[name], rate)
-                total[placement.primary] += primary
-                if placement.backup is not None:
-                    total[placement.backup] += backup
+            for placements in shards:
+                for name, placement in zip(request.functions, placements, strict=False):
+                    primary, backup = costs(self._profiles[name], rate)
+                    total[placement.primary] += primary / len(shards)
+                    if placement.backup is not None:
+                        total[placement.backup] += backup / len(shards)
         return total

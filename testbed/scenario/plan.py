@@ -9,14 +9,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 
 import numpy as np
 
 from testbed.scenario.errors import InputError
-from testbed.scenario.model import ChainSpec, FunctionSpec, Scenario
+from testbed.scenario.model import ChainSpec, FunctionSpec, MoveSpec, ScaleSpec, Scenario
 from testbed.scenario.placement import FloatArray
 from testbed.scenario.topology import delay_matrix_ns, make_topology
 from testbed.scenario.types import (
+    MAX_UNITS,
     NS_PER_S,
     Fault,
     FunctionName,
@@ -24,6 +26,7 @@ from testbed.scenario.types import (
     Move,
     Request,
     RunPlan,
+    Scale,
     Server,
     Topology,
 )
@@ -50,19 +53,21 @@ def make_plan(scenario: Scenario, seed: int) -> RunPlan:
     topology = make_topology(scenario)
     servers = _servers(scenario, topology)
     duration_ns = _ns(scenario.traffic.duration_s)
+    requests = _requests(scenario, topology, seed)
     return RunPlan(
         seed=seed,
         duration_ns=duration_ns,
         topology=topology,
         servers=servers,
         profiles=_profiles(scenario),
-        requests=_requests(scenario, topology, seed),
+        requests=requests,
         load_steps=tuple(
             (_ns(step.at_s), step.factor)
             for step in sorted(scenario.traffic.load_steps, key=lambda step: step.at_s)
         ),
         faults=_faults(scenario, topology, servers, seed),
-        moves=_moves(scenario, topology),
+        moves=_moves(scenario, topology, requests),
+        scales=_scales(scenario, requests),
     )
 
 
@@ -104,7 +109,8 @@ def _requests(scenario: Scenario, topology: Topology, seed: int) -> tuple[Reques
         for number, chain in enumerate(scenario.chains)
     }
     weights = np.array([chain.weight for chain in scenario.chains])
-    requests = []
+    requests: list[Request] = []
+    units = 0
     for number, arrival_s in enumerate(_arrivals(scenario, rng)):
         chain = scenario.chains[int(rng.choice(len(weights), p=weights / weights.sum()))]
         weight = pairs[chain.name]
@@ -126,10 +132,16 @@ def _requests(scenario: Scenario, topology: Topology, seed: int) -> tuple[Reques
                 l3_bytes=chain.l3_bytes,
                 delay_bound_ns=_ns(chain.delay_bound_s),
                 flows=chain.flows,
+                shards=chain.shards,
+                first_unit=units,
             )
         )
+        units += chain.shards
     if not requests:
         raise InputError("traffic", "no request", "initial_requests or arrivals_per_s above 0")
+    if units > MAX_UNITS:
+        expected = f"at most {MAX_UNITS}: fewer requests (traffic) or fewer shards (chains)"
+        raise InputError("shards of all requests", units, expected)
     return tuple(requests)
 
 
@@ -191,13 +203,41 @@ def _faults(
     return tuple(sorted(faults, key=lambda fault: fault.at_ns))
 
 
-def _moves(scenario: Scenario, topology: Topology) -> tuple[Move, ...]:
+def _moves(scenario: Scenario, topology: Topology, requests: Sequence[Request]) -> tuple[Move, ...]:
     moves = []
     for number, spec in enumerate(scenario.moves):
+        request = _request_of(spec, f"moves.{number}", requests)
+        if spec.shard is not None and request is not None and spec.shard >= request.shards:
+            expected = f"below {request.shards}, the shards of the chain {request.chain}"
+            raise InputError(f"moves.{number}.shard", spec.shard, expected)
         try:
             node = topology.index_of(spec.to)
         except KeyError:
             names = [node.name for node in topology.nodes]
             raise InputError(f"moves.{number}.to", spec.to, f"one of the nodes {names}") from None
-        moves.append(Move(_ns(spec.at_s), spec.request, spec.function, node))
+        moves.append(Move(_ns(spec.at_s), spec.request, spec.function, node, spec.shard))
     return tuple(sorted(moves, key=lambda move: move.at_ns))
+
+
+def _scales(scenario: Scenario, requests: Sequence[Request]) -> tuple[Scale, ...]:
+    scales = []
+    for number, spec in enumerate(scenario.scales):
+        request = _request_of(spec, f"scales.{number}", requests)
+        if request is not None and spec.instances > request.shards:
+            expected = f"at most {request.shards}, the shards of the chain {request.chain}"
+            raise InputError(f"scales.{number}.instances", spec.instances, expected)
+        scales.append(Scale(_ns(spec.at_s), spec.request, spec.function, spec.instances))
+    return tuple(sorted(scales, key=lambda scale: scale.at_ns))
+
+
+def _request_of(
+    spec: MoveSpec | ScaleSpec, field: str, requests: Sequence[Request]
+) -> Request | None:
+    """The request that a move or scale is about; None if this seed has not so many."""
+    if spec.request >= len(requests):
+        return None
+    request = requests[spec.request]
+    if spec.function >= len(request.functions):
+        expected = f"below {len(request.functions)}: the chain {request.chain} has no more"
+        raise InputError(f"{field}.function", spec.function, expected)
+    return request

@@ -6,10 +6,10 @@ destination address 02:pp:pp:pp:hh:mm, where mm is the member (0 or 1) of the re
 sent it (0 from the ingress edge): the two members sit on different nodes, so their frames need
 trees of their own, and a promoted member finds its tree installed already.
 
-Shards. When a function of a chain is scaled out, the chain gets further service paths that differ
-in the instances of one hop only. The top four of a path's 24 bits are the shard, 0 for the path
-that the chain began with; the other twenty, the base path, are the same for all of them. A flow
-is named by its base path, so that it goes on when its bucket changes shard.
+Shards. A chain has both paths once for each of its shards; each leads through that shard's replica
+groups. The top four of a path's 24 bits are the shard; the other twenty, the base path, are the
+same for all of them. A flow is named by its base path, so that it would go on under its numbers
+if its bucket changed shard.
 """
 
 from __future__ import annotations

@@ -15,6 +15,10 @@ ReplicationMode = Literal["none", "deft", "pipelined"]
 NS_PER_S = 1_000_000_000
 MAX_MEMBERS = 8
 """Members of a replica group at most; they are numbered from 0."""
+MAX_SHARDS = 8
+"""Shards of a chain at most."""
+MAX_UNITS = 512
+"""Shards of all requests of a run together at most: the ports of their groups are of as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,8 @@ class Request:
     """A service request: a chain between two nodes for a life time.
 
     `arrival_ns` is when the placement is asked for, `start_ns` when the first packet may be
-    sent, `end_ns` when the last packet has been sent and the chain is removed.
+    sent, `end_ns` when the last packet has been sent and the chain is removed. `shards` is into how
+    many its flows are divided; `first_unit` is how many the requests before it have together.
     """
 
     id: int
@@ -93,6 +98,8 @@ class Request:
     l3_bytes: int
     delay_bound_ns: int
     flows: int
+    shards: int
+    first_unit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +121,26 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The primary of function number `function` of a request moves to a node."""
+    """Primaries of function number `function` of a request move to a node.
+
+    `shard` None: those of all shards that are where the first shard's primary is.
+    """
 
     at_ns: int
     request: int
     function: int
     node: int
+    shard: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The shards of function number `function` of a request spread over `instances` servers."""
+
+    at_ns: int
+    request: int
+    function: int
+    instances: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +157,7 @@ class RunPlan:
     """(from this time, rate factor), ascending; the factor is 1 before the first."""
     faults: tuple[Fault, ...]
     moves: tuple[Move, ...] = ()
+    scales: tuple[Scale, ...] = ()
 
 
 def load_factor(plan: RunPlan, at_ns: int) -> float:

@@ -29,6 +29,7 @@ RUN_VARIABLE = "DEFTBED_RUN"
 BRIDGE_MARK = "deftbed-run"
 """The external id of a run's bridges."""
 _STATE = Path("/run/deftbed")
+_RUN_ID = r"[0-9a-f]{6}"
 _TERM_S = 2.0
 _KILL_S = 2.0
 
@@ -263,7 +264,17 @@ def known_runs() -> set[str]:
     found |= {*marked_interfaces().values(), *cgroups.runs()}
     if _STATE.is_dir():
         found |= {entry.name for entry in _STATE.iterdir() if entry.is_dir()}
-    return {run_id for run_id in found if re.fullmatch(r"[0-9a-f]{6}", run_id)}
+    return {run_id for run_id in found if re.fullmatch(_RUN_ID, run_id)}
+
+
+def live_runs() -> dict[str, Path]:
+    """The runs of this host that are under way, by id, with their results folders."""
+    found = {}
+    for run_id in sorted(entry.name for entry in _STATE.iterdir()) if _STATE.is_dir() else []:
+        if re.fullmatch(_RUN_ID, run_id) and is_alive(run_id):
+            record = json.loads((state_folder(run_id) / "run.json").read_text())
+            found[run_id] = Path(record["results"])
+    return found
 
 
 def stale_runs() -> list[str]:

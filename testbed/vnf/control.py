@@ -72,4 +72,5 @@ class ControlSocket:
         try:
             return {"id": number, "ok": True, **order(message)}
         except (ValueError, KeyError, TypeError) as error:
-            return {"id": number, "ok": False, "error": f"{op}: {error!r}"}
+            text = str(error) if type(error) is ValueError else repr(error)
+            return {"id": number, "ok": False, "error": f"{op}: {text}"}

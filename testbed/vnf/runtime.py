@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from testbed.results.events import EventLog
+from testbed.scenario.steering import base_path
 from testbed.vnf.control import ControlSocket
 from testbed.vnf.cpu import ServerCpu
 from testbed.vnf.dataplane import loop
@@ -98,7 +99,7 @@ def main(config: dict[str, Any]) -> None:
     """The process, until SIGTERM. Keys of `config` (times in ns):
 
     name, group, member (number), function, function_config;
-    interface, mac, paths {"forward": {"path", "hop"}, "reverse": {"path", "hop"}};
+    interface, mac, paths {"forward": {"path", "hop"}, "reverse": {"path", "hop"}}, of its shard;
     replication: the fields of `ReplicationConfig`, but for `shared`; scope: who shares linearizable
     records with the group (see `SharedRecords`), or null; address, port: of its end for the group;
     cpu {"path", "service_ns", "backup_service_ns"} or null;
@@ -121,7 +122,7 @@ def main(config: dict[str, Any]) -> None:
         identity = _identity(config)
         ring = PacketRing(
             config["interface"],
-            (identity.forward, identity.reverse),
+            [(path["path"], path["hop"]) for path in config["paths"].values()],
             rx_frames=config["rx_frames"],
             tx_frames=config["tx_frames"],
         )
@@ -215,8 +216,8 @@ def _identity(config: dict[str, Any]) -> Identity:
         group=config["group"],
         member=config["member"],
         mac=config["mac"],
-        forward=(forward["path"], forward["hop"]),
-        reverse=(reverse["path"], reverse["hop"]),
+        forward=(base_path(forward["path"]), forward["hop"]),
+        reverse=(base_path(reverse["path"]), reverse["hop"]),
     )
 
 

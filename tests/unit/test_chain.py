@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from testbed.orchestration.chain import (
+    GroupKey,
+    group_keys,
+    group_name,
+    group_names,
     instance,
     instances,
+    member_number,
+    of_shard,
+    parse_group,
     paths_of,
     placements_left,
     segments,
+    shard_of_bucket,
     user_address,
 )
-from testbed.scenario.steering import forward_path, path_mac, reverse_path
+from testbed.scenario.steering import forward_path, path_mac, reverse_path, with_shard
 from testbed.scenario.types import Placement, Request
 from testbed.vnf.functions.registry import make_function
 
@@ -29,12 +39,17 @@ REQUEST = Request(
     l3_bytes=100,
     delay_bound_ns=1,
     flows=1,
+    shards=1,
+    first_unit=3,
 )
 PLACEMENTS = (Placement(1, 2), Placement(3, 1))
 
 
-def members() -> dict[int, dict[int, int]]:
-    return {0: {0: 1, 1: 2}, 1: {0: 3, 1: 1}}
+FIRST, SECOND = GroupKey(0), GroupKey(1)
+
+
+def members() -> dict[GroupKey, dict[int, int]]:
+    return {FIRST: {0: 1, 1: 2}, SECOND: {0: 3, 1: 1}}
 
 
 def test_every_member_can_reach_every_member_of_the_next_function() -> None:
@@ -57,12 +72,12 @@ def test_the_reverse_path_passes_the_same_functions_backwards() -> None:
     assert found[path_mac(path, 0, 0)].source == "user-4"
     assert found[path_mac(path, 0, 0)].targets == ("server-3", "server-1")
     assert found[path_mac(path, 2, 0)].targets == ("user-0",)
-    assert paths_of(REQUEST, 0)["reverse"] == {"path": path, "hop": 1}
+    assert paths_of(REQUEST, FIRST)["reverse"] == {"path": path, "hop": 1}
 
 
 def test_a_dead_member_neither_sends_nor_receives() -> None:
     alive = members()
-    del alive[0][0]
+    del alive[FIRST][0]
     found = segments(REQUEST, alive)
     assert path_mac(forward_path(3), 1, 0) not in {segment.mac for segment in found}
     first = next(s for s in found if s.mac == path_mac(forward_path(3), 0, 0))
@@ -71,7 +86,7 @@ def test_a_dead_member_neither_sends_nor_receives() -> None:
 
 def test_a_function_without_a_member_cuts_the_chain() -> None:
     alive = members()
-    alive[1] = {}
+    alive[SECOND] = {}
     assert all(segment.targets for segment in segments(REQUEST, alive))
     assert {s.mac for s in segments(REQUEST, alive)} == {
         path_mac(forward_path(3), 0, 0),
@@ -83,7 +98,9 @@ def test_a_function_without_a_member_cuts_the_chain() -> None:
 def test_no_two_members_that_a_group_can_have_share_a_port() -> None:
     specs = instances(REQUEST, PLACEMENTS)
     assert [spec.name for spec in specs] == ["r3-h0-m0", "r3-h0-m1", "r3-h1-m0", "r3-h1-m1"]
-    every = [instance(REQUEST, hop, member, 0).port for hop in range(2) for member in range(8)]
+    every = [
+        instance(REQUEST, GroupKey(hop), member, 0).port for hop in range(2) for member in range(8)
+    ]
     assert len(set(every)) == 16
     assert {spec.port for spec in specs} < set(every)
     addresses = {spec.function_config.get("public_address") for spec in specs[:2]}
@@ -92,20 +109,23 @@ def test_no_two_members_that_a_group_can_have_share_a_port() -> None:
 
 def test_what_is_left_of_a_chain_is_led_by_the_survivors() -> None:
     alive = members()
-    del alive[0][0], alive[1][1]
+    del alive[FIRST][0], alive[SECOND][1]
     primaries = {0: 1, 1: 0}
-    assert placements_left(alive, primaries) == [Placement(2, None), Placement(3, None)]
-    alive[1] = {}
-    assert placements_left(alive, primaries) is None
+    assert placements_left(of_shard(alive, 0), primaries) == [
+        Placement(2, None),
+        Placement(3, None),
+    ]
+    alive[SECOND] = {}
+    assert placements_left(of_shard(alive, 0), primaries) is None
 
 
 def test_the_primary_counts_whatever_its_number() -> None:
     alive = members()
-    alive[0][5] = 4
-    left = placements_left(alive, {0: 5, 1: 1})
+    alive[FIRST][5] = 4
+    left = placements_left(of_shard(alive, 0), {0: 5, 1: 1})
     assert left is not None
-    assert left[0] == Placement(4, alive[0][0])
-    assert left[1].primary == alive[1][1]
+    assert left[0] == Placement(4, alive[FIRST][0])
+    assert left[1].primary == alive[SECOND][1]
 
 
 def test_functions_that_need_a_configuration_get_one() -> None:
@@ -116,3 +136,70 @@ def test_functions_that_need_a_configuration_get_one() -> None:
     assert balancer.function_config["virtual_address"] == destination
     for spec in (balancer, nat):
         assert make_function(spec.function, spec.function_config).name == spec.function
+
+
+SHARDED = dataclasses.replace(REQUEST, shards=3)
+
+
+def test_group_names_are_read_as_they_are_written() -> None:
+    for request in (REQUEST, SHARDED):
+        for key in group_keys(request):
+            assert parse_group(group_name(request, key)) == (3, key)
+    assert group_names(3, 1, 1) == ["r3-h1"]
+    assert group_name(SHARDED, GroupKey(1, 2)) == "r3-h1-s2"
+    assert member_number("r3-h1-s2-m14") == 14
+    assert parse_group("server-3") is None and parse_group("r3-h1-s2-m0") is None
+
+
+def test_each_shard_has_groups_ports_and_addresses_of_its_own() -> None:
+    specs = instances(SHARDED, PLACEMENTS)
+    assert [spec.name for spec in specs[:4]] == [
+        "r3-h0-s0-m0", "r3-h0-s0-m1", "r3-h0-s1-m0", "r3-h0-s1-m1",
+    ]  # fmt: skip
+    after = dataclasses.replace(SHARDED, id=4, first_unit=SHARDED.first_unit + 3)
+    every = [
+        instance(request, key, member, 0).port
+        for request in (SHARDED, after)
+        for key in group_keys(request)
+        for member in range(8)
+    ]
+    assert len(set(every)) == 2 * 3 * 2 * 8
+    nats = {spec.function_config["public_address"] for spec in specs if spec.function == "nat"}
+    assert len(nats) == 3
+    # No shard of one NAT has the address of another NAT of the chain.
+    twice = dataclasses.replace(SHARDED, functions=("nat",) * 8, shards=8)
+    addresses = [
+        instance(twice, key, 0, 0).function_config["public_address"] for key in group_keys(twice)
+    ]
+    assert len(set(addresses)) == 64
+
+
+def test_the_ports_of_the_last_shard_of_a_run_are_ports() -> None:
+    last = dataclasses.replace(REQUEST, functions=("fw",) * 8, shards=8, first_unit=504)
+    assert instance(last, GroupKey(7, 7), 7, 0).port == 42767
+    with pytest.raises(ValueError, match="512"):
+        instance(dataclasses.replace(last, first_unit=505), GroupKey(7, 7), 7, 0)
+
+
+def test_each_shard_is_led_through_its_own_groups() -> None:
+    where = {key: {0: 10 * key.hop + key.shard} for key in group_keys(SHARDED)}
+    found = {segment.mac: segment for segment in segments(SHARDED, where)}
+    for shard in range(3):
+        forward = with_shard(forward_path(3), shard)
+        reverse = with_shard(reverse_path(3), shard)
+        assert found[path_mac(forward, 0, 0)].targets == (f"server-{shard}",)
+        assert found[path_mac(forward, 1, 0)].targets == (f"server-{10 + shard}",)
+        assert found[path_mac(reverse, 0, 0)].targets == (f"server-{10 + shard}",)
+        assert found[path_mac(reverse, 2, 0)].targets == ("user-0",)
+        assert paths_of(SHARDED, GroupKey(1, shard)) == {
+            "forward": {"path": forward, "hop": 1},
+            "reverse": {"path": reverse, "hop": 0},
+        }
+    assert len(found) == 3 * 2 * 3
+
+
+def test_every_bucket_has_a_shard_and_all_shards_about_as_many() -> None:
+    for shards in range(1, 9):
+        of = [shard_of_bucket(bucket, shards) for bucket in range(64)]
+        sizes = [of.count(shard) for shard in range(shards)]
+        assert sum(sizes) == 64 and max(sizes) - min(sizes) <= 1

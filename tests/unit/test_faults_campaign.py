@@ -61,8 +61,12 @@ def test_a_kind_that_there_is_not_or_that_cannot_heal_is_refused() -> None:
         allowed_kinds(SCENARIO, ["primary-and-controller"])
     available = with_replication(SCENARIO, without_backup="availability")
     assert allowed_kinds(available, ["primary-and-controller"]) == ("primary-and-controller",)
-    assert set(allowed_kinds(available, [])) == set(KINDS)
-    assert set(allowed_kinds(SCENARIO, [])) == set(KINDS) - {"primary-and-controller"}
+    with pytest.raises(InputError, match="shards"):
+        allowed_kinds(SCENARIO, ["scale"])
+    sharded = [each.model_copy(update={"shards": 4}) for each in SCENARIO.chains]
+    elastic = available.model_copy(update={"chains": sharded})
+    assert set(allowed_kinds(elastic, [])) == set(KINDS)
+    assert set(allowed_kinds(SCENARIO, [])) == set(KINDS) - {"primary-and-controller", "scale"}
 
 
 def test_a_drawn_placement_is_two_servers_that_live() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 
-from testbed.orchestration.orchestrator import timeline
+from testbed.orchestration.timeline import timeline
 from tests.unit.test_chain import REQUEST
+from tests.unit.twin_support import line_plan
 
 
 def steps(arrival_ns: int, end_ns: int) -> list[tuple[int, str]]:
     request = dataclasses.replace(REQUEST, arrival_ns=arrival_ns, end_ns=end_ns)
-    found = timeline((request,), ((50, 2.0),), (), duration_ns=100, drain_ns=10)
+    plan = line_plan((request,), load_steps=((50, 2.0),))
+    found = timeline(dataclasses.replace(plan, duration_ns=100), drain_ns=10)
     return [(step.at_ns, step.what) for step in found]
 
 

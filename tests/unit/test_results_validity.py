@@ -137,6 +137,15 @@ def test_a_failure_that_no_fault_explains_is_told(name: str) -> None:
     assert name in reason
 
 
+def test_a_failure_of_what_moved_to_a_dead_server_is_explained() -> None:
+    moved = {"event": "moved", "instance": "r4-h0-m2", "node": 1}
+    backup = {"event": "new-backup", "instance": "r4-h0-s3-m3", "node": 2}
+    names = ["r4-h0-m2", "r4-h0-s3-m0"]
+    assert not false_failures([DECISION, moved, backup, FAULT, *map(declared_dead, names)])
+    for name in ("r4-h0-s3-m1", "r4-h0-s3-m3"):
+        assert false_failures([DECISION, moved, backup, FAULT, declared_dead(name)])
+
+
 def test_a_failure_before_its_fault_is_told() -> None:
     assert false_failures([DECISION, declared_dead("r4-h0-m0"), FAULT])
 

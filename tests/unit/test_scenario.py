@@ -132,3 +132,58 @@ def test_the_published_schema_is_the_models() -> None:
     assert (SCENARIOS / "schema.json").read_text() == schema_text(), (
         "write it anew: .venv/bin/python -m testbed.scenario.schema > scenarios/schema.json"
     )
+
+
+def sharded(**changes: Any) -> dict[str, Any]:
+    data = smoke()
+    data["chains"][0]["shards"] = 4
+    return {**data, **changes}
+
+
+def test_requests_have_the_shards_of_their_chain_one_after_another() -> None:
+    data = sharded()
+    data["traffic"]["initial_requests"] = 3
+    requests = make_plan(parse_scenario(yaml.safe_dump(data)), 1).requests
+    assert [(request.shards, request.first_unit) for request in requests] == [
+        (4, 0),
+        (4, 4),
+        (4, 8),
+    ]
+
+
+def test_more_shards_than_there_are_ports_for_are_refused() -> None:
+    data = sharded()
+    data["traffic"]["initial_requests"] = 128
+    make_plan(parse_scenario(yaml.safe_dump(data)), 1)
+    data["traffic"]["initial_requests"] = 129
+    error = error_of(data)
+    assert (error.field, error.value) == ("shards of all requests", 516)
+    assert "at most 512" in error.expected
+
+
+ORDER = {"at_s": 2, "request": 0, "function": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"scales": [{**ORDER, "instances": 5}]}, "scales.0.instances"),
+        ({"scales": [{**ORDER, "function": 2, "instances": 1}]}, "scales.0.function"),
+        ({"scales": [{**ORDER, "instances": 0}]}, "scales.0.instances"),
+        ({"moves": [{**ORDER, "to": "west", "shard": 4}]}, "moves.0.shard"),
+        ({"moves": [{**ORDER, "to": "west", "function": 2}]}, "moves.0.function"),
+        ({"moves": [{**ORDER, "to": "nowhere"}]}, "moves.0.to"),
+        ({"scales": [{**ORDER, "at_s": 6, "instances": 1}]}, "scenario"),
+        ({"scaling": {"high": 0.4, "low": 0.4}}, "scaling"),
+    ],
+)
+def test_moves_and_scales_that_cannot_be_are_named(change: dict[str, Any], field: str) -> None:
+    assert error_of(sharded(**change)).field == field
+
+
+def test_moves_and_scales_come_in_the_order_of_time() -> None:
+    scales = [{**ORDER, "instances": 2, "at_s": 3}, {**ORDER, "instances": 4}]
+    data = sharded(scales=scales, moves=[{**ORDER, "to": "west"}])
+    plan = make_plan(parse_scenario(yaml.safe_dump(data)), 1)
+    assert [scale.instances for scale in plan.scales] == [4, 2]
+    assert [move.shard for move in plan.moves] == [None]

@@ -27,6 +27,8 @@ def request(**changes: object) -> Request:
         l3_bytes=200,
         delay_bound_ns=100_000_000,
         flows=2,
+        shards=1,
+        first_unit=3,
     )
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 

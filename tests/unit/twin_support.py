@@ -49,6 +49,8 @@ def make_request(number: int = 0, **changes: object) -> Request:
         "l3_bytes": 500,
         "delay_bound_ns": 50 * MS,
         "flows": 1,
+        "shards": 1,
+        "first_unit": 0,
     }
     return Request(**{**fields, **changes})  # type: ignore[arg-type]
 
