@@ -46,6 +46,8 @@ class InstanceSpec:
     node: int
     port: int
     """UDP port of its replication socket."""
+    scope: str | None = None
+    """Whose linearizable records it shares: those of all groups of this scope; None: nobody's."""
 
 
 def server_name(node: int) -> str:
@@ -135,6 +137,7 @@ def instance(request: Request, key: GroupKey, member: int, node: int) -> Instanc
         member=member,
         node=node,
         port=_replication_port(request, key, member),
+        scope=_scope(request, key),
     )
 
 
@@ -159,13 +162,24 @@ def _replication_port(request: Request, key: GroupKey, member: int) -> int:
 def _function_config(request: Request, key: GroupKey) -> dict[str, Any]:
     hop = key.hop
     if request.functions[hop] == "nat":
-        # Shards must not give out the same port of the same address.
-        return {"public_address": f"100.64.{request.id % 256}.{MAX_HOPS * key.shard + hop + 1}"}
+        config: dict[str, Any] = {"public_address": f"100.64.{request.id % 256}.{hop + 1}"}
+        if request.shards > 1:
+            # Shards must not give out the same port: they claim blocks of ports.
+            config |= {"blocks": [], "claims_blocks": True, "instance": key.shard}
+        return config
     if request.functions[hop] == "lb":
         # A request has one destination: it is the service and its only backend.
         address = user_address(request.destination)
         return {"virtual_address": address, "backends": [{"address": address}]}
     return {}
+
+
+def _scope(request: Request, key: GroupKey) -> str | None:
+    """Whose linearizable records a group shares: all port-scan detectors', its NAT's shards'."""
+    function = request.functions[key.hop]
+    if function == "idps":
+        return "idps"
+    return f"nat-r{request.id}-h{key.hop}" if function == "nat" and request.shards > 1 else None
 
 
 def paths_of(request: Request, key: GroupKey) -> dict[str, dict[str, int]]:

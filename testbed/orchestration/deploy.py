@@ -84,6 +84,7 @@ def deploy(site: Site, request: Request, placements: Sequence[Placement]) -> Cha
             {spec.member: member_info(site, spec) for spec in group},
             primary=group[0].member,
             backups=[spec.member for spec in group[1:]],
+            scope=group[0].scope,
         )
     _open_edges(site, request)
     return deployed
@@ -137,6 +138,7 @@ def start_instance(
         "function_config": spec.function_config,
         "interface": host.interface,
         "mac": host.mac,
+        "scope": spec.scope,
         "paths": chain.paths_of(request, spec.key),
         "replication": replication_config(replication),
         "address": host.address,

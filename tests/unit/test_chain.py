@@ -164,14 +164,27 @@ def test_each_shard_has_groups_ports_and_addresses_of_its_own() -> None:
         for member in range(8)
     ]
     assert len(set(every)) == 2 * 3 * 2 * 8
-    nats = {spec.function_config["public_address"] for spec in specs if spec.function == "nat"}
-    assert len(nats) == 3
-    # No shard of one NAT has the address of another NAT of the chain.
-    twice = dataclasses.replace(SHARDED, functions=("nat",) * 8, shards=8)
+
+
+def test_the_shards_of_a_nat_share_one_address_and_its_ports() -> None:
+    nats = [spec for spec in instances(SHARDED, PLACEMENTS) if spec.function == "nat"]
+    assert len({spec.function_config["public_address"] for spec in nats}) == 1
+    assert {spec.function_config["instance"] for spec in nats} == {0, 1, 2}
+    assert all(spec.function_config["claims_blocks"] for spec in nats)
+    assert {spec.scope for spec in nats} == {"nat-r3-h0"}
+    alone = dataclasses.replace(SHARDED, shards=1)
+    assert instance(alone, GroupKey(0), 0, 0).scope is None
+    twice = dataclasses.replace(SHARDED, functions=("nat",) * 8)
     addresses = [
-        instance(twice, key, 0, 0).function_config["public_address"] for key in group_keys(twice)
+        instance(twice, GroupKey(hop), 0, 0).function_config["public_address"] for hop in range(8)
     ]
-    assert len(set(addresses)) == 64
+    assert len(set(addresses)) == 8
+
+
+def test_all_detectors_of_port_scans_share_what_they_know() -> None:
+    scan = dataclasses.replace(SHARDED, functions=("idps", "fw"))
+    assert instance(scan, GroupKey(0, 1), 0, 0).scope == "idps"
+    assert instance(scan, GroupKey(1, 1), 0, 0).scope is None
 
 
 def test_the_ports_of_the_last_shard_of_a_run_are_ports() -> None:
