@@ -23,7 +23,7 @@ from tests.emulation.test_smoke import COMMAND, ENVIRONMENT, ROOT, deftbed
 pytestmark = pytest.mark.emulation
 
 ELASTIC = ROOT / "scenarios" / "elastic.yaml"
-START_S = 180.0
+START_S = 600.0
 """Until a run's first packet: the data plane may have to be compiled."""
 
 

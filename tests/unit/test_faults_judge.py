@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -245,3 +246,63 @@ def test_violations_and_losses_go_to_the_fault_that_they_follow() -> None:
 def test_the_latency_of_the_hand_made_episode_is_as_it_says() -> None:
     frame = packets()
     assert ((frame["received_ns"] - frame["scheduled_ns"]) == LATENCY_NS).all()
+
+
+def of_shard(whole: dict[str, Any], shard: int) -> dict[str, Any]:
+    """What a member of a shard's group has that got one flow, of the same number."""
+    group = f"{whole['group']}-s{shard}"
+    *flows, totals = whole["state"]
+    (mine,) = (row for row in flows if row[0] & 0xFF == shard)
+    losses = [loss for loss in whole["losses"] if loss[1] == shard]
+    return {
+        **whole,
+        "name": f"{group}-m{whole['member']}",
+        "group": group,
+        "marks": [mark for mark in whole["marks"] if mark[1] == shard],
+        "losses": losses,
+        "counters": {"declared_lost": len(losses)},
+        "state": [mine, [*totals[:5], mine[6], *totals[6:]]],
+    }
+
+
+def sharded(*dumps: dict[str, Any], **fields: Any) -> EpisodeRecord:
+    """The episode of `record` with its chain in two shards, one for each flow."""
+    base = record(**fields)
+    (request,) = base.manifest["requests"]
+    *events, end = base.events
+    groups = {f"{name}-s{shard}": of for name, of in end["groups"].items() for shard in range(2)}
+    split = [of_shard(each, shard) for each in dumps for shard in range(2)]
+    return dataclasses.replace(
+        base,
+        manifest={**base.manifest, "requests": [{**request, "shards": 2}]},
+        dumps={each["name"]: each for each in split},
+        events=(*events, {**end, "groups": groups}),
+    )
+
+
+def test_a_function_in_shards_is_judged_by_all_of_them() -> None:
+    kept = sharded(dump(0, 1), dump(0, 2), dump(1, 0), dump(1, 1))
+    assert found(kept) == set()
+    # A loss that one shard declares is the flow's of that shard.
+    losses = [(1, 7)]
+    frame = packets(lost=losses)
+    members = [dump(0, n, out=PACKETS, losses=losses) for n in (1, 2)]
+    for each in members:
+        each["marks"][1][4] -= 1
+    after = [dump(1, n) for n in (0, 1)]
+    for each in after:
+        each["marks"][1][3:] = [PACKETS - 1] * 2
+        each["state"][1][6] -= 1
+    assert found(sharded(*members, *after, frame=frame)) == set()
+    assert "lost-undeclared" in found(
+        sharded(dump(0, 1), dump(0, 2), dump(1, 0), dump(1, 1), frame=frame)
+    )
+
+
+def test_a_shard_whose_dump_is_missing_or_whose_monitor_missed_packets_is_told() -> None:
+    base = sharded(dump(0, 1), dump(0, 2), dump(1, 0), dump(1, 1))
+    dumps = dict(base.dumps)
+    dumps["r0-h1-s1-m0"] = {**dumps["r0-h1-s1-m0"], "state": []}
+    assert "not-exactly-once" in found(dataclasses.replace(base, dumps=dumps))
+    del dumps["r0-h1-s1-m0"]
+    assert "no-dump" in found(dataclasses.replace(base, dumps=dumps))

@@ -58,3 +58,18 @@ def test_what_other_functions_do_there_counts_when_servers_are_left() -> None:
 
 def test_a_function_without_primaries_has_no_load() -> None:
     assert loads_of([work(1, 0, 0, 0.3)], {(0, 0): {}}, CAPACITY) == {}
+
+
+def test_what_would_be_left_is_measured_at_its_own_speed() -> None:
+    done = [work(2, 0, 0, 0.1), work(2, 0, 1, 0.1), work(1, 0, 2, 0.1)]
+    load = loads_of(done, {(0, 0): {0: 2, 1: 2, 2: 1}}, CAPACITY)[0, 0]
+    assert load.merged == pytest.approx(0.6)
+
+
+def test_a_server_that_would_be_left_gives_away_what_is_too_much_for_its_share() -> None:
+    where = {0: 1, 1: 1, 2: 1, 3: 1, 4: 2, 5: 3}
+    done = [work(1, 0, shard, 0.2) for shard in range(4)]
+    done += [work(2, 0, 4, 0.05), work(3, 0, 5, 0.02)]
+    load = loads_of(done, {(0, 0): where}, CAPACITY)[0, 0]
+    assert load.utilisation == pytest.approx(0.8)
+    assert load.merged == pytest.approx(0.6)
