@@ -35,7 +35,7 @@ class GroupKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class InstanceSpec:
-    """One instance of a chain: member 0 begins as the primary, member 1 as the backup."""
+    """One instance of a chain: member 0 begins as the primary, the others as backups."""
 
     name: str
     group: str
@@ -143,8 +143,7 @@ def instances(request: Request, placements: Sequence[Placement]) -> list[Instanc
     return [
         instance(request, key, member, node)
         for key in group_keys(request)
-        for member, node in enumerate((placements[key.hop].primary, placements[key.hop].backup))
-        if node is not None
+        for member, node in enumerate(placements[key.hop].nodes)
     ]
 
 
@@ -200,7 +199,7 @@ def placements_left(
 ) -> list[Placement] | None:
     """Where the living members of a chain's shard are; None if a function has none left.
 
-    `primaries[hop]` is the number of the primary; the first of the others counts as the backup.
+    `primaries[hop]` is the number of the primary; the others are backups in their order.
     """
     left = []
     for hop, stage in sorted(members.items()):
@@ -208,7 +207,7 @@ def placements_left(
         if not numbers:
             return None
         nodes = [stage[number] for number in numbers]
-        left.append(Placement(nodes[0], nodes[1] if len(nodes) > 1 else None))
+        left.append(Placement(nodes[0], nodes[1] if len(nodes) > 1 else None, tuple(nodes[2:])))
     return left
 
 
