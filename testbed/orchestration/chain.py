@@ -19,6 +19,7 @@ from testbed.vnf.stamper import BUCKETS
 PORT_BASE = 20_000
 SOURCE_PORT_BASE = 30_000
 REPLICATION_PORT_BASE = 10_000
+SHARE_PORT_BASE = 44_000
 MAX_HOPS = 8
 
 _GROUP = re.compile(r"r(\d+)-h(\d+)(?:-s(\d+))?")
@@ -136,6 +137,14 @@ def instance(request: Request, key: GroupKey, member: int, node: int) -> Instanc
         node=node,
         port=_replication_port(request, key, member),
     )
+
+
+def share_port(request: Request, key: GroupKey) -> int:
+    """UDP port on which the members of a group exchange what they have counted with other groups.
+
+    A server hosts one member of a group at most, so no two on a server have the same.
+    """
+    return SHARE_PORT_BASE + MAX_HOPS * (request.first_unit + key.shard) + key.hop
 
 
 def instances(request: Request, placements: Sequence[Placement]) -> list[InstanceSpec]:

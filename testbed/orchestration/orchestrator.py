@@ -15,6 +15,7 @@ from typing import Any
 
 from agents.common.policy import Policy
 from testbed.orchestration import backups, chain, deploy, elastic, reconfigure, users
+from testbed.orchestration.acquaint import Acquaintances
 from testbed.orchestration.autoscaler import Autoscaler
 from testbed.orchestration.chain import GroupKey
 from testbed.orchestration.deploy import Chain
@@ -60,6 +61,7 @@ class Orchestrator:
         self._autoscaler = (
             None if scaling is None else Autoscaler(self.deployments, scaling, self._read_news)
         )
+        self._acquaintances = Acquaintances(site)
         self._epochs: dict[str, int] = {}
         self._to_replace: deque[tuple[int, int, GroupKey]] = deque()
         """When, and for which group of which request, a new backup is looked for."""
@@ -105,7 +107,8 @@ class Orchestrator:
         self._news.bind(self.notify_socket(site.sockets))
         orders = run_orders(self.deployments, self._read_news)
         self._orders = ControlSocket(site.socket("run"), orders)
-        with contextlib.closing(self._news), contextlib.closing(self._orders):
+        closing = contextlib.closing
+        with closing(self._news), closing(self._orders), closing(self._acquaintances):
             start_servers(site)
             users.start_edges(site)
             for request in plan.requests:
@@ -158,6 +161,7 @@ class Orchestrator:
                 self._replace(*self._to_replace.popleft()[1:])
             elif self._autoscaler is not None and not self.headless:
                 self._autoscaler.look_if_due()
+            self._acquaintances.tell(self.chains)
             self._progress((time.monotonic_ns() - self.origin_ns) / NS_PER_S)
 
     def _read_news(self) -> None:

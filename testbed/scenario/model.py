@@ -171,6 +171,9 @@ class ReplicationSpec(Model):
     replace_backups: bool = Field(
         default=True, description="a group that lost a member gets a new backup"
     )
+    share_s: Positive = Field(
+        default=1.0, description="how often a group tells the others what it has counted"
+    )
     move_hold_s: Positive = Field(
         default=0.1, description="how long a move may hold inputs at the hand-over"
     )
