@@ -15,7 +15,7 @@ import pytest
 from testbed.vnf.dataplane import nsh
 from testbed.vnf.dataplane.socket import FrameSocket
 from testbed.vnf.functions.registry import make_function
-from testbed.vnf.functions.traffic_view import described
+from testbed.vnf.functions.traffic_view import contribution, described
 from testbed.vnf.records import KEY_WORDS
 from testbed.vnf.stamp import Stamp
 from tests.emulation.dataplane_lab import INTERFACE, Lab, until
@@ -199,6 +199,8 @@ def test_groups_agree_under_loss_and_after_a_failover(lab: Lab) -> None:
     states = [
         {tuple(row[:KEY_WORDS]): tuple(row[KEY_WORDS:]) for row in dump["state"]} for dump in dumps
     ]
-    expected = {"groups": ["a", "b"], **described(make_function("tm", {}), states)}
+    function = make_function("tm", {})
+    each = [contribution(function, state, number) for number, state in enumerate(states)]
+    expected = {"groups": ["a", "b"], **described(function, each)}
     assert expected["packets"] == 900 and len(expected["heavy"]) > 10
     assert [dump["shared"]["view"] for dump in dumps] == [expected] * 2

@@ -27,7 +27,7 @@ from testbed.vnf.exchange.messages import (
 )
 from testbed.vnf.functions.effect import FILL, HEADER_WORDS, clear, new_effect
 from testbed.vnf.functions.registry import SHARES, make_function
-from testbed.vnf.functions.traffic_view import described
+from testbed.vnf.functions.traffic_view import contribution, described
 from testbed.vnf.records import apply, contents
 from testbed.vnf.replication import member as layout
 from testbed.vnf.replication.member import ReplicationConfig, new_member
@@ -136,8 +136,12 @@ def run(groups: list[Group], rounds: int = 1) -> None:
 
 def merged(groups: list[Group]) -> dict[str, Any]:
     """The view, from the states as dumps have them."""
-    states = [contents(group.member.records) for group in groups]
-    return {"groups": [g.name for g in groups], **described(groups[0].function, states)}
+    function = groups[0].function
+    each = [
+        contribution(function, contents(group.member.records), number)
+        for number, group in enumerate(groups)
+    ]
+    return {"groups": [g.name for g in groups], **described(function, each)}
 
 
 def test_views_converge_while_datagrams_are_lost_and_states_grow() -> None:

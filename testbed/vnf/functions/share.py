@@ -11,11 +11,9 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from testbed.vnf.arrays import Words
 from testbed.vnf.functions.function import Function
-from testbed.vnf.records import KEY_WORDS, Records
+from testbed.vnf.records import Records
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +42,3 @@ class Share:
     keys: Callable[[Function], Words]
     view: Callable[[Function, Mapping[str, Contribution]], dict[str, Any]]
     note: Callable[[Function, Records, Words], Generator[None, None, bytes]] | None = None
-
-
-def contents_of(keys: Words, values: Words) -> dict[tuple[int, ...], tuple[int, ...]]:
-    """The records that are there, as `records.contents` gives a state."""
-    there = np.flatnonzero(values.any(axis=1))
-    rest = (0,) * (KEY_WORDS - 1)
-    rows = zip(keys[there].tolist(), values[there].tolist(), strict=True)
-    return {(first, *rest): tuple(value) for first, value in rows}

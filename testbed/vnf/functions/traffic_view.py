@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import msgpack
+import numba
 import numpy as np
 
 from testbed.compiled import compiled
@@ -20,7 +21,7 @@ from testbed.vnf.arrays import Words
 from testbed.vnf.crdt import CountMinSketch, GrowCounter, Latest, Replica
 from testbed.vnf.functions import share
 from testbed.vnf.functions.function import Function
-from testbed.vnf.functions.share import Share, contents_of
+from testbed.vnf.functions.share import Share
 from testbed.vnf.functions.traffic_monitor import (
     CELLS,
     FLOW_TAG,
@@ -46,6 +47,8 @@ FlowKey: TypeAlias = tuple[int, int, int, int, int]
 _KEY_BYTES = 8 * KEY_WORDS
 _TAG_SHIFT = 56
 _PPM = 1_000_000
+_ROWS = numba.typeof(np.zeros((1, 1), np.int64))
+_COUNTS = numba.typeof(np.zeros(1, np.int64))
 _SLICE = 4096
 """Rows of a state that are looked at in one go."""
 MOST_CANDIDATES = 1000
@@ -117,10 +120,18 @@ class HeavyFlow:
 
 def contribution(function: Function, state: Contents, replica: Replica) -> Contribution:
     """What one instance of the monitor has counted; `replica` names it (see `crdt`)."""
-    rows, width = int(function.config[ROWS]), int(function.config[WIDTH])
     totals = state.get((TOTALS_TAG << _TAG_SHIFT, 0, 0, 0, 0), (0, 0, 0))
-    sketch = CountMinSketch(rows, width, {replica: _cells(state, rows, width)})
+    rows, width = int(function.config[ROWS]), int(function.config[WIDTH])
     flows = _key_array([key for key in state if key[0] >> _TAG_SHIFT == FLOW_TAG])
+    return _contribution(function, totals, _cells(state, rows, width), flows, replica)
+
+
+def _contribution(
+    function: Function, totals: Sequence[int], cells: Words, flows: Words, replica: Replica
+) -> Contribution:
+    """The same from the totals, the cells [rows, width] and the keys of flows [n, KEY_WORDS]."""
+    rows, width = cells.shape
+    sketch = CountMinSketch(rows, width, {replica: cells})
     least = _least_bytes(totals[TOTAL_L3_BYTES], int(function.config[HEAVY_SHARE_PPM]))
     heavy = flows[estimates(flows, sketch.value) >= least]
     heavy = heavy[np.lexsort(heavy.T[::-1])]  # equal states say the same
@@ -148,22 +159,14 @@ def heavy_flows(view: Contribution, heavy_share_ppm: int) -> tuple[HeavyFlow, ..
     return tuple(_described(key, l3_bytes) for l3_bytes, key in heavy)
 
 
-def merged(function: Function, states: Sequence[Contents]) -> Contribution:
-    """What several instances have counted together; raises ValueError for none."""
-    if not states:
-        raise ValueError("states: expected one at least")
-    each = (contribution(function, state, replica) for replica, state in enumerate(states))
-    return functools.reduce(Contribution.merge, each)
-
-
-def described(function: Function, states: Sequence[Contents]) -> dict[str, Any]:
+def described(function: Function, contributions: Sequence[Contribution]) -> dict[str, Any]:
     """What several instances have counted together, as JSON values; empty for none.
 
     packets, l3_bytes, flows; heavy: the fields of each `HeavyFlow`, heaviest first.
     """
-    if not states:
+    if not contributions:
         return {}
-    view = merged(function, states)
+    view = functools.reduce(Contribution.merge, contributions)
     heavy = heavy_flows(view, int(function.config[HEAVY_SHARE_PPM]))
     return {
         "packets": view.packets.value,
@@ -188,8 +191,7 @@ def _candidates(
     From the last row to the first: a row that moves while packets are handled, moves ahead, so
     none is passed over. What comes meanwhile counts at the next time.
     """
-    rows, width = int(function.config[ROWS]), int(function.config[WIDTH])
-    cells = np.ascontiguousarray(values[1:, :CELLS].reshape(rows, -1)[:, :width])
+    cells = _cells_in(function, values)
     least = _least_bytes(int(values[0, TOTAL_L3_BYTES]), int(function.config[HEAVY_SHARE_PPM]))
     heavy = np.zeros((0, 1 + KEY_WORDS), np.int64)  # bytes, key
     yield
@@ -214,20 +216,30 @@ def _heaviest(rows: Words) -> Words:
     return rows[order[:MOST_CANDIDATES]]
 
 
+def _cells_in(function: Function, values: Words) -> Words:
+    """The cells [rows, width] in the values of `_mergeable_keys`."""
+    rows, width = int(function.config[ROWS]), int(function.config[WIDTH])
+    return np.ascontiguousarray(values[1:, :CELLS].reshape(rows, -1)[:, :width])
+
+
 def _view(function: Function, told: Mapping[str, share.Contribution]) -> dict[str, Any]:
-    keys = _mergeable_keys(function)
-    states: list[Contents] = []
-    for each in told.values():
-        # A contribution needs no more of a state than these records and the keys of heavy flows.
-        candidates: Contents = {key: () for key in _keys_of(each.note)}
-        states.append({**contents_of(keys, each.values), **candidates})
-    return {"groups": list(told), **described(function, states)}
+    contributions = [
+        _contribution(
+            function,
+            each.values[0].tolist(),
+            _cells_in(function, each.values),
+            _key_array(_keys_of(each.note)),
+            replica,
+        )
+        for replica, each in enumerate(told.values())
+    ]
+    return {"groups": list(told), **described(function, contributions)}
 
 
 SHARE = Share(keys=_mergeable_keys, view=_view, note=_candidates)
 
 
-@compiled
+@compiled(_COUNTS(_ROWS, _ROWS))
 def estimates(keys: Words, cells: Words) -> Words:
     """The bytes of flows [n, KEY_WORDS] by the cells [rows, width] of a sketch: [n]."""
     found = np.zeros(len(keys), np.int64)
