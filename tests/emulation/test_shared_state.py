@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import random
 import select
+import shutil
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from testbed.faults.record import read_episode
 from testbed.vnf.dataplane import nsh
 from testbed.vnf.dataplane.socket import FrameSocket
 from testbed.vnf.functions.registry import make_function
@@ -20,6 +24,7 @@ from testbed.vnf.records import KEY_WORDS
 from testbed.vnf.stamp import Stamp
 from tests.emulation.dataplane_lab import INTERFACE, Lab, until
 from tests.emulation.test_instance_pair import udp_packet
+from tests.emulation.test_smoke import ROOT, deftbed
 
 pytestmark = pytest.mark.emulation
 
@@ -195,12 +200,43 @@ def test_groups_agree_under_loss_and_after_a_failover(lab: Lab) -> None:
     finally:
         relay.close()
     assert relay.lost > 0 and relay.passed > 0
-    dumps = [lab.end("a1"), lab.end("b0")]
-    states = [
-        {tuple(row[:KEY_WORDS]): tuple(row[KEY_WORDS:]) for row in dump["state"]} for dump in dumps
-    ]
+    check_views({"a": lab.end("a1"), "b": lab.end("b0")}, 900)
+
+
+def check_views(dumps: Mapping[str, Mapping[str, Any]], packets: int) -> None:
+    """What each primary knows is what follows from the states of all."""
     function = make_function("tm", {})
-    each = [contribution(function, state, number) for number, state in enumerate(states)]
-    expected = {"groups": ["a", "b"], **described(function, each)}
-    assert expected["packets"] == 900 and len(expected["heavy"]) > 10
-    assert [dump["shared"]["view"] for dump in dumps] == [expected] * 2
+    each = []
+    for number, (_, dump) in enumerate(sorted(dumps.items())):
+        state = {tuple(row[:KEY_WORDS]): tuple(row[KEY_WORDS:]) for row in dump["state"]}
+        each.append(contribution(function, state, number))
+    expected = {"groups": sorted(dumps), **described(function, each)}
+    assert expected["packets"] == packets and len(expected["heavy"]) > 1
+    assert [dump["shared"]["view"] for dump in dumps.values()] == [expected] * len(dumps)
+
+
+def test_groups_of_a_campaign_agree_at_its_end(tmp_path: Path) -> None:
+    """The orchestrator makes them known to each other, and tells of those who take over."""
+    data: dict[str, Any] = yaml.safe_load((ROOT / "scenarios" / "faults.yaml").read_text())
+    data["chains"] = [chain for chain in data["chains"] if chain["functions"] == ["fw", "tm"]]
+    data["traffic"]["initial_requests"] = 2
+    data["replication"]["share_s"] = 0.2
+    (tmp_path / "shared.yaml").write_text(yaml.safe_dump(data))
+    results = tmp_path / "results"
+    done = deftbed(
+        "faults", str(tmp_path / "shared.yaml"), "--count", "3", "--kinds", "kill-primary",
+        "--json", "--results", str(results),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads((results / "faults.json").read_text())["faults"]
+    episode = next(row["episode"] for row in rows if row["invalid"] is None)
+    assert any("-h1-" in row["target"] for row in rows if row["episode"] == episode)
+    record = read_episode(results / episode)
+    dumps = {}
+    for request in (0, 1):
+        dump = record.final_primary(request, 1)
+        assert dump is not None
+        dumps[str(dump["group"])] = dump
+    handled = sum(int(dump["log_index"]) - len(dump["losses"]) for dump in dumps.values())
+    check_views(dumps, handled)
+    shutil.rmtree(results)

@@ -27,8 +27,17 @@ from testbed.vnf.exchange.messages import (
 )
 from testbed.vnf.functions.effect import FILL, HEADER_WORDS, clear, new_effect
 from testbed.vnf.functions.registry import SHARES, make_function
+from testbed.vnf.functions.traffic_monitor import (
+    FLOW_TAG,
+    ROWS,
+    TOTAL_L3_BYTES,
+    WIDTH,
+    cell_of,
+    column_of,
+    mixed,
+)
 from testbed.vnf.functions.traffic_view import contribution, described
-from testbed.vnf.records import apply, contents
+from testbed.vnf.records import KEY_WORDS, apply, contents, insert, remove
 from testbed.vnf.replication import member as layout
 from testbed.vnf.replication.member import ReplicationConfig, new_member
 from tests.emulation.test_instance_pair import udp_packet
@@ -162,6 +171,8 @@ def test_nothing_is_sent_once_all_is_known() -> None:
     run(groups, 3)
     before = groups[0].network.delivered
     assert before > 0
+    for group in groups:
+        group.meet(groups)  # no news
     run(groups, 10)
     assert groups[0].network.delivered == before
     groups[1].count(udp_packet(2, 1))
@@ -230,6 +241,38 @@ def test_an_answer_of_somebody_else_does_not_count() -> None:
         groups[0].exchange.on_datagram(answer, ("10.9.9.9", 1))
     run(groups, 2)
     assert groups[1].exchange.view()["packets"] == 1
+
+
+@pytest.mark.parametrize("place", [0, 1, 4095, 4096, 8000, 8191, 8192, 12_287])
+def test_a_heavy_flow_that_moves_while_rows_are_looked_at_is_not_missed(place: int) -> None:
+    """Erased records are replaced by the last ones: here half of them, after the first look."""
+    function = make_function("tm", {})
+    records = function.new_state()
+    keys = [(FLOW_TAG << 56 | 4 << 48 | number, 1, 0, 0, 0) for number in range(12_288)]
+    for key in keys:
+        insert(records, key, 0)
+    heavy = keys[place]
+    share = SHARES["tm"]
+    assert share.note is not None
+    values = np.zeros((len(share.keys(function)), KEY_WORDS), np.int64)
+    values[0, TOTAL_L3_BYTES] = 100
+    for row in range(int(function.config[ROWS])):
+        width = int(function.config[WIDTH])
+        block, word = cell_of(row, column_of(mixed(heavy), row, width), width)
+        values[1 + block, word] = 50
+    work = share.note(function, records, values)
+    next(work)
+    next(work)
+    for key in keys[:6000]:
+        if key != heavy:
+            remove(records, key)
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            found = np.frombuffer(end.value, ">i8").reshape(-1, KEY_WORDS).tolist()
+            break
+    assert list(heavy) in found
 
 
 def test_signatures_are_counted_over_all_groups() -> None:

@@ -1,0 +1,88 @@
+"""Who is told of whom: the primaries of the other groups of the same function."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from testbed.orchestration import acquaint
+from testbed.orchestration.acquaint import Acquaintances, primaries
+from testbed.orchestration.chain import MAX_HOPS, MAX_REQUESTS, share_port
+from testbed.orchestration.deploy import Chain
+from testbed.orchestration.site import Site
+from testbed.scenario.types import FunctionName, Request
+
+ADDRESSES: dict[int, str | None] = {node: f"10.0.0.{node}" for node in range(4)}
+
+
+def chain_of(request: int, *functions: FunctionName) -> Chain:
+    asked = Request(request, "c", functions, 0, 1, 0, 1, 2, 1.0, 100, 1, 1)
+    hops = range(len(functions))
+    return Chain(asked, {hop: {0: hop, 1: 3} for hop in hops}, dict.fromkeys(hops, 0))
+
+
+def test_primaries_with_mergeable_state_are_known_by_function() -> None:
+    chains = {0: chain_of(0, "fw", "tm"), 2: chain_of(2, "tm", "idps", "tm")}
+    chains[2].primaries[0] = 1
+    del chains[2].members[2][0]
+    found = primaries(chains, ADDRESSES)
+    assert {f: [p["name"] for p in peers] for f, peers in found.items()} == {
+        "tm": ["r0-h1-m0", "r2-h0-m1"],
+        "idps": ["r2-h1-m0"],
+    }
+    assert found["tm"][1] == {
+        "group": "r2-h0",
+        "name": "r2-h0-m1",
+        "address": "10.0.0.3",
+        "port": share_port(2, 0),
+    }
+
+
+def test_no_two_groups_have_a_port_in_common() -> None:
+    ports = {share_port(r, hop) for r in range(MAX_REQUESTS) for hop in range(MAX_HOPS)}
+    assert len(ports) == MAX_REQUESTS * MAX_HOPS and max(ports) < 65_536
+
+
+def test_orders_are_given_when_they_are_news_and_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process of r2-h0-m1 does not live: nobody waits for it."""
+    inbox = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    inbox.setblocking(False)
+    inbox.bind(str(tmp_path / "r0-h0-m0"))
+    site: Any = SimpleNamespace(
+        plan=SimpleNamespace(servers=[SimpleNamespace(node=node) for node in range(4)]),
+        hosts={f"server-{n}": SimpleNamespace(address=a) for n, a in ADDRESSES.items()},
+        socket=lambda name: str(tmp_path / name),
+    )
+    now_ns = [10**12]
+    monkeypatch.setattr("time.monotonic_ns", lambda: now_ns[0])
+    acquaintances = Acquaintances(cast(Site, site))
+
+    def told(chains: dict[int, Chain]) -> list[list[str]]:
+        acquaintances.tell(chains)
+        orders = []
+        while True:
+            try:
+                orders.append(json.loads(inbox.recv(65_536)))
+            except BlockingIOError:
+                return [[peer["name"] for peer in order["peers"]] for order in orders]
+
+    chains = {0: chain_of(0, "tm")}
+    assert told(chains) == [[]]
+    assert told(chains) == []
+    chains[2] = chain_of(2, "tm")
+    assert told(chains) == [["r2-h0-m0"]]
+    chains[2].primaries[0] = 1
+    assert told(chains) == [["r2-h0-m1"]]
+    now_ns[0] += acquaint.AGAIN_NS - 1
+    assert told(chains) == []
+    now_ns[0] += 1
+    assert told(chains) == [["r2-h0-m1"]]
+    acquaintances.close()
+    inbox.close()
