@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from testbed.orchestration import chain
+from testbed.orchestration.control import ControlError
 from testbed.orchestration.deploy import Chain
 from testbed.orchestration.site import Site
 from testbed.scenario.types import NS_PER_S, FunctionName
@@ -17,6 +18,7 @@ from testbed.vnf.functions.registry import SHARES
 
 AGAIN_NS = 2 * NS_PER_S
 """An order that got lost is given again after this time, whatever happened to it."""
+ANSWER_S = 1.0
 
 Peer: TypeAlias = dict[str, Any]
 """{"group", "name", "address", "port"} of a primary."""
@@ -41,6 +43,21 @@ def primaries(
             }
             found.setdefault(function, []).append(peer)
     return found
+
+
+def shared_view(site: Site, chains: Mapping[int, Chain], request: int, hop: int) -> dict[str, Any]:
+    """What the primary of a group says that all groups of its function have counted together.
+
+    Raises ValueError if there is none that shares, or if it does not answer.
+    """
+    deployed = chains.get(request)
+    if deployed is None or hop not in deployed.primaries:
+        raise ValueError(f"request {request}, function {hop}: not deployed now")
+    name = chain.instance_name(request, hop, deployed.primaries[hop])
+    try:
+        return site.control.call(site.socket(name), "shared-view", ANSWER_S)
+    except ControlError as error:
+        raise ValueError(f"request {request}, function {hop}: {error}") from error
 
 
 class Acquaintances:

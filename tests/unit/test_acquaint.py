@@ -11,8 +11,9 @@ from typing import Any, cast
 import pytest
 
 from testbed.orchestration import acquaint
-from testbed.orchestration.acquaint import Acquaintances, primaries
+from testbed.orchestration.acquaint import Acquaintances, primaries, shared_view
 from testbed.orchestration.chain import MAX_HOPS, MAX_REQUESTS, share_port
+from testbed.orchestration.control import ControlError
 from testbed.orchestration.deploy import Chain
 from testbed.orchestration.site import Site
 from testbed.scenario.types import FunctionName, Request
@@ -86,3 +87,18 @@ def test_orders_are_given_when_they_are_news_and_now_and_then(
     assert told(chains) == [["r2-h0-m1"]]
     acquaintances.close()
     inbox.close()
+
+
+def test_the_view_of_a_run_is_that_of_the_present_primary() -> None:
+    def call(target: str, op: str, timeout_s: float) -> dict[str, Any]:
+        if target != "r0-h1-m1":
+            raise ControlError(f"{target}: unknown op {op!r}")
+        return {"view": {"packets": 5}}
+
+    site: Any = SimpleNamespace(control=SimpleNamespace(call=call), socket=lambda name: name)
+    chains = {0: chain_of(0, "fw", "tm")}
+    chains[0].primaries[1] = 1
+    assert shared_view(site, chains, 0, 1) == {"view": {"packets": 5}}
+    for request, hop, text in ((1, 1, "not deployed"), (0, 2, "not deployed"), (0, 0, "unknown")):
+        with pytest.raises(ValueError, match=f"request {request}, function {hop}: .*{text}"):
+            shared_view(site, chains, request, hop)
