@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from testbed.orchestration import chain
+from testbed.orchestration.chain import GroupKey
 from testbed.orchestration.control import ControlError
 from testbed.orchestration.deploy import Chain
 from testbed.orchestration.site import Site
@@ -45,19 +46,22 @@ def primaries(
     return found
 
 
-def shared_view(site: Site, chains: Mapping[int, Chain], request: int, hop: int) -> dict[str, Any]:
+def shared_view(
+    site: Site, chains: Mapping[int, Chain], request: int, key: GroupKey
+) -> dict[str, Any]:
     """What the primary of a group says that all groups of its function have counted together.
 
     Raises ValueError if there is none that shares, or if it does not answer.
     """
+    what = f"request {request}, function {key.hop}, shard {key.shard}"
     deployed = chains.get(request)
-    if deployed is None or hop not in deployed.primaries:
-        raise ValueError(f"request {request}, function {hop}: not deployed now")
-    name = chain.instance_name(request, hop, deployed.primaries[hop])
+    if deployed is None or key not in deployed.primaries:
+        raise ValueError(f"{what}: not deployed now")
+    name = chain.instance_name(deployed.request, key, deployed.primaries[key])
     try:
         return site.control.call(site.socket(name), "shared-view", ANSWER_S)
     except ControlError as error:
-        raise ValueError(f"request {request}, function {hop}: {error}") from error
+        raise ValueError(f"{what}: {error}") from error
 
 
 class Acquaintances:

@@ -15,7 +15,7 @@ from testbed.vnf.control import Order
 
 
 def run_orders(deployments: Deployments, between: Callable[[], None]) -> dict[str, Order]:
-    """What the socket carries out; the first two answer with a report (`elastic.Report`), nodes by name.
+    """What the socket carries out; the first two answer with an `elastic.Report`, nodes by name.
 
     move {"request", "function", "to": the name of a node, "shard": a number, null or missing};
     scale {"request", "function", "instances"}. Then shared-view {"request", "function", "shard": 0

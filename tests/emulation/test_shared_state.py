@@ -234,7 +234,7 @@ def test_groups_of_a_campaign_agree_at_its_end(tmp_path: Path) -> None:
     record = read_episode(results / episode)
     dumps = {}
     for request in (0, 1):
-        dump = record.final_primary(request, 1)
+        dump = record.final_primary(f"r{request}-h1")
         assert dump is not None
         dumps[str(dump["group"])] = dump
     handled = sum(int(dump["log_index"]) - len(dump["losses"]) for dump in dumps.values())
