@@ -71,16 +71,29 @@ def allowed_kinds(scenario: Scenario, kinds: Sequence[str]) -> tuple[str, ...]:
     for kind in kinds:
         if kind not in KINDS:
             raise InputError("--kinds", kind, f"some of {', '.join(KINDS)}")
+    unfit = _unfit_kinds(scenario)
+    for kind in kinds:
+        if kind in unfit:
+            raise InputError("--kinds", kind, unfit[kind])
+    return tuple(kinds) or tuple(kind for kind in KINDS if kind not in unfit)
+
+
+def _unfit_kinds(scenario: Scenario) -> dict[str, str]:
+    """Kinds after which the groups of a scenario could not heal, and what would let them."""
+    replication = scenario.replication
+    backups = replication.backups_wanted
+    if backups == 0:
+        raise InputError("replication.backups", backups, "groups with a backup in a campaign")
+    unfit = {}
     # Without a controller no backup is replaced, and in mode safety outputs would wait for one.
-    held = "primary-and-controller"
-    is_safe = scenario.replication.without_backup == "safety"
-    if held in kinds and is_safe:
-        raise InputError("--kinds", held, "a scenario with without_backup: availability")
-    one_shard = any(each.shards == 1 for each in scenario.chains)
-    if "scale" in kinds and one_shard:
-        raise InputError("--kinds", "scale", "a scenario whose chains all have several shards")
-    impossible = {*([held] if is_safe else []), *(["scale"] if one_shard else [])}
-    return tuple(kinds) or tuple(kind for kind in KINDS if kind not in impossible)
+    if replication.without_backup == "safety" and backups == 1:
+        unfit["primary-and-controller"] = "a scenario with without_backup: availability"
+    if backups == 1:
+        for kind in ("primary-and-backup", "primary-and-heir"):
+            unfit[kind] = "a scenario with replication.backups of 2 or more"
+    if any(each.shards == 1 for each in scenario.chains):
+        unfit["scale"] = "a scenario whose chains all have several shards"
+    return unfit
 
 
 def plan_episodes(count: int, kinds: Sequence[str], seed: int) -> Iterator[tuple[str, ...]]:

@@ -200,6 +200,26 @@ def two_at_once(stage: Stage) -> None:
     stage.injected(t_ns, [group, other], f"{primary} and {backup}", [primary, backup])
 
 
+def primary_and_backup(stage: Stage) -> None:
+    """A primary and a backup of the same group in one moment; another backup takes over."""
+    group = stage.pick(stage.groups())
+    victims = [group.instance(group.primary), group.instance(stage.pick(group.backups))]
+    stage.injected(stage.kill(victims), [group], " and ".join(victims), victims)
+
+
+def primary_and_heir(stage: Stage) -> None:
+    """A primary, then the one that took over, as soon as it has its role; a backup is left."""
+    group = stage.pick(stage.groups())
+    first = group.instance(group.primary)
+    t_ns = stage.kill([first])
+    if not stage.attend_until(lambda: _has_other_primary(stage, group), PROMOTION_S):
+        stage.injected(t_ns, [group], first, [first])
+        return
+    second = group.instance(stage.site.fdu.group(group.name)["primary"])
+    stage.kill([second])
+    stage.injected(t_ns, [group], f"{first}, then {second}", [first, second])
+
+
 def primary_and_controller(stage: Stage) -> None:
     """A primary and the controller at once: the backup takes over on the rules that are there."""
     group = stage.pick(stage.groups())
@@ -226,6 +246,8 @@ KINDS: Mapping[str, Kind] = {
     "kill-during-move": kill_during_move,
     "scale": scale,
     "two-at-once": two_at_once,
+    "primary-and-backup": primary_and_backup,
+    "primary-and-heir": primary_and_heir,
     "controller-kill": controller_kill,
     "primary-and-controller": primary_and_controller,
 }

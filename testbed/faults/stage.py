@@ -224,7 +224,8 @@ class Stage:
         except ControlError:
             return False
         members = {config["primary"], *config["backups"]}
-        if len(members) < 2 or config["learners"] or members != set(group.members):
+        wanted = self.site.scenario.replication.backups_wanted
+        if len(members) <= wanted or config["learners"] or members != set(group.members):
             return False
         return all(self._member_is_well(group, number, config) for number in members)
 

@@ -23,6 +23,7 @@ def state_violations(record: EpisodeRecord, account: Account) -> Iterator[Violat
         yield Violation("not-quiescent", "groups had work left long after the last packet")
     for group in record.final_groups():
         yield from _diverged(record, group)
+    yield from _overcounted(record)
     for request in record.manifest["requests"]:
         yield from _chain_violations(record, account, int(request["id"]))
 
@@ -39,6 +40,21 @@ def _diverged(record: EpisodeRecord, group: str) -> Iterator[Violation]:
         if any(value != values[0] for value in values[1:]):
             detail = f"{group}: members differ in {field}: {_short(values)}"
             yield Violation("diverged", detail)
+
+
+def _overcounted(record: EpisodeRecord) -> Iterator[Violation]:
+    """What is known of groups together is not more than they have: all that is shared survives."""
+    totals: dict[str, int] = {}
+    for group, final in record.final_groups().items():
+        dump = record.dumps.get(f"{group}-m{final['primary']}", {"state": []})
+        counts = (row[KEY_WORDS:] for row in dump["state"] if row[0] >> 56 == TOTALS_TAG)
+        totals[group] = sum(values[TOTAL_PACKETS] for values in counts)
+    for name, dump in sorted(record.dumps.items()):
+        view = dump.get("shared", {}).get("view", {})
+        bound = sum(totals.get(group, 0) for group in view.get("groups", ()))
+        if view.get("packets", 0) > bound:
+            detail = f"{name} knows of {view['packets']} packets in {view['groups']}: have {bound}"
+            yield Violation("shared-overcounted", detail)
 
 
 def _short(values: list[Any]) -> str:

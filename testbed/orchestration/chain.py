@@ -19,6 +19,7 @@ from testbed.vnf.stamper import BUCKETS
 PORT_BASE = 20_000
 SOURCE_PORT_BASE = 30_000
 REPLICATION_PORT_BASE = 10_000
+SHARE_PORT_BASE = 44_000
 MAX_HOPS = 8
 
 _GROUP = re.compile(r"r(\d+)-h(\d+)(?:-s(\d+))?")
@@ -35,7 +36,7 @@ class GroupKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class InstanceSpec:
-    """One instance of a chain: member 0 begins as the primary, member 1 as the backup."""
+    """One instance of a chain: member 0 begins as the primary, the others as backups."""
 
     name: str
     group: str
@@ -141,13 +142,20 @@ def instance(request: Request, key: GroupKey, member: int, node: int) -> Instanc
     )
 
 
+def share_port(request: Request, key: GroupKey) -> int:
+    """UDP port on which the members of a group exchange what they have counted with other groups.
+
+    A server hosts one member of a group at most, so no two on a server have the same.
+    """
+    return SHARE_PORT_BASE + MAX_HOPS * (request.first_unit + key.shard) + key.hop
+
+
 def instances(request: Request, placements: Sequence[Placement]) -> list[InstanceSpec]:
     """The instances of a chain, function by function, primary first; all shards are together."""
     return [
         instance(request, key, member, node)
         for key in group_keys(request)
-        for member, node in enumerate((placements[key.hop].primary, placements[key.hop].backup))
-        if node is not None
+        for member, node in enumerate(placements[key.hop].nodes)
     ]
 
 
@@ -214,7 +222,7 @@ def placements_left(
 ) -> list[Placement] | None:
     """Where the living members of a chain's shard are; None if a function has none left.
 
-    `primaries[hop]` is the number of the primary; the first of the others counts as the backup.
+    `primaries[hop]` is the number of the primary; the others are backups in their order.
     """
     left = []
     for hop, stage in sorted(members.items()):
@@ -222,7 +230,7 @@ def placements_left(
         if not numbers:
             return None
         nodes = [stage[number] for number in numbers]
-        left.append(Placement(nodes[0], nodes[1] if len(nodes) > 1 else None))
+        left.append(Placement(nodes[0], nodes[1] if len(nodes) > 1 else None, tuple(nodes[2:])))
     return left
 
 

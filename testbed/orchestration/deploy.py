@@ -143,6 +143,10 @@ def start_instance(
         "replication": replication_config(replication),
         "address": host.address,
         "port": spec.port,
+        "share": {
+            "port": chain.share_port(request, spec.key),
+            "period_ns": round(replication.share_s * NS_PER_S),
+        },
         "cpu": {
             "path": site.cpu_clock(spec.node),
             "service_ns": profile.service_ns,

@@ -10,6 +10,7 @@ import numpy as np
 
 from agents.common.policy import Policy
 from testbed.orchestration import chain
+from testbed.orchestration.backups import further_backup
 from testbed.orchestration.chain import GroupKey
 from testbed.orchestration.deploy import Chain
 from testbed.orchestration.reconfigure import ReconfigurationError
@@ -92,11 +93,12 @@ class Deployments:
         return found
 
     def node_for_backup(self, deployed: Chain, key: GroupKey) -> int | None:
-        """What the policy chooses for a group, but for the node of the primary."""
-        taken = set(deployed.members[key].values())
-        choice = self._choice(deployed, key, ())
-        nodes = (choice.backup, choice.primary) if choice is not None else ()
-        return next((node for node in nodes if node is not None and node not in taken), None)
+        """What the policy chooses for a group where it has no member yet."""
+        placed = self._placements_left(deployed, key.shard)
+        if placed is None:
+            return None
+        seen = self.ledger.observe(deployed.request, placed[: key.hop])
+        return further_backup(self.policy, seen, placed[key.hop].nodes)
 
     def node_for_shards(self, deployed: Chain, hop: int, excluded: Collection[int]) -> int | None:
         """Where the policy would have the primary of a function if these nodes were down."""

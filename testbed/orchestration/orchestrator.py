@@ -9,12 +9,13 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agents.common.policy import Policy
-from testbed.orchestration import chain, deploy, elastic, reconfigure, users
+from testbed.orchestration import backups, chain, deploy, elastic, reconfigure, users
+from testbed.orchestration.acquaint import Acquaintances
 from testbed.orchestration.autoscaler import Autoscaler
 from testbed.orchestration.chain import GroupKey
 from testbed.orchestration.deploy import Chain
@@ -60,6 +61,7 @@ class Orchestrator:
         self._autoscaler = (
             None if scaling is None else Autoscaler(self.deployments, scaling, self._read_news)
         )
+        self._acquaintances = Acquaintances(site)
         self._epochs: dict[str, int] = {}
         self._to_replace: deque[tuple[int, int, GroupKey]] = deque()
         """When, and for which group of which request, a new backup is looked for."""
@@ -105,7 +107,8 @@ class Orchestrator:
         self._news.bind(self.notify_socket(site.sockets))
         orders = run_orders(self.deployments, self._read_news)
         self._orders = ControlSocket(site.socket("run"), orders)
-        with contextlib.closing(self._news), contextlib.closing(self._orders):
+        closing = contextlib.closing
+        with closing(self._news), closing(self._orders), closing(self._acquaintances):
             start_servers(site)
             users.start_edges(site)
             for request in plan.requests:
@@ -158,6 +161,7 @@ class Orchestrator:
                 self._replace(*self._to_replace.popleft()[1:])
             elif self._autoscaler is not None and not self.headless:
                 self._autoscaler.look_if_due()
+            self._acquaintances.tell(self.chains)
             self._progress((time.monotonic_ns() - self.origin_ns) / NS_PER_S)
 
     def _read_news(self) -> None:
@@ -171,8 +175,9 @@ class Orchestrator:
         events.write("request", request=request.id, chain=request.chain, due_ns=request.arrival_ns)
         begin_ns = time.monotonic_ns()
         placements: list[Placement] = []
+        wanted = self._site.scenario.replication.backups_wanted
         while len(placements) < len(request.functions):
-            choice = self._policy.decide(self._ledger.observe(request, placements))
+            choice = backups.place(self._policy, self._ledger, request, placements, wanted)
             if choice is None:
                 break
             placements.append(choice)
@@ -182,13 +187,22 @@ class Orchestrator:
             request=request.id,
             chain=request.chain,
             accepted=accepted,
-            placements=[[p.primary, p.backup] for p in placements] if accepted else [],
+            placements=[p.nodes for p in placements] if accepted else [],
             decide_ns=time.monotonic_ns() - begin_ns,
         )
         if not accepted:
             return
         self.deployments.enter(request, placements)
+        self._note_fewer_backups(request, placements)
         self._deploy(request, placements)
+
+    def _note_fewer_backups(self, request: Request, placements: Sequence[Placement]) -> None:
+        wanted = self._site.scenario.replication.backups_wanted
+        for key in chain.group_keys(request):
+            found = len(placements[key.hop].backups)
+            if found < wanted:
+                group = chain.group_name(request, key)
+                self._site.events.write("fewer-backups", group=group, found=found, wanted=wanted)
 
     def _deploy(self, request: Request, placements: list[Placement]) -> None:
         events, begin_ns = self._site.events, time.monotonic_ns()
@@ -238,14 +252,15 @@ class Orchestrator:
         deploy.install(self._site, deployed)
         self.deployments.note_placements(deployed)
         replication = self._site.scenario.replication
-        protected = replication.mode != "none" and news["primary"] is not None
-        if protected and replication.replace_backups and not news["backups"]:
+        missing = len(news["backups"]) < replication.backups_wanted
+        if missing and replication.replace_backups and news["primary"] is not None:
             self._to_replace.appendleft((0, deployed.request.id, key))
 
     def _replace(self, request: int, key: GroupKey) -> None:
-        """Give a group that lost its backup a new one, where the policy would put it."""
+        """Give a group that lost a backup a new one, where the policy would put it."""
         deployed = self.chains.get(request)
-        if deployed is None or len(deployed.members[key]) != 1:
+        wanted = self._site.scenario.replication.backups_wanted
+        if deployed is None or not 1 <= len(deployed.members[key]) <= wanted:
             return
         events, group = self._site.events, chain.group_name(deployed.request, key)
         node = self.deployments.node_for_backup(deployed, key)

@@ -1,4 +1,4 @@
-"""Orders to a run that is under way, at the socket "run": `move` and `scale`."""
+"""Orders to a run that is under way, at the socket "run": `move`, `scale`, `shared-view`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from testbed.orchestration import elastic
+from testbed.orchestration.acquaint import shared_view
+from testbed.orchestration.chain import GroupKey
 from testbed.orchestration.deployments import Deployments
 from testbed.orchestration.reconfigure import ReconfigurationError
 from testbed.scenario.types import Topology
@@ -13,10 +15,11 @@ from testbed.vnf.control import Order
 
 
 def run_orders(deployments: Deployments, between: Callable[[], None]) -> dict[str, Order]:
-    """What the socket carries out; both answer with a report (`elastic.Report`), nodes by name.
+    """What the socket carries out; the first two answer with an `elastic.Report`, nodes by name.
 
     move {"request", "function", "to": the name of a node, "shard": a number, null or missing};
-    scale {"request", "function", "instances"}. An order that cannot be raises ValueError.
+    scale {"request", "function", "instances"}. Then shared-view {"request", "function", "shard": 0
+    if missing}: see `acquaint.shared_view`. An order that cannot be raises ValueError.
     """
     topology = deployments.site.plan.topology
 
@@ -36,7 +39,13 @@ def run_orders(deployments: Deployments, between: Callable[[], None]) -> dict[st
             topology, lambda: elastic.scale(deployments, request, function, instances, between)
         )
 
-    return {"move": move, "scale": scale}
+    def view(order: dict[str, Any]) -> dict[str, Any]:
+        shard = 0 if order.get("shard") is None else _number(order, "shard")
+        request, function = _number(order, "request"), _number(order, "function")
+        key = GroupKey(function, shard)
+        return shared_view(deployments.site, deployments.chains, request, key)
+
+    return {"move": move, "scale": scale, "shared-view": view}
 
 
 def _answer(topology: Topology, carry_out: Callable[[], elastic.Report]) -> dict[str, Any]:

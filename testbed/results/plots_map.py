@@ -37,10 +37,11 @@ def placed(runs: Sequence[RunFolder], nodes: int) -> Placed:
     dead = set()
     for run in runs:
         for event in run.named("decision"):
-            for primary, backup in event["placements"]:
+            for primary, *others in event["placements"]:
                 primaries[primary] += 1
-                if backup is not None:
-                    backups[backup] += 1
+                for backup in others:
+                    if backup is not None:
+                        backups[backup] += 1
         dead |= {int(event["node"]) for event in run.named("fault")}
     return Placed(primaries, backups, frozenset(dead))
 

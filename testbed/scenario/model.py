@@ -140,6 +140,12 @@ class ReplicationSpec(Model):
     """How state is replicated and failures are detected."""
 
     mode: ReplicationMode = "pipelined"
+    backups: int = Field(
+        default=1,
+        ge=0,
+        le=3,
+        description="of each group: as many members may fail at once; mode none has none",
+    )
     batch_packets: int = Field(default=80, ge=1, le=1000)
     batch_s: NonNegative = Field(
         default=0.0, description="a batch waits this long for more; 0 sends when input runs empty"
@@ -165,6 +171,9 @@ class ReplicationSpec(Model):
     replace_backups: bool = Field(
         default=True, description="a group that lost a member gets a new backup"
     )
+    share_s: Positive = Field(
+        default=1.0, description="how often a group tells the others what it has counted"
+    )
     move_hold_s: Positive = Field(
         default=0.1, description="how long a move may hold inputs at the hand-over"
     )
@@ -178,6 +187,20 @@ class ReplicationSpec(Model):
         if self.failure_timeout_s < 2 * self.heartbeat_s:
             raise ValueError("failure_timeout_s of at least two heartbeat_s")
         return self
+
+    @model_validator(mode="after")
+    def _outputs_can_leave(self) -> ReplicationSpec:
+        alone = self.mode != "none" and self.backups == 0
+        if alone and self.without_backup == "safety":
+            raise ValueError(
+                "without_backup: availability if backups is 0: outputs would wait for a backup"
+            )
+        return self
+
+    @property
+    def backups_wanted(self) -> int:
+        """How many backups a group has in this mode."""
+        return 0 if self.mode == "none" else self.backups
 
 
 class FaultSpec(Model):

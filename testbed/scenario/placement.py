@@ -143,9 +143,8 @@ class Ledger:
         held = np.zeros(len(self._capacity))
         previous, spent_ns = request.source, 0.0
         for name, placement in zip(request.functions, placements, strict=False):
-            held[placement.primary] += 1
-            if placement.backup is not None:
-                held[placement.backup] += 1
+            for node in placement.nodes:
+                held[node] += 1
             spent_ns += self._delay_ns[previous, placement.primary]
             spent_ns += self._profiles[name].service_ns / self._capacity[placement.primary]
             previous = placement.primary
@@ -183,6 +182,6 @@ class Ledger:
                 for name, placement in zip(request.functions, placements, strict=False):
                     primary, backup = costs(self._profiles[name], rate)
                     total[placement.primary] += primary / len(shards)
-                    if placement.backup is not None:
-                        total[placement.backup] += backup / len(shards)
+                    for node in placement.backups:
+                        total[node] += backup / len(shards)
         return total

@@ -86,6 +86,9 @@ def _servers(scenario: Scenario, topology: Topology) -> tuple[Server, ...]:
     for name in scenario.servers.by_node:
         if name not in names:
             raise InputError(f"servers.by_node.{name}", name, f"one of the nodes {names}")
+    backups = scenario.replication.backups_wanted
+    if backups >= len(names):
+        raise InputError("replication.backups", backups, f"fewer than the {len(names)} nodes")
     specs = [scenario.servers.by_node.get(name, scenario.servers.default) for name in names]
     return tuple(Server(i, spec.cpu_cores, spec.memory_bytes) for i, spec in enumerate(specs))
 

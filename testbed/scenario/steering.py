@@ -2,9 +2,9 @@
 
 A chain of n functions has two service paths, forward and reverse. Hop 0 .. n-1 are its
 functions, hop n is the edge where it ends. A frame for hop `hop` of path `path` has the
-destination address 02:pp:pp:pp:hh:mm, where mm is the member (0 or 1) of the replica group that
-sent it (0 from the ingress edge): the two members sit on different nodes, so their frames need
-trees of their own, and a promoted member finds its tree installed already.
+destination address 02:pp:pp:pp:hh:mm, where mm is the member of the replica group that sent it
+(0 from the ingress edge): the members sit on different nodes, so their frames need trees of their
+own, and a promoted member finds its tree installed already.
 
 Shards. A chain has both paths once for each of its shards; each leads through that shard's replica
 groups. The top four of a path's 24 bits are the shard; the other twenty, the base path, are the

@@ -104,10 +104,24 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where one function of a chain runs: the node of its primary and the node of its backup."""
+    """Where one function of a chain runs: the nodes of its primary, its backup and further ones.
+
+    A policy names a primary and a backup; `others` follow if a scenario wants more backups.
+    """
 
     primary: int
     backup: int | None
+    others: tuple[int, ...] = ()
+
+    @property
+    def backups(self) -> tuple[int, ...]:
+        """The nodes of all backups; the first would be the next primary."""
+        return self.others if self.backup is None else (self.backup, *self.others)
+
+    @property
+    def nodes(self) -> tuple[int, ...]:
+        """The nodes of all members, the primary's first."""
+        return self.primary, *self.backups
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,12 @@ def promote(placements: Sequence[Placement], dead: Collection[int]) -> tuple[Pla
 
 
 def _survivors(placement: Placement, dead: Collection[int]) -> Placement:
-    backup = None if placement.backup in dead else placement.backup
-    if placement.primary in dead and backup is not None:
-        return Placement(backup, None)
-    return Placement(placement.primary, backup)
+    backups = tuple(node for node in placement.backups if node not in dead)
+    primary = placement.primary
+    if primary in dead and backups:
+        primary, *rest = backups
+        backups = tuple(rest)
+    return Placement(primary, backups[0] if backups else None, backups[1:])
 
 
 def place_all(

@@ -20,6 +20,7 @@ from testbed.vnf.dataplane.loop import new_plane
 from testbed.vnf.dataplane.ring import PacketRing
 from testbed.vnf.dataplane.socket import SO_RCVBUFFORCE
 from testbed.vnf.dataplane.system import poll_set
+from testbed.vnf.exchange.endpoint import ExchangeEndpoint
 from testbed.vnf.functions.registry import make_function
 from testbed.vnf.instance import Identity, Instance
 from testbed.vnf.process import (
@@ -107,7 +108,9 @@ def main(config: dict[str, Any]) -> None:
     rx_frames, tx_frames: slots of the rings, multiples of 32;
     configuration: what the FDU would say first (see `Instance.configure`), or null;
     core: the only core to run on, or null;
-    alive: where to hold a sign of life (see `hold_sign_of_life`), or missing.
+    alive: where to hold a sign of life (see `hold_sign_of_life`), or missing;
+    share {"port", "period_ns"}: the port at `address` for the exchange with other groups, and how
+    often something is said; or missing.
 
     Raises KeyError for a missing key, ValueError for a bad value, OSError.
     """
@@ -135,21 +138,31 @@ def main(config: dict[str, Any]) -> None:
         orders: dict[str, Any] = {}
         control = ControlSocket(config["control_socket"], orders)
         stack.callback(control.close)
-        polled = (ring.fileno(), group_socket.fileno(), control.fileno(), termination.fileno())
+        function = make_function(config["function"], config["function_config"])
+        exchange = ExchangeEndpoint(function, config.get("share"), config["address"])
+        stack.callback(exchange.close)
+        polled = (
+            ring.fileno(),
+            group_socket.fileno(),
+            control.fileno(),
+            termination.fileno(),
+            exchange.fileno(),
+        )
         plane = new_plane(
             ring.ring,
             poll_set(polled),
             clock.words if clock is not None else np.zeros(8, np.int64),
         )
         plane.words[loop.UDP_FD] = group_socket.fileno()
-        function = make_function(config["function"], config["function_config"])
         scope = config.get("scope")
         replication = ReplicationConfig(**config["replication"], shared=scope is not None)
         instance = Instance(identity, function, replication, plane, events)
         if clock is not None:
             instance.use_cpu(clock, cpu["service_ns"], cpu["backup_service_ns"])
+        exchange.bind(config["group"], instance.member)
         control.add(
             {
+                **exchange.orders(),
                 "configure": instance.configure,
                 "drain": instance.drain,
                 "losses": lambda _: {"losses": instance.losses()},
@@ -175,10 +188,10 @@ def main(config: dict[str, Any]) -> None:
         if config["configuration"] is not None:
             instance.configure(config["configuration"])
         prepare_for_packets()
-        _serve(instance, control, detectors, shared, termination)
+        _serve(instance, control, detectors, shared, termination, exchange)
         counters = {**instance.stats({}), "kernel_drops": ring.kernel_drops()}
         dump = {**instance.dump(), "counters": counters, "heartbeats_missed": detectors.missed}
-        write_dump(config["dump"], dump)
+        write_dump(config["dump"], {**dump, **exchange.dump()})
 
 
 def _serve(
@@ -187,16 +200,20 @@ def _serve(
     detectors: FailureDetectors,
     shared: SharedRecords,
     termination: Termination,
+    exchange: ExchangeEndpoint,
 ) -> None:
     """Run the packet loop, and between its calls everything else, until SIGTERM."""
-    control_bit, termination_bit = 1 << loop.OWN_DESCRIPTORS, 2 << loop.OWN_DESCRIPTORS
+    control_bit, termination_bit, exchange_bit = (
+        1 << loop.OWN_DESCRIPTORS + number for number in range(3)
+    )
     while not termination.requested:
         now_ns = time.monotonic_ns()
         if detectors.beat(now_ns, instance.epoch, shared.index):
             shared.check(now_ns)
             # Repeated until it is admitted: the FDU may have no majority just now.
             detectors.caught_up(instance.epoch, instance.caught_up())
-        ready = instance.serve(detectors.due_ns)
+        exchange.work()
+        ready = instance.serve(min(detectors.due_ns, exchange.due_ns))
         if ready < 0:
             continue  # a signal
         if ready & loop.CAUGHT_UP:
@@ -207,6 +224,8 @@ def _serve(
             control.serve()
         if ready & termination_bit:
             termination.drain()
+        if ready & exchange_bit:
+            exchange.receive()
 
 
 def _identity(config: dict[str, Any]) -> Identity:

@@ -124,8 +124,24 @@ def test_the_primary_counts_whatever_its_number() -> None:
     alive[FIRST][5] = 4
     left = placements_left(of_shard(alive, 0), {0: 5, 1: 1})
     assert left is not None
-    assert left[0] == Placement(4, alive[FIRST][0])
+    assert left[0] == Placement(4, alive[FIRST][0], (alive[FIRST][1],))
     assert left[1].primary == alive[SECOND][1]
+
+
+def test_all_backups_are_members_and_stay_placed() -> None:
+    specs = instances(REQUEST, (Placement(1, 2, (4, 0)), Placement(3, None)))
+    assert [(spec.member, spec.node) for spec in specs[:4]] == [(0, 1), (1, 2), (2, 4), (3, 0)]
+    alive = {FIRST: {0: 1, 1: 2, 2: 4, 3: 0}, SECOND: {0: 3}}
+    found = {segment.mac: segment for segment in segments(REQUEST, alive)}
+    assert found[path_mac(forward_path(3), 1, 3)].source == "server-0"
+    assert found[path_mac(forward_path(3), 0, 0)].targets == tuple(
+        f"server-{node}" for node in (1, 2, 4, 0)
+    )
+    left = placements_left(of_shard(alive, 0), {0: 2, 1: 0})
+    assert left == [Placement(4, 1, (2, 0)), Placement(3, None)]
+    del alive[FIRST][2], alive[FIRST][0]
+    left = placements_left(of_shard(alive, 0), {0: 1, 1: 0})
+    assert left == [Placement(2, 0), Placement(3, None)]
 
 
 def test_functions_that_need_a_configuration_get_one() -> None:

@@ -61,12 +61,21 @@ def test_a_kind_that_there_is_not_or_that_cannot_heal_is_refused() -> None:
         allowed_kinds(SCENARIO, ["primary-and-controller"])
     available = with_replication(SCENARIO, without_backup="availability")
     assert allowed_kinds(available, ["primary-and-controller"]) == ("primary-and-controller",)
+    of_one_group = {"primary-and-backup", "primary-and-heir"}
     with pytest.raises(InputError, match="shards"):
         allowed_kinds(SCENARIO, ["scale"])
+    with pytest.raises(InputError, match=r"replication\.backups of 2"):
+        allowed_kinds(SCENARIO, ["primary-and-backup"])
     sharded = [each.model_copy(update={"shards": 4}) for each in SCENARIO.chains]
     elastic = available.model_copy(update={"chains": sharded})
-    assert set(allowed_kinds(elastic, [])) == set(KINDS)
-    assert set(allowed_kinds(SCENARIO, [])) == set(KINDS) - {"primary-and-controller", "scale"}
+    assert set(allowed_kinds(elastic, [])) == set(KINDS) - of_one_group
+    unfit = {*of_one_group, "primary-and-controller", "scale"}
+    assert set(allowed_kinds(SCENARIO, [])) == set(KINDS) - unfit
+    assert set(allowed_kinds(with_replication(elastic, backups=2), [])) == set(KINDS)
+    safe = with_replication(SCENARIO, backups=2)
+    assert set(allowed_kinds(safe, [])) == set(KINDS) - {"scale"}
+    with pytest.raises(InputError, match="groups with a backup"):
+        allowed_kinds(with_replication(available, backups=0), [])
 
 
 def test_a_drawn_placement_is_two_servers_that_live() -> None:

@@ -164,6 +164,17 @@ def test_a_packet_that_was_counted_twice_is_found(place: tuple[int, int]) -> Non
     assert found(record(dumps=dumps)) == {"not-exactly-once"}
 
 
+@pytest.mark.parametrize(("more", "violations"), [(0, set()), (1, {"shared-overcounted"})])
+def test_a_shared_view_that_counts_more_than_there_is_is_found(
+    more: int, violations: set[str]
+) -> None:
+    dumps = [dump(0, 1), dump(0, 2), dump(1, 0), dump(1, 1)]
+    total = dumps[2]["state"][-1][5]
+    dumps[2]["shared"] = {"view": {"groups": ["r0-h1"], "packets": total + more}}
+    dumps[3]["shared"] = {"view": {"groups": []}}
+    assert found(record(dumps=dumps)) == violations
+
+
 def zombie(frames: int, role: str | None) -> EpisodeRecord:
     event = {"t_ns": at(2000), "event": "zombie", "instance": "r0-h0-m0"}
     return with_events(record(), {**event, "frames": frames, "role": role})

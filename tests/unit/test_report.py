@@ -227,4 +227,5 @@ def test_map_counts_primaries_and_backups(folder: Path) -> None:
     pairs = [p for run in runs for e in run.named("decision") for p in e["placements"]]
     assert found.primaries.sum() == found.backups.sum() == len(pairs) > 0
     assert found.primaries[5] == sum(primary == 5 for primary, _ in pairs)
+    assert found.backups[5] == sum(backup == 5 for _, backup in pairs)
     assert found.dead == {run.named("fault")[0]["node"] for run in runs}

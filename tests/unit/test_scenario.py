@@ -90,6 +90,22 @@ def test_a_topology_in_two_parts_is_refused() -> None:
     assert error_of(data).field == "topology"
 
 
+def test_the_number_of_backups_is_checked() -> None:
+    data = smoke()
+    nodes = len(data["topology"]["nodes"])
+    for backups, field, text in (
+        (4, "replication.backups", "less than or equal to 3"),
+        (-1, "replication.backups", "greater than or equal to 0"),
+        (nodes, "replication.backups", f"fewer than the {nodes} nodes"),
+        (0, "replication", "availability if backups is 0"),
+    ):
+        data["replication"] = {"backups": backups}
+        error = error_of(data)
+        assert error.field == field and text in error.expected
+    data["replication"] = {"backups": nodes, "mode": "none"}
+    assert parse_scenario(yaml.safe_dump(data)).replication.backups_wanted == 0
+
+
 def test_a_key_given_twice_is_refused() -> None:
     with pytest.raises(InputError, match="given twice"):
         parse_scenario("format: 1\nformat: 1\n")

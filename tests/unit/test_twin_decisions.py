@@ -138,6 +138,7 @@ def test_nodes_that_do_not_exist_are_refused() -> None:
 
 def test_a_failover_leaves_who_is_left() -> None:
     placements = (Placement(0, 1), Placement(1, 0), Placement(2, 1), Placement(0, None))
+    assert promote([Placement(0, 1, (2, 3))], {0, 2}) == (Placement(1, 3),)
     assert promote(placements, {0}) == (
         Placement(1, None), Placement(1, None), Placement(2, 1), Placement(0, None),
     )  # fmt: skip

@@ -89,7 +89,7 @@ _KEYS = (
     "max_pairs",
     "max_streams",
 )
-_SCAN_PORTS, _WINDOW_NS, _BLOCK_NS, _MAX_SOURCES, _MAX_PAIRS, _MAX_STREAMS, _RULES = range(7)
+_SCAN_PORTS, _WINDOW_NS, _BLOCK_NS, _MAX_SOURCES, _MAX_PAIRS, _MAX_STREAMS, RULES = range(7)
 _ACTIONS = 7
 """In the configuration: a word for each rule, 1 if it drops, and then the automaton."""
 
@@ -156,7 +156,7 @@ def _search(
     packet: Bytes, view: View, now_ns: int, records: Records, effect: Words, config: Words
 ) -> bool:
     """Whether some rule that drops matches; counts all that match."""
-    at = _ACTIONS + config[_RULES]
+    at = _ACTIONS + config[RULES]
     stream = view.has_ports == 1 and view.protocol == TCP and view.fragment == 0
     state, row, sequence = ROOT, -1, 0
     key = flow_key(view, STREAM_TAG)
@@ -208,7 +208,7 @@ def _process(
         )
         if ask(records, effect, view, source_row, now_ns, limits):
             return drop(effect, PORT_SCAN)
-    searched = config[_RULES] > 0 and view.payload_at < view.length
+    searched = config[RULES] > 0 and view.payload_at < view.length
     if searched and _search(packet, view, now_ns, records, effect, config):
         return drop(effect, SIGNATURE)
     return forward(effect, view.length)

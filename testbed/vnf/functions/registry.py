@@ -12,11 +12,14 @@ from testbed.vnf.functions import (
     idps,
     load_balancer,
     nat,
+    signature_view,
     traffic_monitor,
+    traffic_view,
     voc,
     wan_optimiser,
 )
 from testbed.vnf.functions.function import Function, Maker
+from testbed.vnf.functions.share import Share
 
 MAKERS: Mapping[str, Maker] = {
     "nat": nat.make,
@@ -27,6 +30,12 @@ MAKERS: Mapping[str, Maker] = {
     "wo": wan_optimiser.make,
     "lb": load_balancer.make,
 }
+
+SHARES: Mapping[FunctionName, Share] = {
+    "tm": traffic_view.SHARE,
+    "idps": signature_view.SHARE,
+}
+"""The functions whose groups tell one another what they have counted, and how."""
 
 
 def make_function(name: FunctionName, config: Mapping[str, Any]) -> Function:

@@ -6,18 +6,22 @@ is a CRDT: contributions may come late, twice and in any order.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
 
 import msgpack
+import numba
 import numpy as np
 
 from testbed.compiled import compiled
 from testbed.vnf.arrays import Words
 from testbed.vnf.crdt import CountMinSketch, GrowCounter, Latest, Replica
+from testbed.vnf.functions import share
 from testbed.vnf.functions.function import Function
+from testbed.vnf.functions.share import Share
 from testbed.vnf.functions.traffic_monitor import (
     CELLS,
     FLOW_TAG,
@@ -33,7 +37,7 @@ from testbed.vnf.functions.traffic_monitor import (
     column_of,
     mixed,
 )
-from testbed.vnf.records import KEY_WORDS
+from testbed.vnf.records import COUNT, KEY_WORDS, Records
 
 Contents: TypeAlias = Mapping[tuple[int, ...], tuple[int, ...]]
 """A state, as `records.contents` gives it."""
@@ -43,6 +47,12 @@ FlowKey: TypeAlias = tuple[int, int, int, int, int]
 _KEY_BYTES = 8 * KEY_WORDS
 _TAG_SHIFT = 56
 _PPM = 1_000_000
+_ROWS = numba.typeof(np.zeros((1, 1), np.int64))
+_COUNTS = numba.typeof(np.zeros(1, np.int64))
+_SLICE = 4096
+"""Rows of a state that are looked at in one go."""
+MOST_CANDIDATES = 1000
+"""Flows that a monitor names at most, the heaviest: all, if they carry a 1,000th or more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +120,18 @@ class HeavyFlow:
 
 def contribution(function: Function, state: Contents, replica: Replica) -> Contribution:
     """What one instance of the monitor has counted; `replica` names it (see `crdt`)."""
-    rows, width = int(function.config[ROWS]), int(function.config[WIDTH])
     totals = state.get((TOTALS_TAG << _TAG_SHIFT, 0, 0, 0, 0), (0, 0, 0))
-    sketch = CountMinSketch(rows, width, {replica: _cells(state, rows, width)})
+    rows, width = int(function.config[ROWS]), int(function.config[WIDTH])
     flows = _key_array([key for key in state if key[0] >> _TAG_SHIFT == FLOW_TAG])
+    return _contribution(function, totals, _cells(state, rows, width), flows, replica)
+
+
+def _contribution(
+    function: Function, totals: Sequence[int], cells: Words, flows: Words, replica: Replica
+) -> Contribution:
+    """The same from the totals, the cells [rows, width] and the keys of flows [n, KEY_WORDS]."""
+    rows, width = cells.shape
+    sketch = CountMinSketch(rows, width, {replica: cells})
     least = _least_bytes(totals[TOTAL_L3_BYTES], int(function.config[HEAVY_SHARE_PPM]))
     heavy = flows[estimates(flows, sketch.value) >= least]
     heavy = heavy[np.lexsort(heavy.T[::-1])]  # equal states say the same
@@ -141,7 +159,87 @@ def heavy_flows(view: Contribution, heavy_share_ppm: int) -> tuple[HeavyFlow, ..
     return tuple(_described(key, l3_bytes) for l3_bytes, key in heavy)
 
 
-@compiled
+def described(function: Function, contributions: Sequence[Contribution]) -> dict[str, Any]:
+    """What several instances have counted together, as JSON values; empty for none.
+
+    packets, l3_bytes, flows; heavy: the fields of each `HeavyFlow`, heaviest first.
+    """
+    if not contributions:
+        return {}
+    view = functools.reduce(Contribution.merge, contributions)
+    heavy = heavy_flows(view, int(function.config[HEAVY_SHARE_PPM]))
+    return {
+        "packets": view.packets.value,
+        "l3_bytes": view.l3_bytes.value,
+        "flows": view.flows.value,
+        "heavy": [asdict(flow) for flow in heavy],
+    }
+
+
+def _mergeable_keys(function: Function) -> Words:
+    """The totals, then the blocks of the sketch."""
+    blocks, _ = cell_of(int(function.config[ROWS]), 0, int(function.config[WIDTH]))
+    sketch = np.arange(blocks, dtype=np.int64) | SKETCH_TAG << _TAG_SHIFT
+    return np.append(np.int64(TOTALS_TAG << _TAG_SHIFT), sketch)
+
+
+def _candidates(
+    function: Function, records: Records, values: Words
+) -> Generator[None, None, bytes]:
+    """The keys of the flows that are heavy by the totals and the sketch in `values`.
+
+    From the last row to the first: a row that moves while packets are handled, moves ahead, so
+    none is passed over. What comes meanwhile counts at the next time.
+    """
+    cells = _cells_in(function, values)
+    least = _least_bytes(int(values[0, TOTAL_L3_BYTES]), int(function.config[HEAVY_SHARE_PPM]))
+    heavy = np.zeros((0, 1 + KEY_WORDS), np.int64)  # bytes, key
+    yield
+    end = int(records.head[COUNT])
+    while end > 0:
+        begin = max(0, end - _SLICE)
+        keys = records.keys[begin:end]
+        flows = keys[keys[:, 0] >> _TAG_SHIFT == FLOW_TAG]
+        counted = estimates(flows, cells)
+        found = np.column_stack([counted, flows])[counted >= least]
+        heavy = _heaviest(np.concatenate([heavy, found]))
+        yield
+        end = min(begin, int(records.head[COUNT]))
+    return np.unique(heavy[:, 1:], axis=0).astype(">i8").tobytes()
+
+
+def _heaviest(rows: Words) -> Words:
+    """At most `MOST_CANDIDATES` of the rows (bytes, key): those with most bytes."""
+    if len(rows) <= MOST_CANDIDATES:
+        return rows
+    order = np.lexsort([*rows[:, :0:-1].T, -rows[:, 0]])
+    return rows[order[:MOST_CANDIDATES]]
+
+
+def _cells_in(function: Function, values: Words) -> Words:
+    """The cells [rows, width] in the values of `_mergeable_keys`."""
+    rows, width = int(function.config[ROWS]), int(function.config[WIDTH])
+    return np.ascontiguousarray(values[1:, :CELLS].reshape(rows, -1)[:, :width])
+
+
+def _view(function: Function, told: Mapping[str, share.Contribution]) -> dict[str, Any]:
+    contributions = [
+        _contribution(
+            function,
+            each.values[0].tolist(),
+            _cells_in(function, each.values),
+            _key_array(_keys_of(each.note)),
+            replica,
+        )
+        for replica, each in enumerate(told.values())
+    ]
+    return {"groups": list(told), **described(function, contributions)}
+
+
+SHARE = Share(keys=_mergeable_keys, view=_view, note=_candidates)
+
+
+@compiled(_COUNTS(_ROWS, _ROWS))
 def estimates(keys: Words, cells: Words) -> Words:
     """The bytes of flows [n, KEY_WORDS] by the cells [rows, width] of a sketch: [n]."""
     found = np.zeros(len(keys), np.int64)

@@ -1,0 +1,1 @@
+"""Mergeable state between groups: each tells the others what it has counted."""

@@ -1,0 +1,97 @@
+"""Further backups of a group: where they go, and what the ledger books for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agents.common.policy import Policy
+from agents.placement.baselines import DeftPolicy, GreedyDelayPolicy
+from testbed.faults.drawn import DrawnPlacement
+from testbed.orchestration.backups import further_backup, place
+from testbed.scenario.load import load_scenario
+from testbed.scenario.placement import Ledger, PlacementObservation
+from testbed.scenario.plan import make_plan
+from testbed.scenario.topology import delay_matrix_ns
+from testbed.scenario.types import Placement
+
+PLAN = make_plan(load_scenario(Path(__file__).parents[2] / "scenarios" / "faults.yaml"), 1)
+REQUEST = PLAN.requests[0]
+NODES = len(PLAN.servers)
+
+
+def ledger() -> Ledger:
+    return Ledger(PLAN.servers, PLAN.profiles, delay_matrix_ns(PLAN.topology))
+
+
+@dataclass
+class Scripted:
+    """Answers in turn, and keeps what it saw."""
+
+    answers: list[Placement | None]
+    seen: list[PlacementObservation] = field(default_factory=list)
+
+    def decide(self, observation: PlacementObservation) -> Placement | None:
+        self.seen.append(observation)
+        return self.answers.pop(0)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [DeftPolicy(1), GreedyDelayPolicy(), DrawnPlacement(np.random.default_rng(3))],
+    ids=["deft", "greedy-delay", "drawn"],
+)
+def test_every_policy_fills_a_group_with_distinct_nodes(policy: Policy) -> None:
+    for wanted in range(4):
+        found = place(policy, ledger(), REQUEST, [], wanted)
+        assert found is not None
+        assert len(set(found.nodes)) == len(found.nodes) == 1 + wanted
+    down = ledger()
+    for node in (0, 3):
+        down.server_down(node)
+    found = place(policy, down, REQUEST, [], 3)
+    assert found is not None and sorted(found.nodes) == [1, 2, 4]
+
+
+def test_the_first_backup_is_the_policys_whatever_their_number() -> None:
+    for policy in (DeftPolicy(7), GreedyDelayPolicy()):
+        choice = policy.decide(ledger().observe(REQUEST, []))
+        found = place(policy, ledger(), REQUEST, [], 3)
+        assert choice is not None and found is not None
+        assert found.nodes[:2] == choice.nodes
+        assert place(policy, ledger(), REQUEST, [], 1) == choice
+        assert place(policy, ledger(), REQUEST, [], 0) == Placement(choice.primary, None)
+
+
+def test_the_policy_sees_the_primary_but_not_the_other_backups() -> None:
+    policy = Scripted([Placement(2, 4), Placement(2, 1), Placement(1, 2)])
+    assert place(policy, ledger(), REQUEST, [], 3) == Placement(2, 4, (1,))
+    assert [np.flatnonzero(~seen.alive).tolist() for seen in policy.seen] == [[], [4], [1, 4]]
+
+
+def test_there_are_fewer_backups_where_the_policy_names_no_node() -> None:
+    for answer in (None, Placement(2, None), Placement(4, 2)):
+        policy = Scripted([Placement(2, 4), answer])
+        assert place(policy, ledger(), REQUEST, [], 2) == Placement(2, 4)
+    assert place(Scripted([None]), ledger(), REQUEST, [], 2) is None
+
+
+def test_a_lost_backup_is_replaced_where_no_member_is() -> None:
+    seen = ledger().observe(REQUEST, [])
+    assert further_backup(Scripted([Placement(3, 0)]), seen, (3, 1)) == 0
+    assert further_backup(Scripted([Placement(0, 3)]), seen, (3, 1)) == 0
+
+
+def test_the_ledger_books_every_backup() -> None:
+    book, profile = ledger(), PLAN.profiles[REQUEST.functions[0]]
+    before = book.observe(REQUEST, [])
+    book.add(REQUEST, [Placement(0, 1, (2, 3))])
+    cores = REQUEST.rate_pps * np.array([profile.service_ns, *[profile.backup_service_ns] * 3, 0])
+    assert book.used_cores() == pytest.approx(cores / 1e9)
+    after = book.observe(REQUEST, [Placement(0, 1, (2, 3))])
+    taken = before.memory_free_bytes - after.memory_free_bytes
+    assert taken.tolist() == [profile.memory_bytes] * 4 + [0]
+    assert after.held.tolist() == [1, 1, 1, 1, 0]
