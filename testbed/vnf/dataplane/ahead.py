@@ -8,9 +8,9 @@ from testbed.vnf.dataplane.frames import FLOW_AT
 from testbed.vnf.dataplane.memory import prefetch
 from testbed.vnf.dataplane.ring import Ring, rx_ahead, rx_frame
 from testbed.vnf.functions.checksums import be32
-from testbed.vnf.replication.flow_table import expect_flow
+from testbed.vnf.replication.flow_table import expect_flow, expect_marks
 
-SLOTS_AHEAD, FLOWS_AHEAD = 6, 2
+SLOTS_AHEAD, FLOWS_AHEAD, MARKS_AHEAD = 8, 5, 2
 """How many frames ahead; less than there are slots in the smallest ring."""
 _LINE_BYTES = 64
 _LINES = 3
@@ -26,3 +26,6 @@ def look_ahead(m: Words, ring: Ring) -> None:
     at = rx_frame(ring, rx_ahead(ring, FLOWS_AHEAD))
     if at >= 0:
         expect_flow(m, be32(ring.rx, at + 1) >> 8, be32(ring.rx, at + FLOW_AT))
+    at = rx_frame(ring, rx_ahead(ring, MARKS_AHEAD))
+    if at >= 0:
+        expect_marks(m, be32(ring.rx, at + 1) >> 8, be32(ring.rx, at + FLOW_AT))

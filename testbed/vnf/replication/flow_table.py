@@ -26,6 +26,9 @@ from testbed.vnf.replication.member import (
     NEVER,
 )
 
+LINE_WORDS = 8
+"""Of a line of the cache."""
+
 BASE_PATH_MASK = (1 << 20) - 1
 """The bits of a path that name its chain; those above say the shard (`scenario.steering`)."""
 
@@ -66,6 +69,18 @@ def expect_flow(m: Words, path: int, flow: int) -> None:
     """This flow will be looked for soon: fetch the slot where the search begins."""
     key = ((path & BASE_PATH_MASK) << 32) | (flow & 0xFFFFFFFF)
     prefetch(m, m[AT_FLOW_SLOTS] + _home(m, key))
+
+
+@compiled
+def expect_marks(m: Words, path: int, flow: int) -> None:
+    """This flow will be worked on soon, and `expect_flow` has had its time: fetch what it keeps.
+
+    It may be another flow's, if the search goes on from there.
+    """
+    key = ((path & BASE_PATH_MASK) << 32) | (flow & 0xFFFFFFFF)
+    flow_at = m[m[AT_FLOW_SLOTS] + _home(m, key)]
+    prefetch(m, flow_at)
+    prefetch(m, flow_at + LINE_WORDS)
 
 
 @compiled

@@ -154,26 +154,26 @@ NEVER = 1 << 62
 NO_ECHO = -NEVER
 NO_LIMIT = -1
 
-# A flow.
-F_EPOCH = 0  # the stamper's epoch that is handled, -1 before the first
-F_EXPECTED = 1  # the next sequence number
-F_OUT = 2  # the next output sequence number
-F_HEAD = 3  # the first input that waits, -1: none; in order of (epoch, seq)
-F_TAIL = 4
-F_LOST_EPOCH = 5  # the last input that is known to be lost and was not even noted; -1: none
-F_LOST_SEQ = 6
-F_GAP_NS = 7  # when what is missing is declared lost; NEVER: nothing is missing
-F_GAP_EPOCH = 8  # the position that is missing
-F_GAP_SEQ = 9
-F_GAP_PREVIOUS = 10
-F_GAP_NEXT = 11
-F_READY = 12  # in the list of ready flows
-F_READY_NEXT = 13
-F_BUCKET = 14
-F_PATH = 15  # the path of its last input, with the shard
-F_KEY = 16  # base path << 32 | flow
-F_ASKED = 17  # the ask whose answer its next input waits for; 0: none
-F_ASKED_NEXT = 18
+# A flow. What every packet needs comes first: of a flow in a large table it is in no cache.
+F_KEY = 0  # base path << 32 | flow
+F_EPOCH = 1  # the stamper's epoch that is handled, -1 before the first
+F_EXPECTED = 2  # the next sequence number
+F_OUT = 3  # the next output sequence number
+F_HEAD = 4  # the first input that waits, -1: none; in order of (epoch, seq)
+F_TAIL = 5
+F_LOST_EPOCH = 6  # the last input that is known to be lost and was not even noted; -1: none
+F_PATH = 7  # the path of its last input, with the shard
+F_BUCKET = 8
+F_ASKED = 9  # the ask whose answer its next input waits for; 0: none
+F_ASKED_NEXT = 10
+F_LOST_SEQ = 11
+F_GAP_NS = 12  # when what is missing is declared lost; NEVER: nothing is missing
+F_GAP_EPOCH = 13  # the position that is missing
+F_GAP_SEQ = 14
+F_GAP_PREVIOUS = 15
+F_GAP_NEXT = 16
+F_READY = 17  # in the list of ready flows
+F_READY_NEXT = 18
 FLOW_WORDS = 19
 
 # An input that waits; its packet follows.
