@@ -219,7 +219,8 @@ def report(
 
 
 Run = Annotated[
-    str | None, typer.Argument(help="a run's id, or its results folder [the only run under way]")
+    str | None,
+    typer.Argument(help="a run's id or results folder; by default the only run under way"),
 ]
 RequestNumber = Annotated[
     int, typer.Option("--request", help="numbered by their arrival, from 0", min=0)
@@ -237,7 +238,7 @@ def move(
     run: Run = None,
     shard: Annotated[
         int | None,
-        typer.Option(help="this one alone [all that are where the first one is]", min=0),
+        typer.Option(help="this one alone; by default all where the first one is", min=0),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -15,6 +15,7 @@ from testbed.orchestration.acquaint import Acquaintances, primaries, shared_view
 from testbed.orchestration.chain import MAX_HOPS, GroupKey, group_keys, instance, share_port
 from testbed.orchestration.control import ControlError
 from testbed.orchestration.deploy import Chain
+from testbed.orchestration.run_orders import run_orders
 from testbed.orchestration.site import Site
 from testbed.scenario.types import MAX_UNITS, FunctionName, Request
 
@@ -114,3 +115,24 @@ def test_the_view_of_a_run_is_that_of_the_present_primary() -> None:
             ValueError, match=f"request {request}, function {hop}, shard 0: .*{text}"
         ):
             shared_view(site, chains, request, GroupKey(hop))
+
+
+def test_a_run_takes_the_order_and_refuses_what_is_no_number() -> None:
+    asked: list[tuple[str, str]] = []
+
+    def call(target: str, op: str, timeout_s: float) -> dict[str, Any]:
+        asked.append((target, op))
+        return {"view": {}}
+
+    site = SimpleNamespace(
+        plan=SimpleNamespace(topology=None),
+        control=SimpleNamespace(call=call),
+        socket=lambda name: name,
+    )
+    chains = {0: chain_of(0, "tm", shards=2)}
+    order = run_orders(cast(Any, SimpleNamespace(site=site, chains=chains)), lambda: None)
+    assert order["shared-view"]({"request": 0, "function": 0, "shard": 1}) == {"view": {}}
+    order["shared-view"]({"request": 0, "function": 0})
+    assert asked == [("r0-h0-s1-m0", "shared-view"), ("r0-h0-s0-m0", "shared-view")]
+    with pytest.raises(ValueError, match="function = 'tm'"):
+        order["shared-view"]({"request": 0, "function": "tm"})
