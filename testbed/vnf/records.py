@@ -70,8 +70,8 @@ RECORDS = numba.typeof(new_records(1, 1))
 
 
 @compiled
-def _home(slots: int, k0: int, k1: int, k2: int, k3: int, k4: int) -> int:
-    """The slot where the search for a key begins."""
+def home(slots: int, k0: int, k1: int, k2: int, k3: int, k4: int) -> int:
+    """Where the search for a key begins, of so many slots (a power of two)."""
     mixed = k0 * 0x9E3779B97F4A7C1 ^ k1 * 0x2545F4914F6CDD1D
     if k2 | k3 | k4:
         mixed ^= k2 * 0x1B873593CC9E2D51 ^ k3 * 0x38B34AE5A1E38B93 ^ k4 * 0x52DCE729DA3ED2F5
@@ -84,7 +84,7 @@ def _slot(records: Records, key: Key) -> int:
     """The slot that holds the key, or the free one where it belongs."""
     slots = len(records.slots)
     k0, k1, k2, k3, k4 = key
-    at = _home(slots, k0, k1, k2, k3, k4)
+    at = home(slots, k0, k1, k2, k3, k4)
     while True:
         row = records.slots[at] - 1
         if row < 0:
@@ -105,7 +105,7 @@ def _slot(records: Records, key: Key) -> int:
 def expect(records: Records, operations: Words, at: int) -> None:
     """The operation at `operations[at]` will be carried out soon: fetch where its search begins."""
     words = (operations[at] >> 8) & 0xFF
-    slot = _home(
+    slot = home(
         len(records.slots),
         operations[at + 1] if words > 0 else 0,
         operations[at + 2] if words > 1 else 0,
@@ -179,9 +179,9 @@ def _free_slot(records: Records, at: int) -> None:
             if row < 0:
                 return
             k0, k1, k2, k3, k4 = _key_at(records, row)
-            home = _home(slots, k0, k1, k2, k3, k4)
+            origin = home(slots, k0, k1, k2, k3, k4)
             # It may move into the hole if its home does not lie after the hole, on the circle.
-            if (ahead - home) & (slots - 1) >= (ahead - hole) & (slots - 1):
+            if (ahead - origin) & (slots - 1) >= (ahead - hole) & (slots - 1):
                 break
         records.slots[hole] = records.slots[ahead]
         hole = ahead

@@ -14,7 +14,8 @@ A table has a tag of its own. Its records, besides those of its entries:
     key                      value
     (tag << 56,)             [hand]: the slot that the next new entry looks at first; a table of
                              linearizable records has none, since new entries of all instances would
-                             wait for it: they look where their keys hash to
+                             wait for it: they look where their keys hash to, so
+                             that some find no room when about nine tenths are taken
     (tag << 56 | slot + 1,)  the words of the entry's key
 
 so the functions that have tables need `value_words >= KEY_WORDS` and `table_records(capacity)`
@@ -28,7 +29,7 @@ from testbed.compiled import compiled
 from testbed.vnf.arrays import Words
 from testbed.vnf.functions.effect import begin_put, erase, put
 from testbed.vnf.functions.sharing import FIRST_LINEARIZABLE
-from testbed.vnf.records import KEY_WORDS, Key, Records, find
+from testbed.vnf.records import KEY_WORDS, Key, Records, find, home
 
 EXPIRES = 0
 """The word of an entry's value that says when it expires."""
@@ -110,9 +111,7 @@ def _hand(records: Records, tag: int, key: Key) -> int:
     """Where a new entry looks first, not yet bounded by the capacity; at least 0."""
     if tag >= FIRST_LINEARIZABLE:
         k0, k1, k2, k3, k4 = key
-        mixed = (k0 ^ k1 * 0x2545F4914F6CDD1D ^ k2 * 0x1B873593CC9E2D51) * 0x2127599BF4325C37
-        mixed = (mixed ^ k3 * 0x38B34AE5A1E38B93 ^ k4 * 0x52DCE729DA3ED2F5) * 0x9E3779B97F4A7C1
-        return (mixed ^ (mixed >> 29)) & 0x7FFF_FFFF
+        return int(home(1 << 30, k0, k1, k2, k3, k4))
     row = find(records, plain_key(tag, 0))
     return int(records.values[row, 0]) if row >= 0 else 0
 
