@@ -1,9 +1,9 @@
 """How long a chain is cut off when the process of a primary is killed under load.
 
-Cases: `kill-primary` with each rule for a group that has lost its last backup (in `safety` the gap
-includes the start of a new backup), and `none`, full load without a fault, in which nobody may be
-taken for failed. `deftbed bench recovery` runs it; kills are spread over episodes, on placements
-that are drawn.
+Cases: `kill-primary` with one backup under each rule for a group that has lost its last one (in
+`safety` the gap includes the start of a new backup) and with two; and `none`, full load without a
+fault, in which nobody may be taken for failed. `deftbed bench recovery` runs it; kills are spread
+over episodes, on placements that are drawn.
 """
 
 from __future__ import annotations
@@ -54,21 +54,29 @@ class RecoverySpec:
 
 def cases(spec: RecoverySpec, progress: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """The result of each case, as soon as it is known. Raises InputError, RunError."""
-    for rule in ("availability", "safety"):
+    for rule, backups in (("availability", 1), ("safety", 2), ("safety", 1)):
         if spec.kills:
-            yield _kills(spec, rule, progress)
+            yield _kills(spec, rule, backups, progress)
     if spec.idle_s:
         yield _without_fault(spec, progress)
 
 
-def _kills(spec: RecoverySpec, rule: str, progress: Callable[[str], None]) -> dict[str, Any]:
-    campaign = _prepared(spec, one_chain(load_scenario(SCENARIO), rule), rule)
+def _kills(
+    spec: RecoverySpec, rule: str, backups: int, progress: Callable[[str], None]
+) -> dict[str, Any]:
+    name = f"{rule}-{backups}"
+    campaign = _prepared(spec, one_chain(load_scenario(SCENARIO), rule, backups), name)
     rows: list[Row] = []
-    run_campaign(campaign, lambda text: progress(f"{rule}: {text}"), rows.append)
+    run_campaign(campaign, lambda text: progress(f"{name}: {text}"), rows.append)
     all_rows, rows = rows, valid_rows(rows)
     return {
         "bench": "recovery",
-        "case": {"fault": "kill-primary", "without_backup": rule, "load_pps": RATE_PPS},
+        "case": {
+            "fault": "kill-primary",
+            "without_backup": rule,
+            "backups": backups,
+            "load_pps": RATE_PPS,
+        },
         **summary(rows),
         "runs": len(rows),
         "discarded": len(all_rows) - len(rows),
@@ -82,13 +90,13 @@ def _prepared(spec: RecoverySpec, scenario: Scenario, name: str) -> CampaignSpec
     return prepare(scenario, spec.kills, spec.seed, ["kill-primary"], folder)
 
 
-def one_chain(scenario: Scenario, rule: str) -> Scenario:
+def one_chain(scenario: Scenario, rule: str, backups: int) -> Scenario:
     """The scenario with its first chain alone, asked for once, in one flow of `RATE_PPS`."""
     chosen = scenario.chains[0].model_copy(update={"rate_pps": RATE_PPS, "flows": 1})
     traffic = scenario.traffic.model_copy(update={"initial_requests": 1, "duration_s": 180.0})
-    name = f"recovery-{rule}"
+    name = f"recovery-{rule}-{backups}"
     alone = scenario.model_copy(update={"name": name, "chains": [chosen], "traffic": traffic})
-    return with_replication(alone, without_backup=rule)
+    return with_replication(alone, without_backup=rule, backups=backups)
 
 
 def full_load(scenario: Scenario, idle_s: float) -> Scenario:
@@ -183,7 +191,8 @@ def _table(lines: Sequence[dict[str, Any]]) -> Table:
     table.add_column("", no_wrap=True)
     for line in lines:
         case = line["case"]
-        table.add_column(" ".join([case["fault"], case.get("without_backup", "")]), justify="right")
+        parts = [case["fault"], case.get("without_backup", ""), case.get("backups", "")]
+        table.add_column(" ".join(map(str, parts)), justify="right")
     names = dict.fromkeys(name for line in lines for name in (*line["figures"], "runs"))
     for name in names:
         values = [{**line["figures"], "runs": line["runs"]}.get(name) for line in lines]

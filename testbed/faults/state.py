@@ -10,6 +10,7 @@ from testbed.faults.accounting import Account, all_losses
 from testbed.faults.record import EpisodeRecord, Violation
 from testbed.orchestration.chain import member_name
 from testbed.scenario.steering import base_path, forward_path
+from testbed.vnf.functions.sharing import FIRST_LINEARIZABLE
 
 FLOW_TAG, TOTALS_TAG = 0x01, 0x40
 KEY_WORDS = 5
@@ -24,6 +25,7 @@ def state_violations(record: EpisodeRecord, account: Account) -> Iterator[Violat
     for group in record.final_groups():
         yield from _diverged(record, group)
     yield from _overcounted(record)
+    yield from _disagreed(record)
     for request in record.manifest["requests"]:
         yield from _chain_violations(record, account, int(request["id"]))
 
@@ -55,6 +57,20 @@ def _overcounted(record: EpisodeRecord) -> Iterator[Violation]:
         if view.get("packets", 0) > bound:
             detail = f"{name} knows of {view['packets']} packets in {view['groups']}: have {bound}"
             yield Violation("shared-overcounted", detail)
+
+
+def _disagreed(record: EpisodeRecord) -> Iterator[Violation]:
+    """G5: after so many changes the linearizable records are the same for all who share them."""
+    known: dict[tuple[str, int], tuple[str, list[Any]]] = {}
+    for name, dump in sorted(record.dumps.items()):
+        scope, changes = dump.get("scope"), dump["counters"].get("shared_changes")
+        if scope is None or changes is None:
+            continue
+        rows = [row for row in dump["state"] if row[0] >> 56 >= FIRST_LINEARIZABLE]
+        other, expected = known.setdefault((scope, changes), (name, rows))
+        if rows != expected:
+            detail = f"{name} and {other}: they differ after {changes} changes of {scope}"
+            yield Violation("not-linearizable", detail)
 
 
 def _short(values: list[Any]) -> str:

@@ -190,8 +190,8 @@ def main(config: dict[str, Any]) -> None:
         prepare_for_packets()
         _serve(instance, control, detectors, shared, termination, exchange)
         counters = {**instance.stats({}), "kernel_drops": ring.kernel_drops()}
-        dump = {**instance.dump(), "counters": counters, "heartbeats_missed": detectors.missed}
-        write_dump(config["dump"], {**dump, **exchange.dump()})
+        dump = {**instance.dump(), "scope": scope, "counters": counters, **exchange.dump()}
+        write_dump(config["dump"], {**dump, "heartbeats_missed": detectors.missed})
 
 
 def _serve(

@@ -317,3 +317,19 @@ def test_a_shard_whose_dump_is_missing_or_whose_monitor_missed_packets_is_told()
     assert "not-exactly-once" in found(dataclasses.replace(base, dumps=dumps))
     del dumps["r0-h1-s1-m0"]
     assert "no-dump" in found(dataclasses.replace(base, dumps=dumps))
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "violations"),
+    [([], 3, {"not-linearizable"}), ([], 2, set()), ([[0x60 << 56, 0, 0, 0, 0, 9]], 3, set())],
+)
+def test_groups_that_know_other_linearizable_records_are_found(
+    rows: list[list[int]], changes: int, violations: set[str]
+) -> None:
+    dumps = [dump(0, 1), dump(0, 2), dump(1, 0), dump(1, 1)]
+    shared = [[0x60 << 56, 0, 0, 0, 0, 9]]
+    for each, known, count in ((dumps[0], shared, 3), (dumps[2], rows, changes)):
+        each["scope"] = "everybody"
+        each["counters"]["shared_changes"] = count
+        each["state"] = known + each["state"]
+    assert found(record(dumps=dumps)) == violations
