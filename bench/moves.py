@@ -177,6 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         every = ["protocol", "all", "u32", "match", "u32", "0", "0"]
         there = ["action", "mirred", "ingress", "redirect", "dev", "p0"]
         switch = f"{lab.mark}w"
+        run(["ip", "-n", f"{lab.mark}b0", "link", "set", "lo", "up"])  # backup and heir are there
         run(["tc", "-n", switch, "qdisc", "add", "dev", "b0", "clsact"])
         run(["tc", "-n", switch, "filter", "add", "dev", "b0", "ingress", *every, *there])
         runs = [one_move(lab, epoch) for epoch in range(options.moves)]
