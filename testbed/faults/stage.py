@@ -24,6 +24,8 @@ from testbed.scenario.types import NS_PER_S
 
 POLL_S = 0.03
 ASK_S = 0.3
+GLANCE_S = 0.02
+"""For an answer that is asked for again anyway: while one is waited for, nothing is repaired."""
 HEAL_S = 30.0
 """How long the groups may take to be healthy again."""
 
@@ -172,16 +174,16 @@ class Stage:
 
     # ------------------------------------------------------------------------------ health
 
-    def stats(self, name: str) -> dict[str, Any] | None:
+    def stats(self, name: str, timeout_s: float = ASK_S) -> dict[str, Any] | None:
         """What an instance says of itself; None if it does not answer."""
-        return self._ask(name, "stats")
+        return self._ask(name, "stats", timeout_s)
 
-    def _ask(self, name: str, op: str) -> dict[str, Any] | None:
+    def _ask(self, name: str, op: str, timeout_s: float = ASK_S) -> dict[str, Any] | None:
         # Not asked in vain: the orchestrator would wait as long.
         if not is_there(self.site.socket(name)):
             return None
         try:
-            return self.site.control.call(self.site.socket(name), op, ASK_S)
+            return self.site.control.call(self.site.socket(name), op, timeout_s)
         except ControlError:
             return None
 
@@ -215,7 +217,7 @@ class Stage:
                 self.note("losses", group=group.name, losses=losses["losses"])
 
     def _fdu_member_is_well(self, number: int) -> bool:
-        status = self._ask(fdu_name(number), "status")
+        status = self._ask(fdu_name(number), "status", GLANCE_S)
         return status is not None and bool(status["majority"])
 
     def _group_is_well(self, group: GroupView) -> bool:
@@ -230,7 +232,7 @@ class Stage:
         return all(self._member_is_well(group, number, config) for number in members)
 
     def _member_is_well(self, group: GroupView, number: int, config: dict[str, Any]) -> bool:
-        found = self.stats(group.instance(number))
+        found = self.stats(group.instance(number), GLANCE_S)
         if found is None or found["epoch"] != config["epoch"]:
             return False
         if number == config["primary"]:

@@ -23,7 +23,6 @@ from testbed.vnf.replication.member import (
     NEEDS_SNAPSHOT,
     NEXT,
     NO_ECHO,
-    PRIMARY,
     PROMISE_NS,
     RELEASED,
     ROLE,
@@ -57,9 +56,9 @@ def _follows(m: Words, now_ns: int, sender: int, epoch: int, sent_ns: int) -> bo
     Of a new epoch there is one primary, by the FDU's word: who hears of it follows. To one of an
     old epoch the answer tells the new one.
     """
-    if m[ROLE] != PRIMARY and epoch > m[GROUP_EPOCH]:
-        # Also one that the FDU's word has not reached yet: it was asked in.
-        m[ROLE] = FOLLOWER
+    # One who is out heeds the FDU alone: a process that began anew knows no epoch, and its answer
+    # would renew the lease of a primary that has been replaced.
+    if m[ROLE] == FOLLOWER and epoch > m[GROUP_EPOCH]:
         m[GROUP_EPOCH] = epoch
         owe_nothing(m)
         m[SEEN_EPOCH] = max(m[SEEN_EPOCH], epoch)
