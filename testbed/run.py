@@ -107,7 +107,7 @@ def _emulate(
                     spec.capabilities.realtime.available,
                 )
             )
-        ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology))
+        ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology), plan.admission)
         orchestrator = Orchestrator(
             lab.site, policy, ledger, schedules, lab.network.server_down, progress
         )

@@ -16,24 +16,29 @@ class DeftPolicy:
     """Places as DEFT does: without looking at load, capacity or path.
 
     The primary is a stable hash of (request, function) over the servers that are up, the backup
-    any other of them, drawn from a generator seeded by (seed, request, function).
+    any other of them, drawn from a generator seeded by (seed, request, function). A primary stays
+    where it is.
     """
 
     seed: int
 
     def decide(self, observation: PlacementObservation) -> Placement | None:
         """A hashed primary and a random backup; None where no server is up."""
-        alive = np.flatnonzero(observation.alive)
-        if len(alive) == 0:
+        o = observation
+        alive = np.flatnonzero(o.alive)
+        if o.task == "move" or len(alive) == 0:
             return None
-        request, index = observation.request, observation.function_index
-        digest = hashlib.sha256(f"{request}:{index}".encode()).digest()
-        primary = int(alive[int.from_bytes(digest[:8], "big") % len(alive)])
-        others = alive[alive != primary]
+        drawn = [self.seed, o.request, o.function_index]
+        if o.task == "backup":
+            primary = o.members[0]
+            drawn.append(len(o.members))
+        else:
+            digest = hashlib.sha256(f"{o.request}:{o.function_index}".encode()).digest()
+            primary = int(alive[int.from_bytes(digest[:8], "big") % len(alive)])
+        others = np.setdiff1d(alive, [primary, *o.members])
         if len(others) == 0:
             return Placement(primary, None)
-        generator = np.random.default_rng([self.seed, request, index])
-        return Placement(primary, int(generator.choice(others)))
+        return Placement(primary, int(np.random.default_rng(drawn).choice(others)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +56,17 @@ class GreedyDelayPolicy:
         """The least delay now; None where no server can host the function."""
         o = observation
         fits = o.alive & (o.memory_free_bytes >= o.memory_bytes)
+        fits[list(o.members)] = False
         if not fits.any():
             return None
-        service_ns = o.primary_cores / o.rate_pps * NS_PER_S / o.capacity_cores
-        added_ns = o.delay_from_previous_ns + o.delay_to_egress_ns + service_ns
-        candidates = self._with_capacity(fits, o, o.primary_cores)
-        primary = int(np.where(candidates, added_ns, np.inf).argmin())
-        fits[primary] = False
+        if o.task == "backup":
+            primary = o.members[0]
+        else:
+            service_ns = o.primary_cores / o.rate_pps * NS_PER_S / o.capacity_cores
+            added_ns = o.delay_from_previous_ns + o.delay_to_egress_ns + service_ns
+            candidates = self._with_capacity(fits, o, o.primary_cores)
+            primary = int(np.where(candidates, added_ns, np.inf).argmin())
+            fits[primary] = False
         if not fits.any():
             return Placement(primary, None)
         candidates = self._with_capacity(fits, o, o.backup_cores)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,11 +35,18 @@ class PpoPolicy:
 
     def decide(self, observation: PlacementObservation) -> Placement | None:
         """The network's choice; None where it rejects."""
-        inputs = make_inputs(pack_observations([observation]))
+        o = observation
+        if o.members:
+            alive = o.alive.copy()
+            alive[list(o.members)] = False
+            o = dataclasses.replace(o, alive=alive)
+        inputs = make_inputs(pack_observations([o]))
         chosen = self._network.act(inputs, None)
         primary, backup = int(chosen.primary[0]), int(chosen.backup[0])
-        if primary == len(observation.alive):
+        if primary == len(o.alive):
             return None
+        if o.task == "backup":
+            return Placement(o.members[0], primary)
         return Placement(primary, None if backup < 0 else backup)
 
 

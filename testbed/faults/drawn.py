@@ -16,8 +16,11 @@ class DrawnPlacement:
 
     def decide(self, observation: PlacementObservation) -> Placement | None:
         """See `agents.common.policy.Policy`; None if fewer than two servers live."""
-        alive = np.flatnonzero(observation.alive)
-        if len(alive) < 2:
+        o = observation
+        free = np.setdiff1d(np.flatnonzero(o.alive), o.members)
+        if o.task == "backup":
+            return Placement(o.members[0], int(self._rng.choice(free))) if len(free) else None
+        if len(free) < 2:
             return None
-        primary, backup = self._rng.choice(alive, size=2, replace=False)
+        primary, backup = self._rng.choice(free, size=2, replace=False)
         return Placement(int(primary), int(backup))

@@ -102,7 +102,7 @@ def _emulate(
     realtime = spec.capabilities.realtime.available
     lab_of = open_lab(spec.scenario, plan, run_id, spec.folder, spec.backends, realtime)
     with lab_of as lab:
-        ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology))
+        ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology), plan.admission)
         orchestrator = Orchestrator(
             lab.site,
             DrawnPlacement(rng),

@@ -6,28 +6,32 @@ import dataclasses
 from collections.abc import Sequence
 
 from agents.common.policy import Policy
-from testbed.scenario.placement import Ledger, PlacementObservation
+from testbed.scenario.placement import Ledger, PlacementObservation, refusal
 from testbed.scenario.types import Placement, Request
+
+REJECTED = "the policy rejected the request"
 
 
 def place(
     policy: Policy, ledger: Ledger, request: Request, before: Sequence[Placement], backups: int
-) -> Placement | None:
+) -> Placement | str:
     """The policy's choice for the next function of a request, with `backups` backups in all.
 
-    Fewer if the policy names no further node; None if it rejects the request.
+    Fewer if the policy names no further node. A string says why the request is refused: by the
+    policy, or by admission control.
     """
     seen = ledger.observe(request, before)
     choice = policy.decide(seen)
     if choice is None:
-        return None
+        return REJECTED
     nodes = choice.nodes[: 1 + backups]
     while len(nodes) <= backups:
         node = further_backup(policy, seen, nodes)
         if node is None:
             break
         nodes = (*nodes, node)
-    return Placement(nodes[0], nodes[1] if backups and len(nodes) > 1 else None, nodes[2:])
+    placement = Placement(nodes[0], nodes[1] if backups and len(nodes) > 1 else None, nodes[2:])
+    return refusal(seen, placement) or placement
 
 
 def further_backup(
@@ -35,11 +39,10 @@ def further_backup(
 ) -> int | None:
     """What the policy chooses for a group with members at these nodes, the primary's first.
 
-    It is asked as for the function itself, but does not see the servers of the other backups.
-    None if it names no node that has no member.
+    None if it names no node that has no member, or one that admission control refuses.
     """
-    alive = seen.alive.copy()
-    alive[list(members[1:])] = False
-    choice = policy.decide(dataclasses.replace(seen, alive=alive))
-    nodes = (choice.backup, choice.primary) if choice is not None else ()
-    return next((node for node in nodes if node is not None and node not in members), None)
+    asked = dataclasses.replace(seen, task="backup", members=tuple(members))
+    choice = policy.decide(asked)
+    if choice is None or choice.backup is None or choice.backup in members:
+        return None
+    return None if refusal(asked, Placement(members[0], choice.backup)) else choice.backup

@@ -97,8 +97,9 @@ class Deployments:
         placed = self._placements_left(deployed, key.shard)
         if placed is None:
             return None
-        seen = self.ledger.observe(deployed.request, placed[: key.hop])
-        return further_backup(self.policy, seen, placed[key.hop].nodes)
+        members = placed[key.hop].nodes
+        seen = self.ledger.observe_again(deployed.request, placed[: key.hop], "backup", members)
+        return further_backup(self.policy, seen, members)
 
     def node_for_shards(self, deployed: Chain, hop: int, excluded: Collection[int]) -> int | None:
         """Where the policy would have the primary of a function if these nodes were down."""

@@ -176,17 +176,20 @@ class Orchestrator:
         begin_ns = time.monotonic_ns()
         placements: list[Placement] = []
         wanted = self._site.scenario.replication.backups_wanted
-        while len(placements) < len(request.functions):
+        refused = None
+        while refused is None and len(placements) < len(request.functions):
             choice = backups.place(self._policy, self._ledger, request, placements, wanted)
-            if choice is None:
-                break
-            placements.append(choice)
-        accepted = len(placements) == len(request.functions)
+            if isinstance(choice, str):
+                refused = choice
+            else:
+                placements.append(choice)
+        accepted = refused is None
         events.write(
             "decision",
             request=request.id,
             chain=request.chain,
             accepted=accepted,
+            refused=refused,
             placements=[p.nodes for p in placements] if accepted else [],
             decide_ns=time.monotonic_ns() - begin_ns,
         )

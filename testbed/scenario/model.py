@@ -16,7 +16,10 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
-PolicyName = Literal["deft", "greedy-delay", "ppo"]
+PolicyName = Literal[
+    "deft", "random", "round-robin", "first-fit", "best-fit", "greedy-delay", "pl-rank", "milp",
+    "milp-hindsight", "ppo", "dqn",
+]  # fmt: skip
 
 
 class Model(BaseModel):
@@ -84,6 +87,10 @@ class ServersSpec(Model):
     quota_period_s: Positive = 0.005
     queue_s: Positive = Field(
         default=0.1, description="packets that would wait longer for the CPU are dropped"
+    )
+    admission: bool = Field(
+        default=False,
+        description="a request is refused whose placement needs more CPU or memory than is free",
     )
 
 

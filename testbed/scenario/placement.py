@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +26,21 @@ from testbed.scenario.types import (
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+Task = Literal["place", "backup", "move"]
+"""What is asked: a new function's members, one more backup, or another node for a primary."""
 _Costs = Callable[[FunctionProfile, float], tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class PlacementObservation:
     """One function of one request to place; N is the number of substrate nodes.
+
+    `task` says what is asked. "place": a primary and a backup, or None to reject the request.
+    "backup": the group at `members` (nodes, the primary's first) lost a member; the answer names
+    its primary and a node that is none of `members`, and None leaves it as it is. "move": the
+    server of the primary is overloaded; the answer names where the primary goes, or where it is
+    now to leave it there, or is None. With `admission`, a server takes no more than its capacity,
+    and a request that would need more is refused.
 
     Node arrays have shape [N] and index by node number.
 
@@ -48,6 +58,9 @@ class PlacementObservation:
     `delay_left_ns` is the request's bound less the path delay and service times spent so far.
     """
 
+    task: Task
+    members: tuple[int, ...]
+    admission: bool
     request: int
     chain: str
     functions: tuple[FunctionName, ...]
@@ -77,6 +90,25 @@ class PlacementObservation:
         return len(self.functions) - self.function_index - 1
 
 
+def refusal(seen: PlacementObservation, choice: Placement) -> str | None:
+    """Why admission control refuses what a policy chose, None if it admits it.
+
+    A server takes no more demand than its capacity, and no more memory than it has; without
+    `seen.admission` everything is admitted.
+    """
+    if not seen.admission:
+        return None
+    wanted = [(node, seen.backup_cores) for node in choice.backups if node not in seen.members]
+    if choice.primary not in seen.members:
+        wanted.append((choice.primary, seen.primary_cores))
+    for node, cores in wanted:
+        if seen.used_cores[node] + cores > seen.capacity_cores[node]:
+            return f"no capacity at node {node}"
+        if seen.memory_free_bytes[node] < seen.memory_bytes:
+            return f"no memory at node {node}"
+    return None
+
+
 class Ledger:
     """Which request uses how much of which server; the load factor scales all demands.
 
@@ -89,7 +121,9 @@ class Ledger:
         servers: Sequence[Server],
         profiles: Mapping[FunctionName, FunctionProfile],
         delay_ns: FloatArray,
+        admission: bool = False,
     ) -> None:
+        self._admission = admission
         self._profiles = dict(profiles)
         self._delay_ns = delay_ns
         self._capacity = np.array([server.cpu_cores for server in servers], dtype=np.float64)
@@ -132,24 +166,44 @@ class Ledger:
         """What the policy sees when function number `len(placements)` of `request` is next."""
         before = self._placed.get(request.id)
         self.add(request, placements)
-        used = self.used_cores()
-        memory = self._sum(lambda p, _: (float(p.memory_bytes), float(p.memory_bytes)))
+        seen = self._observe(request, placements, "place", ())
         if before is None:
             self.remove(request.id)
         else:
             self._placed[request.id] = before
+        return seen
+
+    def observe_again(
+        self, request: Request, placements: Sequence[Placement], task: Task, members: Sequence[int]
+    ) -> PlacementObservation:
+        """What the policy sees when a function of a request that is placed needs a decision.
+
+        `placements` are those of the functions before it, `members` the nodes that it has, the
+        primary's first. All that the ledger holds counts as used.
+        """
+        return self._observe(request, placements, task, tuple(members))
+
+    def _observe(
+        self,
+        request: Request,
+        placements: Sequence[Placement],
+        task: Task,
+        members: tuple[int, ...],
+    ) -> PlacementObservation:
+        used = self.used_cores()
+        memory = self._sum(lambda p, _: (float(p.memory_bytes), float(p.memory_bytes)))
         index = len(placements)
         profile = self._profiles[request.functions[index]]
-        held = np.zeros(len(self._capacity))
         previous, spent_ns = request.source, 0.0
         for name, placement in zip(request.functions, placements, strict=False):
-            for node in placement.nodes:
-                held[node] += 1
             spent_ns += self._delay_ns[previous, placement.primary]
             spent_ns += self._profiles[name].service_ns / self._capacity[placement.primary]
             previous = placement.primary
         rate = request.rate_pps * self.load_factor
         return PlacementObservation(
+            task=task,
+            members=members,
+            admission=self._admission,
             request=request.id,
             chain=request.chain,
             functions=request.functions,
@@ -168,11 +222,19 @@ class Ledger:
             capacity_cores=self._capacity.copy(),
             used_cores=used,
             memory_free_bytes=self._memory - memory,
-            held=held,
+            held=self._held(request.id),
             delay_from_previous_ns=self._delay_ns[previous].copy(),
             delay_to_egress_ns=self._delay_ns[:, request.destination].copy(),
             delay_ns=self._delay_ns,
         )
+
+    def _held(self, request: int) -> FloatArray:
+        held = np.zeros(len(self._capacity))
+        for placements in self._placed[request][1]:
+            for placement in placements:
+                for node in placement.nodes:
+                    held[node] += 1
+        return held
 
     def _sum(self, costs: _Costs) -> FloatArray:
         total = np.zeros(len(self._capacity))

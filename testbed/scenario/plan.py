@@ -68,6 +68,7 @@ def make_plan(scenario: Scenario, seed: int) -> RunPlan:
         faults=_faults(scenario, topology, servers, seed),
         moves=_moves(scenario, topology, requests),
         scales=_scales(scenario, requests),
+        admission=scenario.servers.admission,
     )
 
 

@@ -172,6 +172,8 @@ class RunPlan:
     faults: tuple[Fault, ...]
     moves: tuple[Move, ...] = ()
     scales: tuple[Scale, ...] = ()
+    admission: bool = False
+    """Requests that need more than a server's capacity are refused."""
 
 
 def load_factor(plan: RunPlan, at_ns: int) -> float:

@@ -36,7 +36,7 @@ def place_all(
     Requests come in the order of their arrival; a request leaves the ledger `drain_ns` after its
     end, load steps and faults count from their time on (at equal times they come first).
     """
-    ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology))
+    ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology), plan.admission)
     chosen: dict[int, tuple[Placement, ...] | None] = {}
     present: dict[int, tuple[Request, tuple[Placement, ...]]] = {}
     dead: set[int] = set()

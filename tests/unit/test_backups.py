@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from agents.common.policy import Policy
 from agents.placement.baselines import DeftPolicy, GreedyDelayPolicy
 from testbed.faults.drawn import DrawnPlacement
-from testbed.orchestration.backups import further_backup, place
+from testbed.orchestration.backups import REJECTED, further_backup, place
 from testbed.scenario.load import load_scenario
 from testbed.scenario.placement import Ledger, PlacementObservation
 from testbed.scenario.plan import make_plan
@@ -47,42 +48,60 @@ class Scripted:
 def test_every_policy_fills_a_group_with_distinct_nodes(policy: Policy) -> None:
     for wanted in range(4):
         found = place(policy, ledger(), REQUEST, [], wanted)
-        assert found is not None
+        assert isinstance(found, Placement)
         assert len(set(found.nodes)) == len(found.nodes) == 1 + wanted
     down = ledger()
     for node in (0, 3):
         down.server_down(node)
     found = place(policy, down, REQUEST, [], 3)
-    assert found is not None and sorted(found.nodes) == [1, 2, 4]
+    assert isinstance(found, Placement) and sorted(found.nodes) == [1, 2, 4]
 
 
 def test_the_first_backup_is_the_policys_whatever_their_number() -> None:
     for policy in (DeftPolicy(7), GreedyDelayPolicy()):
         choice = policy.decide(ledger().observe(REQUEST, []))
         found = place(policy, ledger(), REQUEST, [], 3)
-        assert choice is not None and found is not None
+        assert choice is not None and isinstance(found, Placement)
         assert found.nodes[:2] == choice.nodes
         assert place(policy, ledger(), REQUEST, [], 1) == choice
         assert place(policy, ledger(), REQUEST, [], 0) == Placement(choice.primary, None)
 
 
-def test_the_policy_sees_the_primary_but_not_the_other_backups() -> None:
-    policy = Scripted([Placement(2, 4), Placement(2, 1), Placement(1, 2)])
-    assert place(policy, ledger(), REQUEST, [], 3) == Placement(2, 4, (1,))
-    assert [np.flatnonzero(~seen.alive).tolist() for seen in policy.seen] == [[], [4], [1, 4]]
+def test_the_policy_is_told_what_the_group_has() -> None:
+    policy = Scripted([Placement(2, 4), Placement(2, 1), Placement(2, 0)])
+    assert place(policy, ledger(), REQUEST, [], 3) == Placement(2, 4, (1, 0))
+    assert [seen.task for seen in policy.seen] == ["place", "backup", "backup"]
+    assert [seen.members for seen in policy.seen] == [(), (2, 4), (2, 4, 1)]
 
 
 def test_there_are_fewer_backups_where_the_policy_names_no_node() -> None:
-    for answer in (None, Placement(2, None), Placement(4, 2)):
+    for answer in (None, Placement(2, None), Placement(2, 4)):
         policy = Scripted([Placement(2, 4), answer])
         assert place(policy, ledger(), REQUEST, [], 2) == Placement(2, 4)
-    assert place(Scripted([None]), ledger(), REQUEST, [], 2) is None
+    assert place(Scripted([None]), ledger(), REQUEST, [], 2) == REJECTED
 
 
 def test_a_lost_backup_is_replaced_where_no_member_is() -> None:
     seen = ledger().observe(REQUEST, [])
     assert further_backup(Scripted([Placement(3, 0)]), seen, (3, 1)) == 0
-    assert further_backup(Scripted([Placement(0, 3)]), seen, (3, 1)) == 0
+    assert further_backup(Scripted([Placement(3, 1)]), seen, (3, 1)) is None
+
+
+def test_admission_refuses_what_a_server_has_no_capacity_for() -> None:
+    book = Ledger(PLAN.servers, PLAN.profiles, delay_matrix_ns(PLAN.topology), admission=True)
+    seen = book.observe(REQUEST, [])
+    room = seen.capacity_cores[1] / seen.backup_cores - 1.0
+    for number, factor in ((100, room - 0.5), (101, 1.0)):
+        functions = REQUEST.functions[:1]
+        rate_pps = REQUEST.rate_pps * factor
+        other = dataclasses.replace(REQUEST, id=number, functions=functions, rate_pps=rate_pps)
+        admitted = place(Scripted([Placement(2, 1)]), book, REQUEST, [], 1)
+        assert admitted == Placement(2, 1)
+        book.add(other, (Placement(0, 1),))
+    assert place(Scripted([Placement(2, 1)]), book, REQUEST, [], 1) == "no capacity at node 1"
+    full = book.observe(REQUEST, [])
+    assert further_backup(Scripted([Placement(2, 1)]), full, (2,)) is None
+    assert further_backup(Scripted([Placement(2, 3)]), full, (2,)) == 3
 
 
 def test_the_ledger_books_every_backup() -> None:
