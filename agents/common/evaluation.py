@@ -10,15 +10,16 @@ import numpy as np
 from agents.common.policy import Policy
 from testbed.scenario.types import RunPlan
 from testbed.twin.constants import CostWeights, TwinConstants
-from testbed.twin.replay import place_all
-from testbed.twin.simulate import TwinResult, histogram_quantile_ns, simulate_batch
+from testbed.twin.replay import play
+from testbed.twin.simulate import TwinResult, histogram_quantile_ns
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """A policy on many plans: `reward` and `overload_s` are means a plan.
 
-    Latencies are those of all delivered packets together; loss is the share of packets sent;
+    `acceptance` is the share of requests that were accepted, `lost` counts packets. Latencies are
+    those of all delivered packets together; loss is the share of packets sent;
     goodput is packets delivered within their delay bound a second of run.
     """
 
@@ -31,6 +32,8 @@ class Evaluation:
     overload_s: float
     goodput_pps: float
     rejected: int
+    acceptance: float
+    lost: float
 
 
 def evaluate(
@@ -40,9 +43,8 @@ def evaluate(
     weights: CostWeights | None = None,
 ) -> Evaluation:
     """Place every plan by `policy` and run it on the twin."""
-    placements = [place_all(plan, policy.decide, round(constants.drain_ns)) for plan in plans]
-    results = simulate_batch(plans, placements, constants, weights)
-    return summarise(plans, results)
+    played = play(plans, [policy.decide] * len(plans), constants, weights)
+    return summarise(plans, [one.result for one in played])
 
 
 def summarise(plans: Sequence[RunPlan], results: Sequence[TwinResult]) -> Evaluation:
@@ -63,4 +65,6 @@ def summarise(plans: Sequence[RunPlan], results: Sequence[TwinResult]) -> Evalua
         overload_s=float(np.mean([result.overload_s for result in results])),
         goodput_pps=sum(request.in_bound for request in requests) / seconds,
         rejected=sum(not request.accepted for request in requests),
+        acceptance=float(np.mean([request.accepted for request in requests])),
+        lost=sent - delivered,
     )

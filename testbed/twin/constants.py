@@ -24,6 +24,9 @@ class TwinConstants:
     commit_round_trips      round trips between primary and backup before a packet is released
     queue_ns                a packet that would wait longer for the CPU is dropped
     detection_ns            from a server's death until its backups serve
+    repair_ns               from that on until a new backup has caught up, where one is wanted
+    replaces                a group that lost a member gets a new backup
+    holds                   outputs wait while a group has no backup (safety); else they go on
     drain_ns                a request's instances stay this long after its last packet
     slot_ns                 length of a time slot
     overload_utilisation    a server counts as overloaded from this demand on (1 = its capacity)
@@ -37,6 +40,9 @@ class TwinConstants:
     commit_round_trips: float = 1.0
     queue_ns: float = 100_000_000.0
     detection_ns: float = 150_000_000.0
+    repair_ns: float = 200_000_000.0
+    replaces: bool = True
+    holds: bool = False
     drain_ns: float = 1_000_000_000.0
     slot_ns: float = DEFAULT_SLOT_NS
     overload_utilisation: float = 0.95
@@ -68,8 +74,11 @@ class Rates(NamedTuple):
     commit_overhead_s: float
     commit_round_trips: float
     queue_s: float
-    detection_s: float
-    drain_ns: float
+    detection_ns: int
+    repair_ns: int
+    replaces: bool
+    holds: bool
+    drain_ns: int
     slot_s: float
     overload_utilisation: float
     reference_s: float
@@ -87,8 +96,11 @@ def make_rates(constants: TwinConstants, weights: CostWeights) -> Rates:
         commit_overhead_s=float(constants.commit_overhead_ns) / NS_PER_S,
         commit_round_trips=float(constants.commit_round_trips),
         queue_s=float(constants.queue_ns) / NS_PER_S,
-        detection_s=float(constants.detection_ns) / NS_PER_S,
-        drain_ns=float(constants.drain_ns),
+        detection_ns=round(constants.detection_ns),
+        repair_ns=round(constants.repair_ns),
+        replaces=constants.replaces,
+        holds=constants.holds,
+        drain_ns=round(constants.drain_ns),
         slot_s=float(constants.slot_ns) / NS_PER_S,
         overload_utilisation=float(constants.overload_utilisation),
         reference_s=float(weights.reference_s),
@@ -102,10 +114,13 @@ def make_rates(constants: TwinConstants, weights: CostWeights) -> Rates:
 
 def constants_for(scenario: Scenario, slot_ns: float = DEFAULT_SLOT_NS) -> TwinConstants:
     """The default constants with what the scenario says of queues, commits and detection."""
+    replication = scenario.replication
     return TwinConstants(
         slot_ns=slot_ns,
-        commit_round_trips=COMMIT_ROUND_TRIPS[scenario.replication.mode],
+        commit_round_trips=COMMIT_ROUND_TRIPS[replication.mode],
         queue_ns=scenario.servers.queue_s * NS_PER_S,
-        detection_ns=scenario.replication.failure_timeout_s * NS_PER_S,
+        detection_ns=replication.failure_timeout_s * NS_PER_S,
+        replaces=replication.replace_backups and replication.backups_wanted > 0,
+        holds=replication.mode != "none" and replication.without_backup == "safety",
         drain_ns=float(round(scenario.traffic.drain_s * NS_PER_S)),
     )

@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import numba
 import numpy as np
 
 from testbed.scenario.placement import BoolArray, FloatArray
-from testbed.twin.constants import CostWeights, Rates, TwinConstants, make_rates
-from testbed.twin.kernel import rejection_cost, run_slots, slots_of, unused
-from testbed.twin.observe import Observations, empty_observations, observe_one
+from testbed.twin.advance import begin, drawn, joins, step_all
+from testbed.twin.constants import CostWeights, TwinConstants, make_rates
+from testbed.twin.kernel import (
+    HISTOGRAM_BINS,
+    TOTALS,
+    rejection_cost,
+    slot_factors,
+    slots_of,
+)
+from testbed.twin.observe import Observations, empty_observations, observe_all
 from testbed.twin.pack import IntArray, PlanArrays
-
-NS_PER_S = 1e9
-
-
-class _State(NamedTuple):
-    """Where each of B environments stands in its plan."""
-
-    plan: IntArray  # [B]
-    request: IntArray  # [B]
-    placed: IntArray  # [B, R], functions placed so far
-    primary: IntArray  # [B, R, F]
-    backup: IntArray  # [B, R, F]
-    wait_s: FloatArray  # [B, S, N]
-    loss: FloatArray  # [B, S, N]
-    slot_cost: FloatArray  # [B, S]
+from testbed.twin.state import NOTHING, Record, State, make_state
 
 
 class DecisionBatch:
     """B environments that draw their episodes from a pool of plans.
 
-    An episode is all requests of a plan, function by function. The reward of a decision is how
-    much the cost of the whole plan (`CostWeights`), with everything placed so far and nothing
-    else, falls by it: the load steps and faults to come are felt at once, and the rewards of an
-    episode add up to minus the cost of its outcome. Each environment draws from a generator of
-    its own, seeded by (seed, its number): a batch equals as many single runs.
+    An episode is all that a plan asks for: every function of every arriving request, and a new
+    backup for every group that a fault took one from. Rewards are minus the cost (`CostWeights`)
+    of the slots that pass, or, `shaped`, of what a decision adds to the expected cost of all slots
+    to come (`outlook`); both add up to minus the cost of the episode. Which plans an environment
+    draws depends on (seed, its number) alone: a batch equals as many single runs, bit for bit.
     """
 
     def __init__(
@@ -47,128 +37,112 @@ class DecisionBatch:
         constants: TwinConstants | None = None,
         weights: CostWeights | None = None,
         first: int = 0,
+        shaped: bool = True,
+        quantiles: FloatArray | None = None,
     ) -> None:
-        """`first` is the number of the first environment, where a batch is split."""
-        self._pool = pool
+        """`first` is the number of the first environment, where a batch is split.
+
+        With `quantiles` (standard normal, they stand for the packets of a slot) everything that
+        the twin goes through is recorded.
+        """
+        self.pool = pool
         self._rates = make_rates(constants or TwinConstants(), weights or CostWeights())
-        plans, requests, functions = pool.service_ns.shape
-        nodes = len(pool.capacity_cores)
+        plans = len(pool.requests)
         slots = max(slots_of(pool, p, self._rates) for p in range(plans))
-        self._generators = [
-            np.random.default_rng([seed, first + number]) for number in range(environments)
-        ]
-        self._state = _State(
-            plan=np.zeros(environments, dtype=np.int64),
-            request=np.zeros(environments, dtype=np.int64),
-            placed=np.zeros((environments, requests), dtype=np.int64),
-            primary=np.full((environments, requests, functions), -1, dtype=np.int64),
-            backup=np.full((environments, requests, functions), -1, dtype=np.int64),
-            wait_s=np.zeros((environments, slots, nodes)),
-            loss=np.zeros((environments, slots, nodes)),
-            slot_cost=np.zeros((environments, slots)),
-        )
-        self._out = empty_observations(environments, pool.delay_ns)
-        self._nothing = unused()
+        self._factor = slot_factors(pool, self._rates, slots)
+        self._seed, self._first, self._shaped = seed, first, shaped
+        self._recording = quantiles is not None
+        self.state = make_state(pool, environments, slots)
+        self.record = _make_record(self.state, quantiles)
+        nodes = len(pool.capacity_cores)
+        self._out = empty_observations(environments, pool.delay_ns, pool.admission)
+        self._choices = -1, nodes - 1
         self.reset()
 
     @property
     def environments(self) -> int:
         """How many environments there are."""
-        return len(self._generators)
+        return len(self.state.plan)
 
     def reset(self, plans: IntArray | None = None) -> None:
         """Begin an episode in every environment: of the given plans [B], or of drawn ones."""
-        for number in range(self.environments):
-            self._begin(number, None if plans is None else int(plans[number]))
+        for b in range(self.environments):
+            self._begin(b, None if plans is None else int(plans[b]))
 
     def observe(self) -> Observations:
         """What is seen now; the arrays are the batch's own and change with the next call."""
-        _observe_all(self._pool, self._state, self._rates, self._out)
+        observe_all(self.pool, self.state, self._rates, self._out)
         return self._out
 
-    def step(self, primary: IntArray, backup: IntArray) -> tuple[FloatArray, BoolArray]:
+    def step(
+        self, primary: IntArray, backup: IntArray, again: bool = True
+    ) -> tuple[FloatArray, BoolArray]:
         """Decide in every environment; returns rewards [B] and ends of episodes [B].
 
         primary, backup [B] are nodes; primary -1 rejects the request, backup -1 leaves the
-        function without one. An environment whose episode ended has begun the next.
+        function without one. Where a backup is asked for, `primary` plays no part. With `again`,
+        an environment whose episode ended has begun the next; without, it stays where it is.
         Raises ValueError for a node that does not exist.
         """
-        nodes = len(self._pool.capacity_cores)
         for name, chosen in (("primary", primary), ("backup", backup)):
-            if chosen.shape != (self.environments,) or chosen.min() < -1 or chosen.max() >= nodes:
-                expected = f"{self.environments} nodes from -1 to {nodes - 1}"
+            least, most = self._choices
+            if chosen.shape != (self.environments,) or chosen.min() < least or chosen.max() > most:
+                expected = f"{self.environments} nodes from {least} to {most}"
                 raise ValueError(f"{name} = {chosen}: expected {expected}")
         rewards = np.zeros(self.environments)
         done = np.zeros(self.environments, dtype=np.bool_)
-        _step_all(
-            self._pool, self._state, self._rates,
-            primary.astype(np.int64), backup.astype(np.int64), rewards, done, *self._nothing,
+        step_all(
+            self.pool, self._factor, self.state, self._rates,
+            np.asarray(primary, dtype=np.int64), np.asarray(backup, dtype=np.int64),
+            self._shaped, again, self._seed, self._first, self.record, self._recording,
+            rewards, done,
         )  # fmt: skip
-        for number in np.flatnonzero(done):
-            self._begin(int(number), None)
         return rewards, done
+
+    def forget(self) -> None:
+        """Empty the record."""
+        for array in self.record[:-1]:
+            array[:] = 0.0
+
+    def rejection_cost(self, b: int, r: int) -> float:
+        """What it costs to reject request number `r` of an environment's plan."""
+        return float(rejection_cost(self.pool, self._factor, self.state.plan[b], r, self._rates))
+
+    def would_join(self, b: int, node: int) -> bool:
+        """Whether the group that needs a backup in environment `b` would get it at `node`."""
+        return joins(self.pool, self.state, self._rates, b, node)
 
     def plan_number(self) -> IntArray:
         """Which plan of the pool each environment is in, shape [B]."""
-        return self._state.plan.copy()
+        return self.state.plan.copy()
 
-    def _begin(self, number: int, plan: int | None) -> None:
-        drawn = int(self._generators[number].integers(len(self._pool.requests)))
-        state = self._state
-        state.plan[number] = drawn if plan is None else plan
-        state.request[number] = 0
-        for array, value in (
-            (state.placed, 0), (state.primary, -1), (state.backup, -1),
-            (state.wait_s, 0.0), (state.loss, 0.0), (state.slot_cost, 0.0),
-        ):  # fmt: skip
-            array[number] = value
-
-
-@numba.njit(cache=True)
-def _observe_all(plans: PlanArrays, state: _State, rates: Rates, out: Observations) -> None:
-    for b in range(state.plan.shape[0]):
-        observe_one(
-            plans, state.plan[b], state.request[b], state.placed[b], state.primary[b],
-            state.backup[b], rates, out, b,
+    def _begin(self, b: int, plan: int | None) -> None:
+        if plan is None:
+            number, episode = self._first + b, self.state.episode[b]
+            plan = drawn(self._seed, number, episode, len(self.pool.requests))
+        begin(
+            self.pool, self._factor, self.state, self._rates, b, plan, self._shaped,
+            self.record, self._recording,
         )  # fmt: skip
 
 
-@numba.njit(cache=True)
-def _step_all(
-    plans: PlanArrays,
-    state: _State,
-    rates: Rates,
-    primary: IntArray,
-    backup: IntArray,
-    rewards: FloatArray,
-    done: BoolArray,
-    demand: FloatArray,
-    totals: FloatArray,
-    normal: FloatArray,
-    histogram: FloatArray,
-) -> None:
-    for b in range(state.plan.shape[0]):
-        p, r = state.plan[b], state.request[b]
-        placed = state.placed[b]
-        changed, over = True, False
-        if primary[b] < 0:
-            changed, over = placed[r] > 0, True
-            placed[r] = 0
-            rewards[b] = -rejection_cost(plans, p, r, rates)
-        else:
-            state.primary[b, r, placed[r]] = primary[b]
-            state.backup[b, r, placed[r]] = backup[b]
-            placed[r] += 1
-            over = placed[r] == plans.functions[p, r]
-        if changed:
-            first = int(plans.start_ns[p, r] * 1e-9 / rates.slot_s)
-            before = state.slot_cost[b, first:].sum()
-            run_slots(
-                plans, p, first, placed, state.primary[b], state.backup[b], rates,
-                state.wait_s[b], state.loss[b], state.slot_cost[b], False,
-                demand, totals, normal, histogram,
-            )  # fmt: skip
-            rewards[b] += before - state.slot_cost[b, first:].sum()
-        if over:
-            state.request[b] += 1
-            done[b] = state.request[b] == plans.requests[p]
+def _make_record(state: State, quantiles: FloatArray | None) -> Record:
+    batch, requests = state.placed.shape
+    slots, nodes = state.outlook.shape[1], state.wait_s.shape[1]
+    if quantiles is None:
+        quantiles, batch, requests, slots, nodes = np.zeros(0), 0, 0, 0, 0
+    return Record(
+        demand=np.zeros((batch, slots, nodes)),
+        wait_s=np.zeros((batch, slots, nodes)),
+        totals=np.zeros((batch, requests, TOTALS)),
+        histogram=np.zeros((batch, HISTOGRAM_BINS)),
+        overload_s=np.zeros(batch),
+        cost=np.zeros(batch),
+        normal=quantiles,
+    )
+
+
+def ended(batch: DecisionBatch) -> BoolArray:
+    """Which environments have nothing more to decide, [B]."""
+    over: BoolArray = batch.state.task == NOTHING
+    return over

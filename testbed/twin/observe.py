@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
+from testbed.compiled import compiled_view
 from testbed.scenario.placement import BoolArray, FloatArray, PlacementObservation
 from testbed.twin.constants import Rates
-from testbed.twin.kernel import alive_at, load_factor_at, mark_deaths, serving
+from testbed.twin.kernel import load_factor_at
 from testbed.twin.pack import IntArray, PlanArrays
+from testbed.twin.state import NOTHING, PLACE, TASKS, State
 
 
 class Observations(NamedTuple):
     """B observations on N nodes; fields as in PlacementObservation, `delay_ns` shared.
 
-    `previous` is the node from which packets come: the source, or the primary of the function
-    before.
+    `task` is the place of a Task in state.TASKS; `primary` and `backup` are the members that the
+    group has (-1: none). `previous` is the node from which packets come: the source, or the
+    primary of the function before.
     """
 
     alive: BoolArray  # [B, N]
@@ -29,6 +31,10 @@ class Observations(NamedTuple):
     delay_from_previous_ns: FloatArray  # [B, N]
     delay_to_egress_ns: FloatArray  # [B, N]
     delay_ns: FloatArray  # [N, N]
+    admission: bool
+    task: IntArray  # [B]
+    primary: IntArray  # [B]
+    backup: IntArray  # [B]
     previous: IntArray  # [B]
     destination: IntArray  # [B]
     function_index: IntArray  # [B]
@@ -42,7 +48,7 @@ class Observations(NamedTuple):
     lifetime_s: FloatArray  # [B]
 
 
-def empty_observations(batch: int, delay_ns: FloatArray) -> Observations:
+def empty_observations(batch: int, delay_ns: FloatArray, admission: bool) -> Observations:
     """Room for `batch` observations."""
     nodes = len(delay_ns)
 
@@ -57,8 +63,8 @@ def empty_observations(batch: int, delay_ns: FloatArray) -> Observations:
 
     return Observations(
         np.zeros((batch, nodes), dtype=np.bool_), per_node(), per_node(), per_node(), per_node(),
-        per_node(), per_node(), delay_ns, ints(), ints(), ints(), ints(), floats(), floats(),
-        floats(), floats(), floats(), floats(), floats(),
+        per_node(), per_node(), delay_ns, admission, ints(), ints(), ints(), ints(), ints(),
+        ints(), ints(), floats(), floats(), floats(), floats(), floats(), floats(), floats(),
     )  # fmt: skip
 
 
@@ -66,7 +72,8 @@ def pack_observations(observations: Sequence[PlacementObservation]) -> Observati
     """Observations on one substrate as arrays; ValueError if there is none."""
     if not observations:
         raise ValueError("observations = []: expected at least one")
-    out = empty_observations(len(observations), observations[0].delay_ns)
+    first = observations[0]
+    out = empty_observations(len(observations), first.delay_ns, first.admission)
     for b, seen in enumerate(observations):
         out.alive[b] = seen.alive
         out.capacity_cores[b] = seen.capacity_cores
@@ -75,6 +82,9 @@ def pack_observations(observations: Sequence[PlacementObservation]) -> Observati
         out.held[b] = seen.held
         out.delay_from_previous_ns[b] = seen.delay_from_previous_ns
         out.delay_to_egress_ns[b] = seen.delay_to_egress_ns
+        out.task[b] = TASKS.index(seen.task)
+        members = (*seen.members, -1, -1)
+        out.primary[b], out.backup[b] = members[:2]
         out.previous[b] = seen.placed[-1].primary if seen.placed else seen.source
         out.destination[b] = seen.destination
         out.function_index[b] = seen.function_index
@@ -89,80 +99,45 @@ def pack_observations(observations: Sequence[PlacementObservation]) -> Observati
     return out
 
 
-@numba.njit(cache=True)
-def observe_one(
-    plans: PlanArrays,
-    p: int,
-    r: int,
-    placed: IntArray,
-    primary: IntArray,
-    backup: IntArray,
-    rates: Rates,
-    out: Observations,
-    b: int,
-) -> None:
-    """Write into row `b` of `out` what Ledger.observe gives for the next function of request `r`.
+@compiled_view
+def observe_all(plans: PlanArrays, state: State, rates: Rates, out: Observations) -> None:
+    """Write into `out` what each environment's next decision sees: what Ledger.observe gives.
 
-    placed [R], primary [R, F], backup [R, F] as in `kernel.run_slots`. Sums run in the ledger's
-    order, so that they are equal to the last bit.
+    Sums run in the ledger's order, so that they are equal to the last bit.
     """
-    now_ns = plans.arrival_ns[p, r] * 1.0
-    factor = load_factor_at(plans, p, now_ns)
-    nodes = plans.capacity_cores.shape[0]
-    death_ns = np.empty(nodes, dtype=np.int64)
-    mark_deaths(plans, p, now_ns, death_ns)
-    alive_at(plans, p, now_ns, out.alive[b])
-    out.used_cores[b, :] = 0.0
-    out.held[b, :] = 0.0
-    memory = np.zeros(nodes)
-    for q in range(r + 1):
-        if q < r and plans.end_ns[p, q] + rates.drain_ns <= now_ns:
-            continue
-        rate = plans.rate_pps[p, q] * factor
-        for f in range(placed[q]):
-            node, other = serving(primary[q, f], backup[q, f], death_ns)
-            if node < 0:  # nobody is left: the ledger keeps the dead primary
-                node, other = primary[q, f], -1
-            out.used_cores[b, node] += rate * plans.service_ns[p, q, f]
-            memory[node] += plans.function_bytes[p, q, f]
-            if other >= 0:
-                out.used_cores[b, other] += rate * plans.backup_service_ns[p, q, f]
-                memory[other] += plans.function_bytes[p, q, f]
-            if q == r:
-                out.held[b, node] += 1.0
-                if other >= 0:
-                    out.held[b, other] += 1.0
-    out.used_cores[b, :] /= 1e9
-    out.memory_free_bytes[b, :] = plans.memory_bytes - memory
-    out.capacity_cores[b, :] = plans.capacity_cores
-    _observe_request(plans, p, r, placed[r], primary[r], factor, out, b)
+    for b in range(state.plan.shape[0]):
+        if state.task[b] != NOTHING:
+            _observe(plans, state, rates, out, b)
 
 
-@numba.njit(cache=True)
-def _observe_request(
-    plans: PlanArrays,
-    p: int,
-    r: int,
-    index: int,
-    primary: IntArray,
-    factor: float,
-    out: Observations,
-    b: int,
-) -> None:
+@compiled_view
+def _observe(plans: PlanArrays, state: State, rates: Rates, out: Observations, b: int) -> None:
+    p = state.plan[b]
+    r, index = state.asked[b, 0], state.asked[b, 1]
+    known_ns = state.now_ns[b] - rates.detection_ns
     previous, spent_ns = plans.source[p, r], 0.0
     for f in range(index):
-        node = primary[f]
+        node = state.primary[b, r, f]
         spent_ns += plans.delay_ns[previous, node]
         spent_ns += plans.service_ns[p, r, f] / plans.capacity_cores[node]
         previous = node
     destination = plans.destination[p, r]
-    out.delay_from_previous_ns[b, :] = plans.delay_ns[previous]
-    out.delay_to_egress_ns[b, :] = plans.delay_ns[:, destination]
+    for n in range(plans.capacity_cores.shape[0]):
+        out.alive[b, n] = plans.death_ns[p, n] > known_ns
+        out.used_cores[b, n] = state.used[b, n] / 1e9
+        out.memory_free_bytes[b, n] = plans.memory_bytes[n] - state.memory[b, n]
+        out.capacity_cores[b, n] = plans.capacity_cores[n]
+        out.held[b, n] = state.held[b, n]
+        out.delay_from_previous_ns[b, n] = plans.delay_ns[previous, n]
+        out.delay_to_egress_ns[b, n] = plans.delay_ns[n, destination]
+    out.task[b] = state.task[b]
+    out.primary[b] = state.primary[b, r, index] if state.task[b] != PLACE else -1
+    out.backup[b] = state.backup[b, r, index] if state.task[b] != PLACE else -1
     out.previous[b] = previous
     out.destination[b] = destination
     out.function_index[b] = index
     out.functions[b] = plans.functions[p, r]
-    rate = plans.rate_pps[p, r] * factor
+    rate = plans.rate_pps[p, r] * load_factor_at(plans, p, state.now_ns[b] * 1.0)
     out.rate_pps[b] = rate
     out.primary_cores[b] = rate * plans.service_ns[p, r, index] / 1e9
     out.backup_cores[b] = rate * plans.backup_service_ns[p, r, index] / 1e9

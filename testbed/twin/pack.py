@@ -27,6 +27,7 @@ class PlanArrays(NamedTuple):
     transmit_ns_per_byte: FloatArray  # [N, N], along the least-delay path
     capacity_cores: FloatArray  # [N]
     memory_bytes: FloatArray  # [N]
+    admission: bool
     duration_ns: IntArray  # [P]
     requests: IntArray  # [P], how many
     request_id: IntArray  # [P, R]
@@ -46,6 +47,7 @@ class PlanArrays(NamedTuple):
     step_factor: FloatArray  # [P, S]
     fault_ns: IntArray  # [P, K], ascending
     fault_node: IntArray  # [P, K]
+    death_ns: IntArray  # [P, N], when each server dies
 
 
 def pack_plans(plans: Sequence[RunPlan]) -> PlanArrays:
@@ -56,6 +58,8 @@ def pack_plans(plans: Sequence[RunPlan]) -> PlanArrays:
     for plan in plans:
         if plan.topology != first.topology or plan.servers != first.servers:
             raise ValueError(f"plan of seed {plan.seed}: expected the substrate of the first plan")
+        if plan.admission != first.admission:
+            raise ValueError(f"plan of seed {plan.seed}: expected admission as in the first plan")
     sizes = (
         len(plans),
         max(1, max(len(plan.requests) for plan in plans)),
@@ -83,6 +87,7 @@ def _empty(plan: RunPlan, sizes: tuple[int, int, int], plans: Sequence[RunPlan])
         transmit_ns_per_byte=transmit_matrix_ns_per_byte(plan.topology),
         capacity_cores=np.array([server.cpu_cores for server in plan.servers], dtype=np.float64),
         memory_bytes=np.array([server.memory_bytes for server in plan.servers], dtype=np.float64),
+        admission=plan.admission,
         duration_ns=ints(count),
         requests=ints(count),
         request_id=ints(count, requests),
@@ -102,6 +107,7 @@ def _empty(plan: RunPlan, sizes: tuple[int, int, int], plans: Sequence[RunPlan])
         step_factor=np.ones((count, steps)),
         fault_ns=ints(count, faults, fill=NEVER_NS),
         fault_node=ints(count, faults),
+        death_ns=ints(count, len(plan.servers), fill=NEVER_NS),
     )
 
 
@@ -130,6 +136,7 @@ def _fill(arrays: PlanArrays, p: int, plan: RunPlan) -> None:
     for k, fault in enumerate(sorted(plan.faults, key=lambda fault: fault.at_ns)):
         arrays.fault_ns[p, k] = fault.at_ns
         arrays.fault_node[p, k] = fault.node
+        arrays.death_ns[p, fault.node] = min(arrays.death_ns[p, fault.node], fault.at_ns)
 
 
 def transmit_matrix_ns_per_byte(topology: Topology) -> FloatArray:

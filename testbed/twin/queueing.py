@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 
-import numba
+from testbed.compiled import compiled_view
 
 
-@numba.njit(cache=True)
+@compiled_view
 def steady_state(
     rho: float, sigma2: float, third: float, bound_s: float
 ) -> tuple[float, float, float]:
@@ -27,27 +27,27 @@ def steady_state(
     if sigma2 <= 0.0 or rho <= 0.0:
         return 0.0, 0.0, 0.0
     x = 2.0 * (rho - 1.0) * bound_s / sigma2
-    if x < -200.0:
-        mean, variance, boundary = -1.0 / x, 1.0 / (x * x), 0.0
-    elif x > 200.0:
-        mean, variance, boundary = 1.0 - 1.0 / x, 1.0 / (x * x), x
-    elif abs(x) < 1e-2:
+    emptiness = 1.0  # e^-x in overload, where the queue is never empty
+    if abs(x) < 1e-2:
         mean, variance, boundary = 0.5 + x / 12.0, 1.0 / 12.0, 1.0 + 0.5 * x
     else:
-        tail = 1.0 - math.exp(-x)
-        half = math.sinh(0.5 * x)
-        mean = 1.0 / tail - 1.0 / x
-        variance = 1.0 / (x * x) - 0.25 / (half * half)
-        boundary = x / tail
+        # coth and sinh of x/2 by the one exponential that cannot overflow.
+        e = math.exp(-abs(x))
+        inverse = 1.0 / (1.0 - e)
+        variance = 1.0 / (x * x) - e * inverse * inverse
+        if x > 0.0:
+            mean, boundary, emptiness = inverse - 1.0 / x, x * inverse, e
+        else:
+            mean, boundary = -e * inverse - 1.0 / x, -x * e * inverse
     loss = 0.5 * sigma2 * boundary / (bound_s * rho)
     # What M/G/1 has beside the square of its mean, from the times at which the queue is empty:
     # the bound keeps it finite near capacity, and beyond it the queue is never empty.
     slack = max(abs(1.0 - rho), 0.5 * sigma2 / bound_s)
-    spread = bound_s * bound_s * variance + math.exp(-max(x, 0.0)) * third / (3.0 * slack)
+    spread = bound_s * bound_s * variance + emptiness * third / (3.0 * slack)
     return bound_s * mean, spread, min(loss, 1.0)
 
 
-@numba.njit(cache=True)
+@compiled_view
 def relax(wait_s: float, steady_s: float, rho: float, sigma2: float, slot_s: float) -> float:
     """The mean wait a slot later, on its way from `wait_s` to `steady_s`.
 

@@ -1,70 +1,105 @@
-"""Asks a policy for every placement of a plan, with the ledger that the emulation keeps."""
+"""A policy decides on the twin: what it sees is what the emulation would show it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from testbed.scenario.placement import Ledger, PlacementObservation
-from testbed.scenario.topology import delay_matrix_ns
-from testbed.scenario.types import Placement, Request, RunPlan, load_factor
+import numpy as np
+
+from testbed.scenario.placement import PlacementObservation
+from testbed.scenario.types import Placement, Request, RunPlan
+from testbed.twin.constants import CostWeights, TwinConstants
+from testbed.twin.decisions import DecisionBatch, ended
+from testbed.twin.observe import Observations
+from testbed.twin.pack import pack_plans
+from testbed.twin.simulate import NewBackup, TwinResult, recorded, results
+from testbed.twin.state import PLACE, TASKS
 
 Decide = Callable[[PlacementObservation], Placement | None]
 
 
-def promote(placements: Sequence[Placement], dead: Collection[int]) -> tuple[Placement, ...]:
-    """The placements after a failover: who is left of each group, a surviving backup in charge.
+@dataclass(frozen=True, slots=True)
+class Played:
+    """What a policy decided on a plan, and what came of it; None for a rejected request."""
 
-    A group of which nobody is left keeps its primary: there is no one else to name.
-    """
-    return tuple(_survivors(placement, dead) for placement in placements)
-
-
-def _survivors(placement: Placement, dead: Collection[int]) -> Placement:
-    backups = tuple(node for node in placement.backups if node not in dead)
-    primary = placement.primary
-    if primary in dead and backups:
-        primary, *rest = backups
-        backups = tuple(rest)
-    return Placement(primary, backups[0] if backups else None, backups[1:])
+    placements: dict[int, tuple[Placement, ...] | None]
+    backups: tuple[NewBackup, ...]
+    result: TwinResult
 
 
-def place_all(
-    plan: RunPlan, decide: Decide, drain_ns: int
-) -> dict[int, tuple[Placement, ...] | None]:
-    """Every request's placements by request id, None for a rejected one.
+def play(
+    plans: Sequence[RunPlan],
+    decides: Sequence[Decide],
+    constants: TwinConstants | None = None,
+    weights: CostWeights | None = None,
+) -> list[Played]:
+    """Let `decides[i]` decide all that plan `i` asks for; plans of one substrate."""
+    batch = recorded(pack_plans(plans), constants, weights)
+    requests = [sorted(plan.requests, key=lambda r: (r.arrival_ns, r.id)) for plan in plans]
+    placed: list[dict[int, list[Placement]]] = [{} for _ in plans]
+    backups: list[list[NewBackup]] = [[] for _ in plans]
+    while not ended(batch).all():
+        primary, backup = np.full(len(plans), -1), np.full(len(plans), -1)
+        seen = batch.observe()
+        for b in map(int, np.flatnonzero(~ended(batch))):
+            r, f = (int(number) for number in batch.state.asked[b])
+            observation = observation_of(batch, seen, b, requests[b][r])
+            choice = decides[b](observation)
+            if choice is None:
+                continue
+            primary[b], backup[b] = choice.primary, -1 if choice.backup is None else choice.backup
+            if batch.state.task[b] == PLACE:
+                placed[b].setdefault(requests[b][r].id, []).append(choice)
+            elif batch.would_join(b, int(backup[b])):
+                backups[b].append(NewBackup(requests[b][r].id, f, int(backup[b])))
+        batch.step(primary, backup, again=False)
+    played = []
+    for number, outcome in enumerate(results(batch)):
+        kept = {
+            one.request: tuple(placed[number][one.request]) if one.accepted else None
+            for one in outcome.requests
+        }
+        played.append(Played(kept, tuple(backups[number]), outcome))
+    return played
 
-    Requests come in the order of their arrival; a request leaves the ledger `drain_ns` after its
-    end, load steps and faults count from their time on (at equal times they come first).
-    """
-    ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology), plan.admission)
-    chosen: dict[int, tuple[Placement, ...] | None] = {}
-    present: dict[int, tuple[Request, tuple[Placement, ...]]] = {}
-    dead: set[int] = set()
-    for request in sorted(plan.requests, key=lambda r: (r.arrival_ns, r.id)):
-        now_ns = request.arrival_ns
-        for key in [k for k, (r, _) in present.items() if r.end_ns + drain_ns <= now_ns]:
-            ledger.remove(key)
-            del present[key]
-        for fault in plan.faults:
-            if fault.at_ns <= now_ns and fault.node not in dead:
-                dead.add(fault.node)
-                ledger.server_down(fault.node)
-                for other, placements in present.values():
-                    ledger.add(other, promote(placements, dead))
-        ledger.load_factor = load_factor(plan, now_ns)
-        answer = _place(ledger, request, decide)
-        chosen[request.id] = answer
-        if answer is not None:
-            ledger.add(request, answer)
-            present[request.id] = (request, answer)
-    return chosen
+
+def observation_of(
+    batch: DecisionBatch, seen: Observations, b: int, request: Request
+) -> PlacementObservation:
+    """Row `b` of what a batch shows, as a policy sees it; `request` is what it is about."""
+    state, task = batch.state, TASKS[batch.state.task[b]]
+    r, f = (int(number) for number in state.asked[b])
+    groups = [_members(batch, b, r, g) for g in range(f)]
+    return PlacementObservation(
+        task=task,
+        members=() if task == "place" else _members(batch, b, r, f).nodes,
+        admission=seen.admission,
+        request=request.id,
+        chain=request.chain,
+        functions=request.functions,
+        function_index=f,
+        source=request.source,
+        destination=request.destination,
+        rate_pps=float(seen.rate_pps[b]),
+        primary_cores=float(seen.primary_cores[b]),
+        backup_cores=float(seen.backup_cores[b]),
+        memory_bytes=int(seen.memory_bytes[b]),
+        delay_bound_ns=request.delay_bound_ns,
+        delay_left_ns=int(seen.delay_left_ns[b]),
+        lifetime_s=float(seen.lifetime_s[b]),
+        placed=tuple(groups),
+        alive=seen.alive[b].copy(),
+        capacity_cores=seen.capacity_cores[b].copy(),
+        used_cores=seen.used_cores[b].copy(),
+        memory_free_bytes=seen.memory_free_bytes[b].copy(),
+        held=seen.held[b].copy(),
+        delay_from_previous_ns=seen.delay_from_previous_ns[b].copy(),
+        delay_to_egress_ns=seen.delay_to_egress_ns[b].copy(),
+        delay_ns=seen.delay_ns,
+    )
 
 
-def _place(ledger: Ledger, request: Request, decide: Decide) -> tuple[Placement, ...] | None:
-    placements: list[Placement] = []
-    while len(placements) < len(request.functions):
-        choice = decide(ledger.observe(request, placements))
-        if choice is None:
-            return None
-        placements.append(choice)
-    return tuple(placements)
+def _members(batch: DecisionBatch, b: int, r: int, f: int) -> Placement:
+    backup = int(batch.state.backup[b, r, f])
+    return Placement(int(batch.state.primary[b, r, f]), backup if backup >= 0 else None)

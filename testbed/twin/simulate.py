@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-import numba
 import numpy as np
 
 from testbed.scenario.placement import FloatArray
 from testbed.scenario.types import NS_PER_S, Placement, RunPlan
-from testbed.twin.constants import CostWeights, Rates, TwinConstants, make_rates
+from testbed.twin.constants import CostWeights, TwinConstants
+from testbed.twin.decisions import DecisionBatch, ended
 from testbed.twin.kernel import (
     COST,
     DELIVERED,
@@ -21,12 +21,9 @@ from testbed.twin.kernel import (
     IN_BOUND,
     LATENCY_S,
     PACKETS,
-    TOTALS,
-    rejection_cost,
-    run_slots,
-    slots_of,
 )
-from testbed.twin.pack import IntArray, PlanArrays, pack_plans
+from testbed.twin.pack import PlanArrays, pack_plans
+from testbed.twin.state import PLACE
 
 Placements = Mapping[int, Sequence[Placement] | None]
 """By request id: a placement for each function, or None (or no entry) for a rejected request."""
@@ -103,17 +100,27 @@ def histogram_quantile_ns(histogram: FloatArray, quantile: float) -> float:
     return float(HISTOGRAM_LOW_S * (HISTOGRAM_HIGH_S / HISTOGRAM_LOW_S) ** ratio * NS_PER_S)
 
 
+@dataclass(frozen=True, slots=True)
+class NewBackup:
+    """A backup that a group got after it had lost a member."""
+
+    request: int
+    function: int
+    node: int
+
+
 def simulate(
     plan: RunPlan,
     placements: Placements,
     constants: TwinConstants | None = None,
     weights: CostWeights | None = None,
+    backups: Sequence[NewBackup] = (),
 ) -> TwinResult:
-    """Run `plan` with the placements given by request id.
+    """Run `plan` with the placements given by request id, and new `backups` in their order.
 
     Raises ValueError for a request that is placed in part or on a node that does not exist.
     """
-    return simulate_batch([plan], [placements], constants, weights)[0]
+    return simulate_batch([plan], [placements], constants, weights, [backups])[0]
 
 
 def simulate_batch(
@@ -121,72 +128,66 @@ def simulate_batch(
     placements: Sequence[Placements],
     constants: TwinConstants | None = None,
     weights: CostWeights | None = None,
+    backups: Sequence[Sequence[NewBackup]] | None = None,
 ) -> list[TwinResult]:
-    """Run many plans on one substrate; each result equals that of `simulate`, bit for bit."""
+    """Run many plans on one substrate; each result equals that of `simulate`, bit for bit.
+
+    What was decided is carried out as it is: admission control is not asked again.
+    """
     if len(plans) != len(placements):
         raise ValueError(f"{len(placements)} placements for {len(plans)} plans")
-    constants = constants or TwinConstants()
-    rates = make_rates(constants, weights or CostWeights())
-    arrays = pack_plans(plans)
-    batch, most = arrays.functions.shape
-    depth = arrays.service_ns.shape[2]
-    nodes = len(arrays.capacity_cores)
-    primary = np.full((batch, most, depth), -1, dtype=np.int64)
-    backup = primary.copy()
-    placed = np.zeros((batch, most), dtype=np.int64)
-    for b in range(batch):
-        _enter(arrays, b, placements[b], placed[b], primary[b], backup[b])
-    slots = max(slots_of(arrays, b, rates) for b in range(batch))
-    wait, loss = np.zeros((batch, slots, nodes)), np.zeros((batch, slots, nodes))
-    demand = np.zeros((batch, slots, nodes))
-    costs, totals = np.zeros((batch, slots)), np.zeros((batch, most, TOTALS))
-    histogram = np.zeros((batch, HISTOGRAM_BINS))
-    overload_s = np.zeros(batch)
-    _run_all(
-        arrays, placed, primary, backup, rates, wait, loss, costs, demand, totals,
-        _normal_quantiles(), histogram, overload_s,
-    )  # fmt: skip
-    results = []
-    for b in range(batch):
-        used = slots_of(arrays, b, rates)
-        requests = tuple(
-            _request_result(arrays, b, r, placed, totals, rates) for r in range(arrays.requests[b])
-        )
-        results.append(
+    pool = pack_plans(plans)._replace(admission=False)
+    for b in range(len(plans)):
+        _check(pool, b, placements[b])
+    later = [_by_group(of_plan) for of_plan in backups or [()] * len(plans)]
+    batch = recorded(pool, constants, weights)
+    while not ended(batch).all():
+        primary, backup = np.full(len(plans), -1), np.full(len(plans), -1)
+        for b in map(int, np.flatnonzero(~ended(batch))):
+            r, f = batch.state.asked[b]
+            request = int(pool.request_id[b, r])
+            if batch.state.task[b] == PLACE:
+                placed = placements[b].get(request)
+                if placed is not None:
+                    primary[b], backup[b] = placed[f].primary, _or_none(placed[f].backup)
+            else:
+                nodes = later[b].get((request, int(f)), [])
+                backup[b] = nodes.pop(0) if nodes else -1
+        batch.step(primary, backup, again=False)
+    return results(batch)
+
+
+def recorded(
+    pool: PlanArrays, constants: TwinConstants | None = None, weights: CostWeights | None = None
+) -> DecisionBatch:
+    """An environment for each plan of the pool, in their order, that records what happens."""
+    count = len(pool.requests)
+    batch = DecisionBatch(
+        pool, count, 0, constants, weights, shaped=False, quantiles=_normal_quantiles()
+    )
+    batch.forget()
+    batch.reset(np.arange(count))
+    return batch
+
+
+def results(batch: DecisionBatch) -> list[TwinResult]:
+    """What a batch of `recorded` went through, an environment that has ended each."""
+    out, record, pool = [], batch.record, batch.pool
+    for b in range(batch.environments):
+        used = int(batch.state.slot[b])
+        requests = tuple(_request_result(batch, b, r) for r in range(pool.requests[b]))
+        rejected = sum(request.cost for request in requests if not request.accepted)
+        out.append(
             TwinResult(
                 requests=requests,
-                utilisation=demand[b, :used],
-                wait_ns=wait[b, :used] * NS_PER_S,
-                overload_s=float(overload_s[b]),
-                cost=float(costs[b, :used].sum())
-                + sum(request.cost for request in requests if not request.accepted),
-                histogram=histogram[b],
+                utilisation=record.demand[b, :used],
+                wait_ns=record.wait_s[b, :used] * NS_PER_S,
+                overload_s=float(record.overload_s[b]),
+                cost=float(record.cost[b]) + rejected,
+                histogram=record.histogram[b],
             )
         )
-    return results
-
-
-@numba.njit(cache=True)
-def _run_all(
-    plans: PlanArrays,
-    placed: IntArray,
-    primary: IntArray,
-    backup: IntArray,
-    rates: Rates,
-    wait: FloatArray,
-    loss: FloatArray,
-    costs: FloatArray,
-    demand: FloatArray,
-    totals: FloatArray,
-    normal: FloatArray,
-    histogram: FloatArray,
-    overload_s: FloatArray,
-) -> None:
-    for b in range(placed.shape[0]):
-        overload_s[b] = run_slots(
-            plans, b, 0, placed[b], primary[b], backup[b], rates, wait[b], loss[b], costs[b],
-            True, demand[b], totals[b], normal, histogram[b],
-        )  # fmt: skip
+    return out
 
 
 def _normal_quantiles() -> FloatArray:
@@ -194,46 +195,42 @@ def _normal_quantiles() -> FloatArray:
     return np.array([normal.inv_cdf((i + 0.5) / _QUANTILES) for i in range(_QUANTILES)])
 
 
-def _enter(
-    arrays: PlanArrays,
-    p: int,
-    placements: Placements,
-    placed: IntArray,
-    primary: IntArray,
-    backup: IntArray,
-) -> None:
-    nodes = len(arrays.capacity_cores)
-    for r in range(arrays.requests[p]):
-        request = int(arrays.request_id[p, r])
+def _or_none(node: int | None) -> int:
+    return -1 if node is None else node
+
+
+def _by_group(backups: Sequence[NewBackup]) -> dict[tuple[int, int], list[int]]:
+    found: dict[tuple[int, int], list[int]] = {}
+    for one in backups:
+        found.setdefault((one.request, one.function), []).append(one.node)
+    return found
+
+
+def _check(pool: PlanArrays, p: int, placements: Placements) -> None:
+    nodes = len(pool.capacity_cores)
+    for r in range(pool.requests[p]):
+        request, functions = int(pool.request_id[p, r]), pool.functions[p, r]
         chosen = placements.get(request)
         if chosen is None:
             continue
-        if len(chosen) != arrays.functions[p, r]:
-            raise ValueError(
-                f"request {request}: {len(chosen)} placements, expected {arrays.functions[p, r]}"
-            )
-        for f, placement in enumerate(chosen):
-            other = -1 if placement.backup is None else placement.backup
-            if not (0 <= placement.primary < nodes and -1 <= other < nodes):
+        if len(chosen) != functions:
+            raise ValueError(f"request {request}: {len(chosen)} placements, expected {functions}")
+        for placement in chosen:
+            if not (0 <= placement.primary < nodes and -1 <= _or_none(placement.backup) < nodes):
                 raise ValueError(f"request {request}: {placement}: expected nodes below {nodes}")
-            primary[r, f], backup[r, f] = placement.primary, other
-        placed[r] = len(chosen)
 
 
-def _request_result(
-    arrays: PlanArrays, p: int, r: int, placed: IntArray, totals: FloatArray, rates: Rates
-) -> RequestResult:
-    row = totals[p, r]
+def _request_result(batch: DecisionBatch, b: int, r: int) -> RequestResult:
+    row = batch.record.totals[b, r]
     delivered = float(row[DELIVERED])
-    accepted = bool(placed[p, r] > 0)
+    accepted = bool(batch.state.placed[b, r] > 0)
+    mean_s = float(row[LATENCY_S]) / delivered if delivered > 0 else float("nan")
     return RequestResult(
-        request=int(arrays.request_id[p, r]),
+        request=int(batch.pool.request_id[b, r]),
         accepted=accepted,
         packets=float(row[PACKETS]),
         delivered=delivered,
         in_bound=float(row[IN_BOUND]),
-        mean_latency_ns=float(row[LATENCY_S]) / delivered * NS_PER_S
-        if delivered > 0
-        else float("nan"),
-        cost=float(row[COST]) if accepted else float(rejection_cost(arrays, p, r, rates)),
+        mean_latency_ns=mean_s * NS_PER_S,
+        cost=float(row[COST]) if accepted else batch.rejection_cost(b, r),
     )

@@ -1,0 +1,83 @@
+"""What the slots to come are expected to cost, as far as requests have been placed.
+
+An episode's cost is paid slot by slot as time passes, long after the decisions that caused it.
+With the outlook a decision is paid for at once: its reward is by how much it changes the expected
+cost, and a slot that is run pays only the difference from what was expected of it. The rewards of
+an episode add up to the same sum. This is potential-based shaping (Ng, Harada and Russell, 1999)
+with the outlook as potential; it may know load steps and faults to come, since an observation does
+not show it.
+
+The estimate of a server's slot is made of a few sums over what it serves: demand, demand x service
+time, and packets by what their waiting costs. It has no memory of queues; the twin has.
+"""
+
+from __future__ import annotations
+
+from testbed.compiled import compiled_sum
+from testbed.scenario.placement import FloatArray
+from testbed.twin.constants import Rates
+from testbed.twin.pack import PlanArrays
+from testbed.twin.state import COST, LOAD, SQUARE, WEIGHT, State
+
+
+@compiled_sum
+def expect(
+    plans: PlanArrays,
+    factor: FloatArray,
+    state: State,
+    rates: Rates,
+    b: int,
+    node: int,
+    request: int,
+    service_ns: float,
+    weight: float,
+    fixed: float,
+    from_ns: int,
+    to_ns: int,
+    sign: float,
+) -> float:
+    """Add (sign 1) or take away (-1) a member at `node` from the outlook; the change of its sum.
+
+    factor [P, S] is the load factor of each slot. The member serves `request` between two times;
+    `weight` is what a packet's wait of a second costs there, `fixed` what a packet costs anyway.
+    """
+    p = state.plan[b]
+    start_ns = max(from_ns, plans.start_ns[p, request])
+    end_ns = min(to_ns, plans.end_ns[p, request])
+    if start_ns >= end_ns:
+        return 0.0
+    slot_ns = rates.slot_s * 1e9
+    first, last = int(start_ns / slot_ns), int((end_ns - 1) / slot_ns)
+    service_s = service_ns * 1e-9 / plans.capacity_cores[node]
+    ahead, outlook = state.ahead[b, node], state.outlook[b]
+    rate = sign * plans.rate_pps[p, request]
+    total = 0.0
+    for k in range(first, min(last + 1, outlook.shape[0])):
+        share = (min((k + 1) * slot_ns, end_ns * 1.0) - max(k * slot_ns, start_ns * 1.0)) / slot_ns
+        packets = rate * factor[p, k] * share
+        ahead[LOAD, k] += packets * service_s
+        ahead[SQUARE, k] += packets * service_s * service_s
+        ahead[WEIGHT, k] += packets * weight
+        after = _slot_cost(ahead[LOAD, k], ahead[SQUARE, k], ahead[WEIGHT, k], rates)
+        change = (after - ahead[COST, k] + packets * fixed) * rates.slot_s / rates.packets
+        ahead[COST, k] = after
+        outlook[k] += change
+        total += change
+    return total
+
+
+@compiled_sum
+def _slot_cost(rho: float, sigma2: float, weight: float, rates: Rates) -> float:
+    """What a second of a server costs, in packets; see CostWeights for the parts."""
+    bound_s = rates.queue_s
+    # The wait of M/G/1, bent to half the bound at capacity and to the bound far above it.
+    slack = abs(1.0 - rho)
+    below_s = 0.5 * sigma2 / (slack + sigma2 / bound_s + 1e-12)
+    over = rho > 1.0
+    wait_s = bound_s - below_s if over else below_s
+    cost = weight * (wait_s + rates.deviation * below_s)
+    cost += rates.headroom * max(0.0, rho - rates.headroom_from)
+    if over:
+        # Weight is per second of wait: a lost packet costs as much as rates.loss of reference_s.
+        cost += rates.loss * weight * rates.reference_s * (1.0 - 1.0 / rho)
+    return cost
