@@ -22,8 +22,9 @@ from rich.console import Console
 from rich.table import Table
 from typer.exceptions import TyperException
 
+from testbed import cli_learning
 from testbed.scenario.errors import InputError, RunError
-from testbed.scenario.load import load_scenario
+from testbed.scenario.load import load_checked
 from testbed.scenario.model import Scenario
 from testbed.scenario.plan import make_plan
 
@@ -53,7 +54,7 @@ Model = Annotated[
 @app.command()
 def check(scenario: ScenarioPath, as_json: AsJson = False) -> None:
     """Validate a scenario and say what its runs would be; builds nothing."""
-    loaded = _checked(scenario)
+    loaded = load_checked(scenario)
     plans = {seed: make_plan(loaded, seed) for seed in loaded.seeds}
     first = next(iter(plans.values()))
     facts = {
@@ -104,7 +105,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Carry out one run: one policy, one seed."""
-    loaded = _checked(scenario)
+    loaded = load_checked(scenario)
     if policy not in ("deft", "greedy-delay", "ppo"):
         raise InputError("--policy", policy, "one of deft, greedy-delay, ppo")
     chosen = loaded.model_copy(
@@ -125,30 +126,10 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Run every policy with every seed on the same requests, packets and faults, and compare."""
-    _compare(scenario, _checked(scenario), model, results, as_json)
+    _compare(scenario, load_checked(scenario), model, results, as_json)
 
 
-@app.command()
-def train(
-    scenario: ScenarioPath,
-    out: Annotated[Path, typer.Option(help="the model file to write")] = Path("ppo.pt"),
-    decisions: Annotated[int | None, typer.Option(help="[the scenario's]", min=1)] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Train `ppo` from nothing on the twin of a scenario."""
-    from testbed.compare import train_policy
-
-    loaded = _checked(scenario)
-    if out.exists():
-        raise InputError("--out", str(out), "a file that does not exist yet")
-    if decisions is not None:
-        training = loaded.training.model_copy(update={"decisions": decisions})
-        loaded = loaded.model_copy(update={"training": training})
-    report = train_policy(loaded, out, console)
-    if as_json:
-        print(json.dumps(report))
-    else:
-        console.print(f"{out}: trained in {report['wall_s']:.0f} s")
+app.command()(cli_learning.train)
 
 
 @app.command()
@@ -166,7 +147,7 @@ def faults(
     from testbed.faults.campaign import prepare, run_campaign
     from testbed.faults.screen import CampaignScreen
 
-    loaded = _checked(scenario)
+    loaded = load_checked(scenario)
     if results is not None and results.exists():
         raise InputError("--results", str(results), "a folder that does not exist yet")
     _need_root("run an emulation")
@@ -306,13 +287,6 @@ def _compare(
         print(json.dumps({**summary, "results": str(folder)}))
     else:
         print_summary(summary, folder)
-
-
-def _checked(path: Path) -> Scenario:
-    scenario = load_scenario(path)
-    for seed in scenario.seeds:
-        make_plan(scenario, seed)
-    return scenario
 
 
 def _need_root(what: str) -> None:

@@ -5,22 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress, TaskID
 
 from agents.placement.policies import make_policy
 from testbed.results.compare import write_summary
@@ -30,8 +21,10 @@ from testbed.results.report import write_report
 from testbed.run import RunSpec, git_revision, run_one
 from testbed.scenario.errors import InputError
 from testbed.scenario.model import Scenario
+from testbed.screen import progress_bar
 from testbed.substrate.ownership import clean_stale
 from testbed.substrate.probe import Backends, Capabilities, CapabilityError, choose, probe
+from testbed.training import run_training
 
 RUN_OVERHEAD_S = 5.0
 TRAIN_S = 45.0
@@ -93,28 +86,6 @@ def _note_phase(folder: Path, name: str, seconds: float) -> None:
     write_json(folder / "manifest.json", manifest)
 
 
-def train_policy(scenario: Scenario, out: Path, console: Console) -> dict[str, Any]:
-    """Train `ppo` on the twin of a scenario, with a progress bar; facts about the training."""
-    with _progress(console) as bar:
-        task = bar.add_task("training ppo on the twin", total=1.0)
-        return _train(scenario, out, lambda done: bar.update(task, completed=done))
-
-
-def _train(scenario: Scenario, out: Path, progress: Callable[[float], None]) -> dict[str, Any]:
-    from agents.placement.ppo import train
-
-    spec = scenario.training
-    report = train(
-        scenario,
-        out,
-        decisions=spec.decisions,
-        environments=spec.environments,
-        seed=spec.seed,
-        progress=lambda done, _: progress(done),
-    )
-    return asdict(report)
-
-
 def _run_all(
     folder: Path,
     scenario: Scenario,
@@ -127,7 +98,7 @@ def _run_all(
     trains = "ppo" in scenario.policies and model is None
     run_s = scenario.traffic.duration_s + scenario.traffic.drain_s + RUN_OVERHEAD_S
     total_s = run_s * len(scenario.policies) * len(scenario.seeds) + (TRAIN_S if trains else 0)
-    with _progress(console) as bar:
+    with progress_bar(console) as bar:
         task = bar.add_task("", total=total_s)
         done_s = 0.0
         if trains:
@@ -135,8 +106,8 @@ def _run_all(
             model.parent.mkdir()
             bar.update(task, description="training ppo on the twin")
             begin = time.monotonic()
-            report = _train(
-                scenario, model, lambda part: bar.update(task, completed=part * TRAIN_S)
+            report = run_training(
+                "ppo", [scenario], model, lambda part: bar.update(task, completed=part * TRAIN_S)
             )
             write_json(model.with_name("training.json"), report)
             phases["train_s"] = time.monotonic() - begin
@@ -184,16 +155,3 @@ def _manifest(scenario: Scenario, backends: Backends) -> dict[str, Any]:
         "git_revision": git_revision(),
         "phases": {},
     }
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description:<28}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )

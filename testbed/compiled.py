@@ -58,12 +58,12 @@ def compiled_view(function: Any) -> Any:
 
     Without counting references a call costs nothing, however many arrays a named tuple holds.
     """
-    return compiled(_nrt=False)(function)
+    return compiled(_nrt=False, nogil=True)(function)
 
 
 def compiled_sum(function: Any) -> Any:
     """`compiled_view` where the order of a sum may be changed, so that it is done in vectors."""
-    return compiled(_nrt=False, fastmath=True)(function)
+    return compiled(_nrt=False, nogil=True, fastmath=True)(function)
 
 
 @functools.cache

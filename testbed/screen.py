@@ -7,6 +7,14 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 COLUMNS = ("p50 ms", "p99 ms", "lost", "kb/s", "accepted", "overload s", "recovery ms")
@@ -79,3 +87,17 @@ def _ratio(figure: dict[str, Any]) -> str:
     if figure["low"] is None:
         return f"{figure['ratio']:.2f}"
     return f"{figure['ratio']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
+
+
+def progress_bar(console: Console) -> Progress:
+    """A bar with the share done and the time left."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from agents.common.gae import advantages
-from agents.common.networks import Inputs
+from agents.common.networks import Decision, Inputs
 
 
 class Batch(NamedTuple):
@@ -25,75 +25,76 @@ class Batch(NamedTuple):
 
 
 class RolloutBuffer:
-    """T steps of B environments; `add` each step, then `batches`."""
+    """T steps of B environments with the same substrate; `add` each step, then `finish`."""
 
-    def __init__(self) -> None:
-        self._inputs: list[Inputs] = []
-        self._chosen: list[tuple[torch.Tensor, ...]] = []
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._at = 0
+        self._inputs: Inputs | None = None
+        self._chosen: list[Decision] = []
         self._rewards: list[NDArray[np.float64]] = []
         self._done: list[NDArray[np.bool_]] = []
 
     def add(
         self,
         inputs: Inputs,
-        primary: torch.Tensor,
-        backup: torch.Tensor,
-        log_probability: torch.Tensor,
-        value: torch.Tensor,
+        decision: Decision,
         rewards: NDArray[np.float64],
         done: NDArray[np.bool_],
     ) -> None:
         """Keep one step of all environments; every array is [B, ...]."""
-        self._inputs.append(inputs)
-        self._chosen.append((primary, backup, log_probability, value))
+        if self._inputs is None:
+            self._inputs = each(
+                lambda column: column.new_empty((self._steps, *column.shape)), inputs
+            )
+        for kept, column in zip(self._inputs[:-1], inputs[:-1], strict=True):
+            kept[self._at] = column
+        self._at += 1
+        self._chosen.append(decision)
         self._rewards.append(rewards)
         self._done.append(done)
 
     def finish(self, last_values: torch.Tensor, gamma: float, lam: float) -> Batch:
         """All decisions with their advantages, as one batch of T x B."""
-        values = torch.stack([chosen[3] for chosen in self._chosen]).numpy()
+        if self._inputs is None:
+            raise ValueError("an empty buffer: expected at least one step")
+        values = torch.stack([chosen.value for chosen in self._chosen]).cpu().numpy()
         advantage, target = advantages(
-            np.stack(self._rewards), values, np.stack(self._done), last_values.numpy(), gamma, lam
+            np.stack(self._rewards),
+            values,
+            np.stack(self._done),
+            last_values.cpu().numpy(),
+            gamma,
+            lam,
         )
-        stacked = [torch.cat(column) for column in zip(*self._chosen, strict=True)]
+        device = self._inputs.node.device
         return Batch(
-            inputs=concatenate(self._inputs),
-            primary=stacked[0],
-            backup=stacked[1],
-            log_probability=stacked[2],
-            advantage=torch.from_numpy(advantage.reshape(-1)),
-            value_target=torch.from_numpy(target.reshape(-1)),
+            inputs=each(lambda column: column.flatten(0, 1), self._inputs),
+            primary=torch.cat([chosen.primary for chosen in self._chosen]),
+            backup=torch.cat([chosen.backup for chosen in self._chosen]),
+            log_probability=torch.cat([chosen.log_probability for chosen in self._chosen]),
+            advantage=torch.from_numpy(advantage.reshape(-1)).to(device),
+            value_target=torch.from_numpy(target.reshape(-1)).to(device),
         )
 
 
-def concatenate(many: list[Inputs]) -> Inputs:
-    """The inputs one after another along the batch; the delays are those of the first."""
-    return Inputs(
-        node=torch.cat([one.node for one in many]),
-        request=torch.cat([one.request for one in many]),
-        alive=torch.cat([one.alive for one in many]),
-        primary_mask=torch.cat([one.primary_mask for one in many]),
-        backup_mask=torch.cat([one.backup_mask for one in many]),
-        delay=many[0].delay,
-    )
+def each(change: Callable[[torch.Tensor], torch.Tensor], inputs: Inputs) -> Inputs:
+    """The inputs with every column changed; delays belong to the substrate and stay."""
+    columns = [change(column) for column in inputs[:-1]]
+    return Inputs(*columns, inputs.delay)  # type: ignore[call-arg]
 
 
 def select(batch: Batch, rows: torch.Tensor) -> Batch:
     """The decisions with the given numbers [m]."""
-    inputs = batch.inputs
     return Batch(
-        Inputs(
-            inputs.node[rows], inputs.request[rows], inputs.alive[rows],
-            inputs.primary_mask[rows], inputs.backup_mask[rows], inputs.delay,
-        ),
-        *(column[rows] for column in batch[1:]),
-    )  # fmt: skip
+        each(lambda column: column[rows], batch.inputs), *(column[rows] for column in batch[1:])
+    )
 
 
 def minibatches(batch: Batch, size: int, generator: torch.Generator) -> Iterator[Batch]:
     """The batch in a random order, `size` decisions at a time; a short rest is left out."""
     count = len(batch.primary)
-    order = torch.randperm(count, generator=generator)
+    order = torch.randperm(count, generator=generator).to(batch.primary.device)
     size = min(size, count)
     for first in range(0, count - size + 1, size):
         yield select(batch, order[first : first + size])

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from agents.common.networks import Inputs
-from testbed.scenario.placement import BoolArray, FloatArray, PlacementObservation
+from testbed.compiled import compiled_view
+from testbed.scenario.placement import BoolArray, PlacementObservation
 from testbed.twin.observe import Observations, pack_observations
+from testbed.twin.state import PLACE
 
 NODE_FEATURES = 17
-REQUEST_FEATURES = 13
+REQUEST_FEATURES = 15
 DELAY_SCALE_NS = 10e6
 """Delays are in units of this, and in units of the request's delay bound."""
 FAR_NS = 100e6
@@ -19,128 +23,50 @@ FAR_NS = 100e6
 LARGEST = 10.0
 """Features are cut here, so that an odd server does not drown the others."""
 
+Float32Array = NDArray[np.float32]
 
-def features(observation: PlacementObservation) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+
+def features(observation: PlacementObservation) -> tuple[Float32Array, Float32Array]:
     """Node features [N, NODE_FEATURES] and request features [REQUEST_FEATURES]."""
     seen = pack_observations([observation])
     return node_features(seen)[0], request_features(seen)[0]
 
 
-def node_features(seen: Observations) -> NDArray[np.float32]:
-    """What is known of each node, for the function that is next; [B, N, NODE_FEATURES]."""
-    bound = seen.delay_bound_ns[:, None]
-    service_ns = service_time_ns(seen)
-    detour_ns = detour(seen)
-    used = seen.used_cores / seen.capacity_cores
-    near_ns, near_used = _nearest_backup(seen)
-    columns = [
-        used,
-        used + seen.primary_cores[:, None] / seen.capacity_cores,
-        used + seen.backup_cores[:, None] / seen.capacity_cores,
-        seen.primary_cores[:, None] / seen.capacity_cores,
-        np.minimum(used, 2.0) ** 2,
-        seen.capacity_cores - seen.used_cores,
-        service_ns / DELAY_SCALE_NS,
-        service_ns / bound,
-        seen.delay_from_previous_ns / DELAY_SCALE_NS,
-        seen.delay_from_previous_ns / bound,
-        seen.delay_to_egress_ns / DELAY_SCALE_NS,
-        seen.delay_to_egress_ns / bound,
-        detour_ns / DELAY_SCALE_NS,
-        detour_ns / bound,
-        near_ns / DELAY_SCALE_NS,
-        near_used,
-        seen.held / 4.0,
-    ]
-    stacked = np.stack(np.broadcast_arrays(*columns), axis=-1)
-    return stacked.clip(-LARGEST, LARGEST).astype(np.float32)
+def node_features(seen: Observations) -> Float32Array:
+    """What is known of each node, for the function that is asked about; [B, N, NODE_FEATURES]."""
+    out = np.empty((*seen.alive.shape, NODE_FEATURES), dtype=np.float32)
+    _fill_nodes(seen, out)
+    return out
 
 
-def request_features(seen: Observations) -> NDArray[np.float32]:
+def request_features(seen: Observations) -> Float32Array:
     """What is known of the request and of the servers together; [B, REQUEST_FEATURES]."""
-    alive = seen.alive
-    used = np.where(alive, seen.used_cores / seen.capacity_cores, 0.0)
-    count = np.maximum(alive.sum(-1), 1)
-    left = seen.functions - seen.function_index - 1
-    to_egress_ns = np.take_along_axis(seen.delay_to_egress_ns, seen.previous[:, None], 1)[:, 0]
-    columns = [
-        seen.rate_pps / 50.0,
-        seen.primary_cores * 20.0,
-        seen.backup_cores * 20.0,
-        seen.function_index / 4.0,
-        left / 4.0,
-        (left == 0) * 1.0,
-        seen.delay_left_ns / seen.delay_bound_ns,
-        DELAY_SCALE_NS / seen.delay_bound_ns,
-        to_egress_ns / DELAY_SCALE_NS,
-        np.log1p(np.minimum(seen.lifetime_s, 1e4)) / 3.0,
-        used.sum(-1) / count,
-        used.max(-1),
-        (np.where(alive, seen.used_cores, 0.0)).sum(-1)
-        / np.maximum(np.where(alive, seen.capacity_cores, 0.0).sum(-1), 1e-9),
-    ]
-    return np.stack(columns, axis=-1).clip(-LARGEST, LARGEST).astype(np.float32)
-
-
-def service_time_ns(seen: Observations) -> FloatArray:
-    """Time a packet is in service at each node, [B, N]."""
-    out: FloatArray = (seen.primary_cores / np.maximum(seen.rate_pps, 1e-9) * 1e9)[
-        :, None
-    ] / seen.capacity_cores
+    out = np.empty((len(seen.alive), REQUEST_FEATURES), dtype=np.float32)
+    _fill_requests(seen, out)
     return out
-
-
-def detour(seen: Observations) -> FloatArray:
-    """Path delay that going through each node adds on the way to the egress, [B, N]."""
-    direct = np.take_along_axis(seen.delay_to_egress_ns, seen.previous[:, None], axis=1)
-    out: FloatArray = seen.delay_from_previous_ns + seen.delay_to_egress_ns - direct
-    return out
-
-
-def _nearest_backup(seen: Observations) -> tuple[FloatArray, FloatArray]:
-    """Delay to the nearest other node with room for a backup, and how used it is; [B, N] each."""
-    room = seen.alive & (seen.used_cores + seen.backup_cores[:, None] <= seen.capacity_cores)
-    delay = seen.delay_ns + np.where(np.eye(len(seen.delay_ns), dtype=bool), np.inf, 0.0)
-    reach = np.where(room[:, None, :], delay[None], np.inf)  # [B, N, N]
-    nearest = reach.min(-1, keepdims=True)
-    # Of several at the same distance the least used, so that their numbers play no part.
-    share = (seen.used_cores / seen.capacity_cores)[:, None, :]
-    used = np.where(reach <= np.minimum(nearest, FAR_NS) + 1.0, share, np.inf).min(-1)
-    return np.minimum(nearest[..., 0], FAR_NS), np.minimum(used, LARGEST)
 
 
 def masks(seen: Observations) -> tuple[BoolArray, BoolArray]:
     """What may be chosen: primary [B, N + 1] (reject last) and backup [B, N].
 
-    Never: a dead server, or one without memory for the function. Nodes without CPU capacity for
-    it, and (primary) nodes past which the delay bound is missed, are masked unless no node would
-    be left: a request that misses its bound is better than one that is refused. A rejection is
-    a choice everywhere, and the only one where no server can host the function.
+    Never: a dead server, or one without memory for the function. With admission control: none
+    without CPU capacity for it. Without: such nodes, and (primary) nodes past which the delay
+    bound is missed, are masked unless no node would be left: a request that misses its bound is
+    better than one that is refused. A rejection is a choice for every request, and the only one
+    where no server can host the function. Where a backup is asked for, the primary is given and
+    no member may be named again.
     """
-    fits = seen.alive & (seen.memory_free_bytes >= seen.memory_bytes[:, None])
-    free = seen.capacity_cores - seen.used_cores
-    room = fits & (free >= seen.primary_cores[:, None])
-    time_ns = seen.delay_from_previous_ns + seen.delay_to_egress_ns + service_time_ns(seen)
-    in_time = room & (time_ns <= seen.delay_left_ns[:, None])
-    primary = _first_with_any([in_time, room, fits])
-    reject = np.ones((len(primary), 1), dtype=np.bool_)
-    # Two nodes must be left: one of them may turn out to be the primary.
-    roomy = fits & (free >= seen.backup_cores[:, None])
-    backup = np.where(roomy.sum(-1, keepdims=True) >= 2, roomy, fits)
-    return np.concatenate([primary, reject], axis=1), backup
+    batch, nodes = seen.alive.shape
+    primary = np.empty((batch, nodes + 1), dtype=np.bool_)
+    backup = np.empty((batch, nodes), dtype=np.bool_)
+    _fill_masks(seen, primary, backup)
+    return primary, backup
 
 
-def _first_with_any(tiers: list[BoolArray]) -> BoolArray:
-    chosen = tiers[-1]
-    for tier in reversed(tiers[:-1]):
-        chosen = np.where(tier.any(-1, keepdims=True), tier, chosen)
-    return chosen
-
-
-def make_inputs(seen: Observations) -> Inputs:
+def make_inputs(seen: Observations, device: torch.device | None = None) -> Inputs:
     """The network's inputs for B observations."""
     primary, backup = masks(seen)
-    return Inputs(
+    arrays = Inputs(
         node=torch.from_numpy(node_features(seen)),
         request=torch.from_numpy(request_features(seen)),
         alive=torch.from_numpy(seen.alive.copy()),
@@ -148,3 +74,157 @@ def make_inputs(seen: Observations) -> Inputs:
         backup_mask=torch.from_numpy(backup),
         delay=torch.from_numpy((seen.delay_ns / DELAY_SCALE_NS).astype(np.float32)),
     )
+    return arrays if device is None else Inputs(*(array.to(device) for array in arrays))
+
+
+@compiled_view
+def _cut(value: float) -> float:
+    return min(max(value, -LARGEST), LARGEST)
+
+
+@compiled_view
+def _fill_nodes(seen: Observations, out: Float32Array) -> None:
+    batch, nodes = seen.alive.shape
+    for b in range(batch):
+        bound = seen.delay_bound_ns[b]
+        reference_ns = seen.primary_cores[b] / max(seen.rate_pps[b], 1e-9) * 1e9
+        direct_ns = seen.delay_to_egress_ns[b, seen.previous[b]]
+        for n in range(nodes):
+            share = 1.0 / seen.capacity_cores[b, n]
+            used = seen.used_cores[b, n] * share
+            service_ns = reference_ns * share
+            from_ns, to_ns = seen.delay_from_previous_ns[b, n], seen.delay_to_egress_ns[b, n]
+            detour_ns = from_ns + to_ns - direct_ns
+            near_ns, near_used = _nearest_backup(seen, b, n)
+            row = out[b, n]
+            row[0] = _cut(used)
+            row[1] = _cut(used + seen.primary_cores[b] * share)
+            row[2] = _cut(used + seen.backup_cores[b] * share)
+            row[3] = _cut(seen.primary_cores[b] * share)
+            row[4] = min(used, 2.0) * min(used, 2.0)
+            row[5] = _cut(seen.capacity_cores[b, n] - seen.used_cores[b, n])
+            row[6] = _cut(service_ns / DELAY_SCALE_NS)
+            row[7] = _cut(service_ns / bound)
+            row[8] = _cut(from_ns / DELAY_SCALE_NS)
+            row[9] = _cut(from_ns / bound)
+            row[10] = _cut(to_ns / DELAY_SCALE_NS)
+            row[11] = _cut(to_ns / bound)
+            row[12] = _cut(detour_ns / DELAY_SCALE_NS)
+            row[13] = _cut(detour_ns / bound)
+            row[14] = near_ns / DELAY_SCALE_NS
+            row[15] = near_used
+            row[16] = _cut(seen.held[b, n] / 4.0)
+
+
+@compiled_view
+def _nearest_backup(seen: Observations, b: int, n: int) -> tuple[float, float]:
+    """Delay to the nearest other node with room for a backup, and how used it is.
+
+    Of several at the same distance the least used, so that their numbers play no part.
+    """
+    nearest, used = FAR_NS, LARGEST
+    for m in range(seen.alive.shape[1]):
+        capacity = seen.capacity_cores[b, m]
+        if (
+            m == n
+            or not seen.alive[b, m]
+            or seen.used_cores[b, m] + seen.backup_cores[b] > capacity
+        ):
+            continue
+        delay_ns, share = seen.delay_ns[n, m], seen.used_cores[b, m] / capacity
+        if delay_ns < nearest - 1.0:
+            nearest, used = delay_ns, share
+        elif delay_ns <= nearest + 1.0:
+            used = min(used, share)
+    return nearest, min(used, LARGEST)
+
+
+@compiled_view
+def _fill_requests(seen: Observations, out: Float32Array) -> None:
+    batch, nodes = seen.alive.shape
+    for b in range(batch):
+        count, total, most, used_cores, cores = 0, 0.0, 0.0, 0.0, 0.0
+        for n in range(nodes):
+            if seen.alive[b, n]:
+                share = seen.used_cores[b, n] / seen.capacity_cores[b, n]
+                count += 1
+                total += share
+                most = max(most, share)
+                used_cores += seen.used_cores[b, n]
+                cores += seen.capacity_cores[b, n]
+        left = seen.functions[b] - seen.function_index[b] - 1
+        row = out[b]
+        row[0] = _cut(seen.rate_pps[b] / 50.0)
+        row[1] = _cut(seen.primary_cores[b] * 20.0)
+        row[2] = _cut(seen.backup_cores[b] * 20.0)
+        row[3] = seen.function_index[b] / 4.0
+        row[4] = left / 4.0
+        row[5] = 1.0 if left == 0 else 0.0
+        row[6] = _cut(seen.delay_left_ns[b] / seen.delay_bound_ns[b])
+        row[7] = _cut(DELAY_SCALE_NS / seen.delay_bound_ns[b])
+        row[8] = _cut(seen.delay_to_egress_ns[b, seen.previous[b]] / DELAY_SCALE_NS)
+        row[9] = math.log1p(min(seen.lifetime_s[b], 1e4)) / 3.0
+        row[10] = _cut(total / max(count, 1))
+        row[11] = _cut(most)
+        row[12] = _cut(used_cores / max(cores, 1e-9))
+        row[13] = 0.0 if seen.task[b] == PLACE else 1.0
+        row[14] = 1.0 if seen.admission else 0.0
+
+
+@compiled_view
+def _fill_masks(seen: Observations, primary: BoolArray, backup: BoolArray) -> None:
+    for b in range(seen.alive.shape[0]):
+        if seen.task[b] == PLACE:
+            _mask_primary(seen, b, primary[b])
+        else:
+            primary[b] = False
+            primary[b, seen.primary[b]] = True
+        _mask_backup(seen, b, backup[b])
+
+
+@compiled_view
+def _fits(seen: Observations, b: int, n: int) -> bool:
+    fits: bool = seen.alive[b, n] and seen.memory_free_bytes[b, n] >= seen.memory_bytes[b]
+    return fits
+
+
+@compiled_view
+def _mask_primary(seen: Observations, b: int, out: BoolArray) -> None:
+    nodes = seen.alive.shape[1]
+    tiers = 0
+    for n in range(nodes):
+        tiers = max(tiers, _tier(seen, b, n))
+    least = max(tiers, 2) if seen.admission else max(tiers, 1)
+    for n in range(nodes):
+        out[n] = _tier(seen, b, n) >= least
+    out[nodes] = True
+
+
+@compiled_view
+def _tier(seen: Observations, b: int, n: int) -> int:
+    """How good a node is for a primary: 0 not at all, 1 it fits, 2 has capacity, 3 in time."""
+    if not _fits(seen, b, n):
+        return 0
+    capacity = seen.capacity_cores[b, n]
+    if seen.used_cores[b, n] + seen.primary_cores[b] > capacity:
+        return 1
+    service_ns = seen.primary_cores[b] / max(seen.rate_pps[b], 1e-9) * 1e9 / capacity
+    time_ns = seen.delay_from_previous_ns[b, n] + seen.delay_to_egress_ns[b, n] + service_ns
+    return 3 if time_ns <= seen.delay_left_ns[b] else 2
+
+
+@compiled_view
+def _mask_backup(seen: Observations, b: int, out: BoolArray) -> None:
+    nodes, roomy = seen.alive.shape[1], 0
+    placing = seen.task[b] == PLACE
+    for n in range(nodes):
+        out[n] = _fits(seen, b, n)
+        if not placing and (n == seen.primary[b] or n == seen.backup[b]):
+            out[n] = False
+        room = seen.used_cores[b, n] + seen.backup_cores[b] <= seen.capacity_cores[b, n]
+        roomy += 1 if out[n] and room else 0
+    # Two nodes must be left for a request: one of them may turn out to be the primary.
+    if seen.admission or roomy >= (2 if placing else 1):
+        for n in range(nodes):
+            room = seen.used_cores[b, n] + seen.backup_cores[b] <= seen.capacity_cores[b, n]
+            out[n] = out[n] and room

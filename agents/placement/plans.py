@@ -8,7 +8,9 @@ from testbed.scenario.types import RunPlan
 
 TRAINING_SEEDS = 1_000_000
 HELD_OUT_SEEDS = 2_000_000
-"""Plans for learning and for judging have seeds from here on; a scenario's own are far below."""
+VALIDATION_SEEDS = 3_000_000
+"""Plans for learning, for the last judgement and for choosing the best weights have seeds from here
+on; a scenario's own are far below."""
 
 
 def training_plans(scenario: Scenario, count: int) -> list[RunPlan]:
@@ -16,9 +18,18 @@ def training_plans(scenario: Scenario, count: int) -> list[RunPlan]:
 
     A policy that had seen the scenario's own fault a thousand times would know the future.
     """
+    return _drawn(scenario, TRAINING_SEEDS, count)
+
+
+def validation_plans(scenario: Scenario, count: int) -> list[RunPlan]:
+    """Plans by which the best weights are chosen: as `training_plans`, of other seeds."""
+    return _drawn(scenario, VALIDATION_SEEDS, count)
+
+
+def _drawn(scenario: Scenario, first: int, count: int) -> list[RunPlan]:
     faults = [fault.model_copy(update={"node": None}) for fault in scenario.faults]
     drawn = scenario.model_copy(update={"faults": faults})
-    return [make_plan(drawn, TRAINING_SEEDS + number) for number in range(count)]
+    return [make_plan(drawn, first + number) for number in range(count)]
 
 
 def held_out_plans(scenario: Scenario, count: int) -> list[RunPlan]:

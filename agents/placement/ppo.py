@@ -1,17 +1,22 @@
-"""Proximal policy optimisation (Schulman et al., 2017) for placement, trained on the twin.
+"""Proximal policy optimisation (Schulman et al., 2017) for placement, on the twin.
 
 A decision is one function of one request: a primary, then a backup given the primary, or a
-rejection. Episodes are all requests of a plan; the reward of a decision is by how much it lowers
-(raises) the cost of the plan as the twin runs it, load steps and faults included. The observation
-does not tell when those come, so what can be learned is how much head-room is worth its delay.
+rejection; after a fault it is a new backup of a group. Episodes are all that a plan asks for. The
+reward of a decision is by how much it changes the expected cost of the rest of the plan
+(`testbed.twin.outlook`); the observation does not tell when load steps and faults come, so what can
+be learned is how much head-room is worth its delay.
+
+While the weights are updated from one rollout the next one is played, by the weights before: two
+threads, each with its own generator and one step apart, so that the same seed gives the same
+weights. The clipped ratio allows for decisions of slightly older weights.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,35 +24,26 @@ import torch
 from torch.nn import functional
 
 from agents.common.buffers import Batch, RolloutBuffer, minibatches
-from agents.common.evaluation import Evaluation, evaluate
 from agents.common.networks import PlacementNetwork
-from agents.common.policy import Policy
-from agents.placement.baselines import DeftPolicy, GreedyDelayPolicy
-from agents.placement.features import NODE_FEATURES, REQUEST_FEATURES, make_inputs
-from agents.placement.model import NetworkSize, PpoPolicy, save_model
-from agents.placement.plans import held_out_plans, training_plans
-from testbed.scenario.model import Scenario
-from testbed.scenario.types import NS_PER_S
-from testbed.twin.constants import CostWeights, constants_for
-from testbed.twin.decisions import DecisionBatch
-from testbed.twin.pack import pack_plans
-
-Progress = Callable[[float, dict[str, float]], None]
+from agents.placement.features import make_inputs
+from agents.placement.model import NetworkSize, build
+from testbed.twin.constants import CostWeights
+from testbed.twin.decisions import DecisionBatch, ended
 
 
 @dataclass(frozen=True, slots=True)
 class PpoConfig:
     """Every hyperparameter. `gamma` and `lam` discount per decision."""
 
-    gamma: float = 0.6
-    """Far below the usual: a reward is already felt over the whole plan, so that the decisions
+    gamma: float = 0.8
+    """Below the usual: a reward is already felt over the rest of the plan, so that the decisions
     after it tell little about it but the next functions of the same chain."""
     lam: float = 0.9
     clip: float = 0.2
     learning_rate: float = 2e-3
     """Falls linearly to a twentieth."""
-    epochs: int = 3
-    minibatch: int = 256
+    epochs: int = 2
+    minibatch: int = 1024
     steps: int = 16
     """Decisions of each environment between updates."""
     entropy: float = 0.003
@@ -55,29 +51,17 @@ class PpoConfig:
     value: float = 0.5
     gradient_norm: float = 0.5
     size: NetworkSize = field(default_factory=NetworkSize)
-    pool: int = 256
-    """Plans that the environments draw their episodes from."""
+    pool: int = 512
+    """Plans that the environments draw their episodes from, for each substrate."""
+    validation: int = 64
+    """Plans by which the best weights are chosen, for each substrate."""
     held_out: int = 32
+    """Plans on which the trained policy is compared with the heuristics."""
+    segment: int = 16
+    """Updates between two looks at the validation plans, each with a checkpoint."""
     slot_s: float = 0.5
     """The twin's time slot while learning; judging uses the default, finer one."""
     weights: CostWeights = field(default_factory=CostWeights)
-
-
-@dataclass(frozen=True, slots=True)
-class TrainReport:
-    """What a training did: its curve, and each policy on held-out plans of the scenario."""
-
-    seed: int
-    decisions: int
-    updates: int
-    wall_s: float
-    decisions_per_s: float
-    curve: tuple[dict[str, float], ...]
-    evaluation: dict[str, Evaluation]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
 
 
 def update(
@@ -89,7 +73,7 @@ def update(
     generator: torch.Generator,
 ) -> dict[str, float]:
     """Some epochs of clipped policy-gradient steps; returns means of what was observed."""
-    figures: list[tuple[float, float, float]] = []
+    figures: list[torch.Tensor] = []
     for _ in range(config.epochs):
         for part in minibatches(batch, config.minibatch, generator):
             log_probability, entropy, value = network.evaluate(
@@ -107,96 +91,142 @@ def update(
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(network.parameters(), config.gradient_norm)
             optimiser.step()
-            figures.append((policy_loss.item(), value_loss.item(), spread.item()))
-    means = np.mean(figures, axis=0)
-    return dict(zip(("policy_loss", "value_loss", "entropy"), map(float, means), strict=True))
+            with torch.no_grad():
+                far = ((ratio - 1).abs() > config.clip).float().mean()
+                figures.append(torch.stack([policy_loss, value_loss, spread, far]))
+    means = torch.stack(figures).mean(0).tolist()
+    names = ("policy_loss", "value_loss", "entropy", "clipped_share")
+    return dict(zip(names, means, strict=True))
 
 
 def make_network(size: NetworkSize, seed: int) -> PlacementNetwork:
     """A network with weights drawn from `seed`; torch's own generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return PlacementNetwork(NODE_FEATURES, REQUEST_FEATURES, size.width, size.heads)
+        return build(size)
 
 
 def collect(
-    network: PlacementNetwork, batch: DecisionBatch, config: PpoConfig, generator: torch.Generator
+    network: PlacementNetwork,
+    batch: DecisionBatch,
+    config: PpoConfig,
+    generator: torch.Generator,
+    device: torch.device | None = None,
 ) -> tuple[Batch, float]:
     """Play `config.steps` decisions in every environment; (decisions, mean reward of each)."""
-    buffer = RolloutBuffer()
+    buffer = RolloutBuffer(config.steps)
     total = 0.0
     for _ in range(config.steps):
-        inputs = make_inputs(batch.observe())
+        inputs = make_inputs(batch.observe(), device)
         chosen = network.act(inputs, generator)
-        primary = chosen.primary.numpy()
-        rejected = primary == len(inputs.delay)
-        rewards, done = batch.step(np.where(rejected, -1, primary), chosen.backup.numpy())
-        buffer.add(
-            inputs, chosen.primary, chosen.backup, chosen.log_probability, chosen.value,
-            rewards, done,
-        )  # fmt: skip
+        rewards, done = batch.step(*_nodes(inputs.delay.shape[0], chosen.primary, chosen.backup))
+        buffer.add(inputs, chosen, rewards, done)
         total += float(rewards.mean())
-    last = network.act(make_inputs(batch.observe()), generator).value
+    last = network.act(make_inputs(batch.observe(), device), generator).value
     return buffer.finish(last, config.gamma, config.lam), total / config.steps
 
 
-def train(
-    scenario: Scenario,
-    out: Path,
-    decisions: int,
-    environments: int,
-    seed: int,
-    progress: Progress,
-    config: PpoConfig | None = None,
-) -> TrainReport:
-    """Learn on the twin of `scenario` and write the model to `out`.
+def _nodes(
+    count: int, primary: torch.Tensor, backup: torch.Tensor
+) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.int64]]]:
+    """A network's choice as the twin takes it: -1 rejects."""
+    chosen = primary.cpu().numpy()
+    return np.where(chosen == count, -1, chosen), backup.cpu().numpy()
 
-    The same arguments give the same weights. `progress` is told the share done and the figures
-    of the last update.
+
+@torch.no_grad()
+def mean_cost(network: PlacementNetwork, batch: DecisionBatch, device: torch.device) -> float:
+    """Mean cost of an episode where each environment plays its own plan, by the best choices.
+
+    `batch` pays unshaped rewards; it has as many environments as its pool has plans.
     """
-    config = config or PpoConfig()
-    torch.set_num_threads(1)
-    began = time.monotonic()
-    constants = constants_for(scenario, slot_ns=config.slot_s * NS_PER_S)
-    pool = pack_plans(training_plans(scenario, config.pool))
-    batch = DecisionBatch(pool, environments, seed, constants, config.weights)
-    network = make_network(config.size, seed)
-    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, eps=1e-5)
-    generator = torch.Generator().manual_seed(seed)
-    each = config.steps * environments
-    updates = max(1, -(-decisions // each))
-    curve: list[dict[str, float]] = []
-    for number in range(updates):
-        left = 1.0 - number / updates
-        for group in optimiser.param_groups:
+    batch.reset(np.arange(batch.environments))
+    total = 0.0
+    while not ended(batch).all():
+        inputs = make_inputs(batch.observe(), device)
+        chosen = network.act(inputs, None)
+        nodes = _nodes(inputs.delay.shape[0], chosen.primary, chosen.backup)
+        rewards, _ = batch.step(*nodes, again=False)
+        total += float(rewards.sum())
+    return -total / batch.environments
+
+
+class Learner:
+    """A training under way: weights, environments and generators.
+
+    `batches` are environments on one substrate each; updates take them in turn.
+    """
+
+    def __init__(
+        self,
+        batches: Sequence[DecisionBatch],
+        config: PpoConfig,
+        seed: int,
+        updates: int,
+        device: torch.device,
+    ) -> None:
+        self.config, self.device, self.updates = config, device, updates
+        self.batches = list(batches)
+        self.network = make_network(config.size, seed).to(device)
+        self.done = 0
+        """Updates so far."""
+        self._actor = copy.deepcopy(self.network)
+        self._optimiser = torch.optim.Adam(
+            self.network.parameters(), lr=config.learning_rate, eps=1e-5
+        )
+        self._act = torch.Generator().manual_seed(2 * seed)
+        self._shuffle = torch.Generator().manual_seed(2 * seed + 1)
+
+    def run(self, count: int) -> Iterator[dict[str, float]]:
+        """Do `count` updates; yields what was observed in each."""
+        with ThreadPoolExecutor(1) as pool:
+            self._actor.load_state_dict(self.network.state_dict())
+            ahead = pool.submit(self._collect, self.done)
+            for left in range(count - 1, -1, -1):
+                rollout, reward = ahead.result()
+                if left:
+                    self._actor.load_state_dict(self.network.state_dict())
+                    ahead = pool.submit(self._collect, self.done + 1)
+                yield {"reward": reward, **self._update(rollout)}
+
+    def _collect(self, number: int) -> tuple[Batch, float]:
+        batch = self.batches[number % len(self.batches)]
+        return collect(self._actor, batch, self.config, self._act, self.device)
+
+    def _update(self, rollout: Batch) -> dict[str, float]:
+        config, left = self.config, 1.0 - self.done / self.updates
+        for group in self._optimiser.param_groups:
             group["lr"] = config.learning_rate * max(left, 0.05)
-        rollout, reward = collect(network, batch, config, generator)
-        figures = update(network, optimiser, rollout, config, config.entropy * left, generator)
-        point = {"decisions": float((number + 1) * each), "reward": reward, **figures}
-        curve.append(point)
-        progress((number + 1) / updates, point)
-    save_model(out, network, config.size)
-    wall_s = time.monotonic() - began
-    return TrainReport(
-        seed=seed,
-        decisions=updates * each,
-        updates=updates,
-        wall_s=wall_s,
-        decisions_per_s=updates * each / wall_s,
-        curve=tuple(curve),
-        evaluation=compare(scenario, PpoPolicy(network), seed, config),
-    )
+        self.done += 1
+        return update(
+            self.network, self._optimiser, rollout, config, config.entropy * left, self._shuffle
+        )
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs to go on in the same way."""
+        return {
+            "done": self.done,
+            "network": self.network.state_dict(),
+            "optimiser": self._optimiser.state_dict(),
+            "act": self._act.get_state(),
+            "shuffle": self._shuffle.get_state(),
+            "environments": [
+                [torch.from_numpy(array) for array in batch.state] for batch in self.batches
+            ],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self.done = state["done"]
+        self.network.load_state_dict(state["network"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self._act.set_state(state["act"])
+        self._shuffle.set_state(state["shuffle"])
+        for batch, arrays in zip(self.batches, state["environments"], strict=True):
+            for mine, kept in zip(batch.state, arrays, strict=True):
+                mine[...] = kept.numpy()
 
 
-def compare(
-    scenario: Scenario, learned: Policy, seed: int, config: PpoConfig
-) -> dict[str, Evaluation]:
-    """The learned policy and the heuristics on the same held-out plans of the scenario."""
-    plans = held_out_plans(scenario, config.held_out)
-    policies: Sequence[tuple[str, Policy]] = (
-        ("deft", DeftPolicy(seed)),
-        ("greedy-delay", GreedyDelayPolicy()),
-        ("ppo", learned),
-    )
-    constants = constants_for(scenario)
-    return {name: evaluate(p, plans, constants, config.weights) for name, p in policies}
+def config_as_dict(config: PpoConfig) -> dict[str, Any]:
+    """Plain values for JSON and checkpoints."""
+    return asdict(config)

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from testbed.scenario.errors import InputError
 from testbed.scenario.model import Scenario
+from testbed.scenario.plan import make_plan
 
 _UNITS = {
     "_bps": "bits per second",
@@ -58,6 +59,14 @@ def load_scenario(path: Path | str) -> Scenario:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("scenario", str(path), f"a readable file ({error})") from error
     return parse_scenario(text)
+
+
+def load_checked(path: Path) -> Scenario:
+    """`load_scenario`, and a look at whether the runs of all its seeds can be planned."""
+    scenario = load_scenario(path)
+    for seed in scenario.seeds:
+        make_plan(scenario, seed)
+    return scenario
 
 
 def parse_scenario(text: str) -> Scenario:

@@ -330,8 +330,7 @@ def drawn(seed: int, number: int, episode: int, plans: int) -> int:
     z *= np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    plan: int = np.int64((z ^ (z >> np.uint64(31))) % np.uint64(plans))
-    return plan
+    return int((z ^ (z >> np.uint64(31))) % np.uint64(plans))
 
 
 @compiled_view

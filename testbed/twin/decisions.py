@@ -67,7 +67,7 @@ class DecisionBatch:
     def reset(self, plans: IntArray | None = None) -> None:
         """Begin an episode in every environment: of the given plans [B], or of drawn ones."""
         for b in range(self.environments):
-            self._begin(b, None if plans is None else int(plans[b]))
+            self.begin(b, None if plans is None else int(plans[b]))
 
     def observe(self) -> Observations:
         """What is seen now; the arrays are the batch's own and change with the next call."""
@@ -116,7 +116,8 @@ class DecisionBatch:
         """Which plan of the pool each environment is in, shape [B]."""
         return self.state.plan.copy()
 
-    def _begin(self, b: int, plan: int | None) -> None:
+    def begin(self, b: int, plan: int | None = None) -> None:
+        """Begin an episode in environment `b`: of the given plan, or of a drawn one."""
         if plan is None:
             number, episode = self._first + b, self.state.episode[b]
             plan = drawn(self._seed, number, episode, len(self.pool.requests))

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
-from agents.placement.env import PlacementEnv
+from agents.placement.env import PlacementEnv, PlacementVectorEnv
 from testbed.scenario.load import load_scenario
 
 pytestmark = pytest.mark.peers
@@ -43,7 +44,7 @@ def test_an_episode_is_one_plan_and_masks_come_with_it(env: PlacementEnv) -> Non
         _, reward, terminated, truncated, info = env.step(action)
         steps, total = steps + 1, total + reward
         assert not truncated
-    assert steps == 2  # one request of two functions
+    assert steps == 4  # one request of two functions; a backup for each after the fault
     assert total < 0.0
 
 
@@ -57,8 +58,49 @@ def test_an_action_outside_the_masks_is_a_rejection(env: PlacementEnv) -> None:
     assert outcomes[0][1]  # the only request of the plan is gone
 
 
-def test_stable_baselines3_learns_on_it(env: PlacementEnv) -> None:
-    model = PPO("MultiInputPolicy", env, n_steps=64, batch_size=32, n_epochs=2, seed=1)
+def played(env: PlacementVectorEnv, steps: int) -> list[np.ndarray]:
+    seen, _ = env.reset(seed=4)
+    rng = np.random.default_rng(0)
+    nodes, found = seen["backup_mask"].shape[1], []
+    for _ in range(steps):
+        assert env.observation_space.contains(seen)
+        actions = np.stack(
+            [rng.integers(nodes + 1, size=env.num_envs), rng.integers(nodes, size=env.num_envs)], 1
+        )
+        seen, rewards, done, truncated, _ = env.step(actions)
+        assert not truncated.any()
+        found.append(np.concatenate([rewards, done, seen["node"].ravel()]))
+    return found
+
+
+def test_many_environments_in_step_begin_anew_and_can_be_repeated() -> None:
+    scenario = load_scenario(SMOKE)
+    one, two = (played(PlacementVectorEnv(scenario, 3, plans=4), 12) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    rewards, done = np.array(one)[:, :3], np.array(one)[:, 3:6].astype(bool)
+    assert done.any(axis=0).all()
+    assert (rewards[1:][done[:-1]] == 0.0).all()
+    assert not done[1:][done[:-1]].any()
+
+
+def test_a_vector_of_one_is_the_single_environment(env: PlacementEnv) -> None:
+    many = PlacementVectorEnv(load_scenario(SMOKE), 1, plans=4)
+    (single, _), (seen, _) = env.reset(seed=7), many.reset(seed=7)
+    done = False
+    while not done:
+        for key, value in single.items():
+            np.testing.assert_array_equal(value, seen[key][0], err_msg=key)
+        action = np.array([0, 1])
+        single, reward, done, _, _ = env.step(action)
+        seen, rewards, ends, _, _ = many.step(action[None])
+        assert (reward, done) == (rewards[0], ends[0])
+
+
+@pytest.mark.parametrize("algorithm", [PPO, MaskablePPO])
+def test_stable_baselines3_learns_on_it(
+    env: PlacementEnv, algorithm: type[PPO] | type[MaskablePPO]
+) -> None:
+    model = algorithm("MultiInputPolicy", env, n_steps=64, batch_size=32, n_epochs=2, seed=1)
     before = {name: value.clone() for name, value in model.policy.state_dict().items()}
     model.learn(128)
     after = model.policy.state_dict()

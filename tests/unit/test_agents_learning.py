@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
-from agents.common.buffers import Batch, RolloutBuffer, minibatches
+from agents.common.buffers import Batch, RolloutBuffer, each, minibatches
 from agents.common.gae import advantages
-from agents.common.networks import Inputs, PlacementNetwork
+from agents.common.networks import Decision, Inputs, PlacementNetwork
 from agents.placement.ppo import PpoConfig, update
 
 
@@ -53,7 +54,7 @@ def random_inputs(batch: int, nodes: int, seed: int = 0) -> Inputs:
 
 def network(seed: int = 0) -> PlacementNetwork:
     torch.manual_seed(seed)
-    made = PlacementNetwork(4, 3, 16, 2)
+    made = PlacementNetwork(4, 3, 16, 2, 8)
     for head in (made.primary_score, made.backup_score, made.reject):
         torch.nn.init.normal_(head.weight)  # they start at 0, which would hide what is tested
     return made
@@ -76,16 +77,14 @@ def test_numbering_the_nodes_differently_numbers_the_answers_differently(nodes: 
     made, inputs = network(), random_inputs(9, nodes)
     order = torch.randperm(nodes, generator=torch.Generator().manual_seed(1))
     other = permuted(inputs, order)
-    states, context = made.encode(inputs)
-    states_p, context_p = made.encode(other)
-    torch.testing.assert_close(context, context_p)
-    first = made.primary_logits(inputs, states, context)
-    first_p = made.primary_logits(other, states_p, context_p)
+    one, two = made.encode(inputs), made.encode(other)
+    torch.testing.assert_close(one.context, two.context)
+    first, first_p = made.primary_logits(inputs, one), made.primary_logits(other, two)
     torch.testing.assert_close(first[:, :-1][:, order], first_p[:, :-1])
     torch.testing.assert_close(first[:, -1], first_p[:, -1])
     primary_p = torch.arange(9) % nodes
-    second, _ = made.backup_logits(inputs, states, context, order[primary_p])
-    second_p, _ = made.backup_logits(other, states_p, context_p, primary_p)
+    second, _ = made.backup_logits(inputs, one, order[primary_p])
+    second_p, _ = made.backup_logits(other, two, primary_p)
     torch.testing.assert_close(second[:, order], second_p)
     assert first.std() > 0.1
 
@@ -116,24 +115,21 @@ def test_evaluate_gives_the_probability_with_which_act_chose() -> None:
 def test_drawing_follows_the_probabilities() -> None:
     made, inputs = network(), random_inputs(1, 4)
     inputs.primary_mask[:] = True
-    states, context = made.encode(inputs)
-    expected = made.primary_logits(inputs, states, context).softmax(-1)[0]
-    columns = [column.expand(20_000, *column.shape[1:]) for column in inputs[:5]]
-    many = Inputs(*columns, inputs.delay)  # type: ignore[call-arg]
+    expected = made.primary_logits(inputs, made.encode(inputs)).softmax(-1)[0]
+    many = each(lambda column: column.expand(20_000, *column.shape[1:]), inputs)
     drawn = made.act(many, torch.Generator().manual_seed(0)).primary
     found = torch.bincount(drawn, minlength=5) / 20_000
     torch.testing.assert_close(found, expected.detach(), atol=0.015, rtol=0.0)
 
 
 def test_minibatches_hold_every_decision_once() -> None:
-    buffer = RolloutBuffer()
+    buffer = RolloutBuffer(4)
     for step in range(4):
         inputs = random_inputs(3, 5, step)
         numbers = torch.arange(3) + 3 * step
         zeros = torch.zeros(3)
-        buffer.add(
-            inputs, numbers, numbers, zeros, zeros, numbers.double().numpy(), np.ones(3, bool)
-        )
+        decision = Decision(numbers, numbers, zeros, zeros)
+        buffer.add(inputs, decision, numbers.double().numpy(), np.ones(3, bool))
     batch = buffer.finish(torch.zeros(3), 0.9, 0.9)
     assert batch.primary.tolist() == list(range(12))
     assert batch.advantage.tolist() == list(range(12))  # each step ends an episode of value 0
@@ -162,7 +158,7 @@ def identity_inputs(
 def test_ppo_learns_the_identity_environment() -> None:
     """The right primary is the node with the first mark, the right backup that with the second."""
     torch.manual_seed(0)
-    made = PlacementNetwork(4, 3, 16, 2)
+    made = PlacementNetwork(4, 3, 16, 2, 8)
     optimiser = torch.optim.Adam(made.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(0)
     config = PpoConfig(epochs=4, minibatch=128)
@@ -182,3 +178,43 @@ def test_ppo_learns_the_identity_environment() -> None:
     assert first < 0.3
     assert score > 0.95
     assert figures["entropy"] < 1.0
+
+
+def cart_pole_inputs(states: np.ndarray) -> Inputs:
+    """Two nodes stand for the two actions; neither a rejection nor a backup can be chosen."""
+    batch = len(states)
+    every = torch.ones(batch, 2, dtype=torch.bool)
+    mask = torch.tensor([True, True, False]).expand(batch, 3)
+    node = torch.eye(2).expand(batch, 2, 2)
+    request = torch.as_tensor(states, dtype=torch.float32)
+    return Inputs(node, request, every, mask, torch.zeros_like(every), torch.zeros(2, 2))
+
+
+def test_ppo_solves_cart_pole() -> None:
+    """The same network, buffer and update as for placement; 475 of 500 steps count as solved."""
+    torch.manual_seed(0)
+    made = PlacementNetwork(2, 4, 32, 1, 16)
+    optimiser = torch.optim.Adam(made.parameters(), lr=2e-3)
+    generator = torch.Generator().manual_seed(0)
+    config = PpoConfig(epochs=6, minibatch=256)
+    mode = gym.vector.AutoresetMode.SAME_STEP
+    env = gym.make_vec(
+        "CartPole-v1", 16, vectorization_mode="sync", vector_kwargs={"autoreset_mode": mode}
+    )
+    states, _ = env.reset(seed=0)
+    lengths, alive = [0.0], np.zeros(16)
+    for _ in range(150):
+        buffer = RolloutBuffer(64)
+        for _ in range(64):
+            inputs = cart_pole_inputs(states)
+            chosen = made.act(inputs, generator)
+            states, rewards, over, cut, _ = env.step(chosen.primary.numpy())
+            buffer.add(inputs, chosen, rewards, over | cut)
+            alive += 1
+            lengths.extend(alive[over | cut])
+            alive[over | cut] = 0
+        if np.mean(lengths[-20:]) >= 475:
+            break
+        last = made.act(cart_pole_inputs(states), generator).value
+        update(made, optimiser, buffer.finish(last, 0.99, 0.95), config, 0.0, generator)
+    assert np.mean(lengths[-20:]) >= 475

@@ -1,0 +1,179 @@
+"""Trains `ppo` from nothing in segments: the best weights are kept, and it can be resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agents.common.checkpoints import read_checkpoint, write_checkpoint
+from agents.common.evaluation import Evaluation, evaluate
+from agents.common.logs import Log
+from agents.common.policy import Policy
+from agents.placement.baselines import DeftPolicy, GreedyDelayPolicy
+from agents.placement.model import PpoPolicy, save_model
+from agents.placement.plans import held_out_plans, training_plans, validation_plans
+from agents.placement.ppo import Learner, PpoConfig, config_as_dict, mean_cost
+from testbed.scenario.model import Scenario
+from testbed.scenario.types import NS_PER_S, RunPlan
+from testbed.twin.constants import TwinConstants, constants_for
+from testbed.twin.decisions import DecisionBatch
+from testbed.twin.pack import pack_plans
+
+Progress = Callable[[float, dict[str, float]], None]
+CHECKPOINT = ".checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """What a training did: its curve, and each policy on held-out plans of the first scenario."""
+
+    seed: int
+    decisions: int
+    updates: int
+    wall_s: float
+    decisions_per_s: float
+    device: str
+    best_cost: float
+    curve: tuple[dict[str, float], ...]
+    evaluation: dict[str, Evaluation]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def train(
+    scenarios: Sequence[Scenario],
+    out: Path,
+    decisions: int,
+    environments: int,
+    seed: int,
+    progress: Progress,
+    config: PpoConfig | None = None,
+    logs: Path | None = None,
+    resume: bool = False,
+) -> TrainReport:
+    """Learn on the twin of the scenarios, each on its substrate; the best model goes to `out`.
+
+    The same arguments give the same weights. After each segment the weights are judged on
+    validation plans and everything is written to `out` with the suffix ".checkpoint"; with
+    `resume`, a training that was cut off goes on from there and ends with the same weights. `logs`
+    is a folder for TensorBoard. `progress` is told the share done and what the last update showed.
+    Raises InputError if a checkpoint to resume is not of these arguments.
+    """
+    config = config or PpoConfig()
+    torch.set_num_threads(1)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    began = time.monotonic()
+    each = config.steps * environments
+    updates = max(1, -(-decisions // each))
+    substrates = [_batches(scenario, environments, seed, config) for scenario in scenarios]
+    learner = Learner([b for b, _ in substrates], config, seed, updates, device)
+    validation = [b for _, b in substrates]
+    kept = out.with_name(out.name + CHECKPOINT)
+    header = _header(scenarios, config, decisions, environments, seed)
+    best, curve = _Best(), list[dict[str, float]]()
+    if resume and kept.exists():
+        _restore(read_checkpoint(kept, "resume", header), learner, best, curve)
+    with Log(logs, learner.done * each) as log:
+        while learner.done < updates:
+            for figures in learner.run(min(config.segment, updates - learner.done)):
+                point = {"decisions": float(learner.done * each), **figures}
+                curve.append(point)
+                log.write(point)
+                progress(learner.done / updates, point)
+            cost = sum(mean_cost(learner.network, batch, device) for batch in validation)
+            best.offer(cost / len(validation), learner.network)
+            curve[-1]["validation_cost"] = cost / len(validation)
+            log.write(curve[-1])
+            write_checkpoint(
+                kept, {**header, "learner": learner.state(), "best": asdict(best), "curve": curve}
+            )
+    learner.network.load_state_dict(best.weights or {})
+    save_model(out, learner.network.cpu(), config.size)
+    kept.unlink()
+    wall_s = time.monotonic() - began
+    return TrainReport(
+        seed=seed,
+        decisions=updates * each,
+        updates=updates,
+        wall_s=wall_s,
+        decisions_per_s=updates * each / wall_s,
+        device=str(device),
+        best_cost=best.cost,
+        curve=tuple(curve),
+        evaluation=compare(scenarios[0], PpoPolicy(learner.network), seed, config),
+    )
+
+
+@dataclass(slots=True)
+class _Best:
+    """The weights with the least cost so far."""
+
+    cost: float = float("inf")
+    weights: dict[str, torch.Tensor] | None = None
+
+    def offer(self, cost: float, network: torch.nn.Module) -> None:
+        if cost < self.cost:
+            self.cost = cost
+            self.weights = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
+
+
+def _restore(
+    content: dict[str, Any], learner: Learner, best: _Best, curve: list[dict[str, float]]
+) -> None:
+    learner.restore(content["learner"])
+    best.cost, best.weights = content["best"]["cost"], content["best"]["weights"]
+    curve.extend(content["curve"])
+
+
+def _header(
+    scenarios: Sequence[Scenario], config: PpoConfig, decisions: int, environments: int, seed: int
+) -> dict[str, Any]:
+    text = "".join(scenario.model_dump_json() for scenario in scenarios)
+    return {
+        "format": 1,
+        "kind": "placement-ppo-checkpoint",
+        "scenarios": hashlib.sha256(text.encode()).hexdigest(),
+        "config": config_as_dict(config),
+        "decisions": decisions,
+        "environments": environments,
+        "seed": seed,
+    }
+
+
+def _batches(
+    scenario: Scenario, environments: int, seed: int, config: PpoConfig
+) -> tuple[DecisionBatch, DecisionBatch]:
+    """The environments to learn in and those to judge by."""
+    coarse = constants_for(scenario, slot_ns=config.slot_s * NS_PER_S)
+    pool = pack_plans(training_plans(scenario, config.pool))
+    learning = DecisionBatch(pool, environments, seed, coarse, config.weights)
+    return learning, _judges(
+        validation_plans(scenario, config.validation), constants_for(scenario), config
+    )
+
+
+def _judges(plans: Sequence[RunPlan], constants: TwinConstants, config: PpoConfig) -> DecisionBatch:
+    pool = pack_plans(plans)
+    return DecisionBatch(pool, len(plans), 0, constants, config.weights, shaped=False)
+
+
+def compare(
+    scenario: Scenario, learned: Policy, seed: int, config: PpoConfig
+) -> dict[str, Evaluation]:
+    """The learned policy and the heuristics on the same held-out plans of the scenario."""
+    plans = held_out_plans(scenario, config.held_out)
+    policies: Sequence[tuple[str, Policy]] = (
+        ("deft", DeftPolicy(seed)),
+        ("greedy-delay", GreedyDelayPolicy()),
+        ("ppo", learned),
+    )
+    constants = constants_for(scenario)
+    return {name: evaluate(p, plans, constants, config.weights) for name, p in policies}

@@ -1,0 +1,56 @@
+"""Trains a policy with a progress bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from testbed.scenario.errors import InputError
+from testbed.scenario.model import Scenario
+from testbed.screen import progress_bar
+
+
+def train_policy(
+    algorithm: str,
+    scenarios: Sequence[Scenario],
+    out: Path,
+    console: Console,
+    logs: Path | None = None,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Train `algorithm` on the twin of the scenarios; facts about the training, as for JSON."""
+    with progress_bar(console) as bar:
+        task = bar.add_task(f"training {algorithm} on the twin", total=1.0)
+        return run_training(
+            algorithm, scenarios, out, lambda done: bar.update(task, completed=done), logs, resume
+        )
+
+
+def run_training(
+    algorithm: str,
+    scenarios: Sequence[Scenario],
+    out: Path,
+    progress: Callable[[float], None],
+    logs: Path | None = None,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """`train_policy` where somebody else shows the progress (a share of 1)."""
+    if algorithm == "ppo":
+        from agents.placement.train import train
+
+        spec = scenarios[0].training
+        report = train(
+            scenarios,
+            out,
+            decisions=spec.decisions,
+            environments=spec.environments,
+            seed=spec.seed,
+            progress=lambda done, _: progress(done),
+            logs=logs,
+            resume=resume,
+        )
+        return report.as_dict()
+    raise InputError("algorithm", algorithm, "one of ppo, dqn")
