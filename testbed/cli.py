@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Console
@@ -25,12 +25,13 @@ from typer.exceptions import TyperException
 from testbed import cli_learning
 from testbed.scenario.errors import InputError, RunError
 from testbed.scenario.load import load_checked
-from testbed.scenario.model import Scenario
+from testbed.scenario.model import PolicyName, Scenario
 from testbed.scenario.plan import make_plan
 
 EXIT_FAILED = 1
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
+POLICIES: tuple[str, ...] = get_args(PolicyName)
 BENCHMARKS = ("dataplane", "recovery")
 
 app = typer.Typer(
@@ -98,7 +99,7 @@ def doctor(as_json: AsJson = False) -> None:
 @app.command()
 def run(
     scenario: ScenarioPath,
-    policy: Annotated[str, typer.Option(help="deft, greedy-delay or ppo")] = "deft",
+    policy: Annotated[str, typer.Option(help=f"one of {', '.join(POLICIES)}")] = "deft",
     seed: Annotated[int | None, typer.Option(help="[the scenario's first]", min=0)] = None,
     model: Model = None,
     results: Results = None,
@@ -106,8 +107,8 @@ def run(
 ) -> None:
     """Carry out one run: one policy, one seed."""
     loaded = load_checked(scenario)
-    if policy not in ("deft", "greedy-delay", "ppo"):
-        raise InputError("--policy", policy, "one of deft, greedy-delay, ppo")
+    if policy not in POLICIES:
+        raise InputError("--policy", policy, f"one of {', '.join(POLICIES)}")
     chosen = loaded.model_copy(
         update={
             "policies": [policy],

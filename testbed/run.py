@@ -39,6 +39,7 @@ from testbed.substrate.commands import CommandError
 from testbed.substrate.links import LinkError
 from testbed.substrate.ownership import clean
 from testbed.substrate.probe import Backends, Capabilities
+from testbed.twin.constants import constants_for
 from traffic.schedule import packet_schedule
 
 MANIFEST_FORMAT = 1
@@ -93,7 +94,8 @@ def _emulate(
     phases: dict[str, float],
     progress: Callable[[float], None],
 ) -> None:
-    policy = make_policy(spec.policy, spec.seed, spec.model)
+    constants = constants_for(spec.scenario)
+    policy = make_policy(spec.policy, spec.seed, spec.model, plan, constants)
     schedules = _write_schedules(spec, plan)
     with contextlib.ExitStack() as stack:
         with timed(phases, "build_s"):

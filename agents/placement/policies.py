@@ -2,29 +2,98 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-
-import torch
+from typing import get_args
 
 from agents.common.policy import Policy
-from agents.placement.baselines import DeftPolicy, GreedyDelayPolicy
-from agents.placement.model import PpoPolicy, load_model
+from agents.placement.baselines import (
+    BestFitPolicy,
+    DeftPolicy,
+    FirstFitPolicy,
+    GreedyDelayPolicy,
+    PlRankPolicy,
+    RandomPolicy,
+    RoundRobinPolicy,
+)
 from testbed.scenario.errors import InputError
+from testbed.scenario.model import PolicyName
+from testbed.scenario.plan import DEFAULT_FUNCTIONS
+from testbed.scenario.types import NS_PER_S, FunctionName, FunctionProfile, RunPlan
+from testbed.twin.constants import TwinConstants
 
-POLICIES = ("deft", "greedy-delay", "ppo")
+POLICIES: tuple[str, ...] = get_args(PolicyName)
+LEARNED = ("ppo", "dqn")
+"""Policies that are trained into a model."""
+BOUNDS = ("milp-hindsight",)
+"""What knows the future: a bound for the others, and no competitor."""
+HEURISTICS = tuple(name for name in POLICIES if name not in (*LEARNED, *BOUNDS, "deft"))
+"""Policies that decide online and learn nothing, but for `deft`."""
+
+_PLAIN: dict[str, Callable[[int], Policy]] = {
+    "deft": DeftPolicy,
+    "random": RandomPolicy,
+    "round-robin": lambda _: RoundRobinPolicy(),
+    "first-fit": lambda _: FirstFitPolicy(),
+    "best-fit": lambda _: BestFitPolicy(),
+    "greedy-delay": lambda _: GreedyDelayPolicy(),
+    "pl-rank": lambda _: PlRankPolicy(),
+}
 
 
-def make_policy(name: str, seed: int, model: Path | None) -> Policy:
+def make_policy(
+    name: str,
+    seed: int,
+    model: Path | None,
+    plan: RunPlan | None = None,
+    constants: TwinConstants | None = None,
+) -> Policy:
     """The policy called `name`.
 
-    `seed` is for what a policy draws; `model` is the file that `ppo` was trained into. Raises
-    InputError that names "policy" or "model".
+    `seed` is for what a policy draws; `model` is the file that a learned one was trained into;
+    `plan` is what `milp-hindsight` knows beforehand, and tells `milp` what functions cost (else
+    they cost the default). `constants` are those of the twin's cost. Raises InputError that names
+    "policy", "model" or "plan".
     """
-    if name == "deft":
-        return DeftPolicy(seed)
-    if name == "greedy-delay":
-        return GreedyDelayPolicy()
+    if name in _PLAIN:
+        return _PLAIN[name](seed)
     if name == "ppo":
-        torch.set_num_threads(1)  # two threads make small batches slower where a core is busy
-        return PpoPolicy(load_model(model))
-    raise InputError("policy", name, f"one of {', '.join(POLICIES)}")
+        return _ppo(model)
+    if name in ("milp", "milp-hindsight"):
+        return _solver(name, plan, constants or TwinConstants())
+    raise InputError("policy", name, f"one of {', '.join(POLICIES)}, and one that can be made")
+
+
+def _ppo(model: Path | None) -> Policy:
+    # The solvers and heuristics need no torch, which takes a second to import.
+    import torch
+
+    from agents.placement.model import PpoPolicy, load_model
+
+    torch.set_num_threads(1)  # two threads make small batches slower where a core is busy
+    return PpoPolicy(load_model(model))
+
+
+def _solver(name: str, plan: RunPlan | None, constants: TwinConstants) -> Policy:
+    from agents.placement.baselines.chain_cost import StaticCost
+    from agents.placement.baselines.hindsight import HindsightPolicy, solve_hindsight
+    from agents.placement.baselines.milp import MilpPolicy
+
+    static = StaticCost(constants)
+    if name == "milp":
+        return MilpPolicy(_default_profiles() if plan is None else plan.profiles, static)
+    if plan is None:
+        raise InputError("policy", name, "a policy that needs no plan: this one is made for one")
+    return HindsightPolicy(solve_hindsight(plan, round(constants.drain_ns), static))
+
+
+def _default_profiles() -> dict[FunctionName, FunctionProfile]:
+    return {
+        name: FunctionProfile(
+            name,
+            round(spec.service_s * NS_PER_S),
+            round(spec.backup_service_s * NS_PER_S),
+            spec.memory_bytes,
+        )
+        for name, spec in DEFAULT_FUNCTIONS.items()
+    }

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import psutil
 
+from agents.placement.baselines import RandomPolicy
 from testbed import __version__
-from testbed.faults.drawn import DrawnPlacement
 from testbed.faults.kinds import KINDS, LAST
 from testbed.faults.stage import Stage, StageError
 from testbed.lab import Lab, open_lab
@@ -105,7 +105,7 @@ def _emulate(
         ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology), plan.admission)
         orchestrator = Orchestrator(
             lab.site,
-            DrawnPlacement(rng),
+            RandomPolicy(spec.seed),
             ledger,
             schedules,
             lab.network.server_down,

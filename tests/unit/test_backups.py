@@ -9,9 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.common.policy import Policy
-from agents.placement.baselines import DeftPolicy, GreedyDelayPolicy
-from testbed.faults.drawn import DrawnPlacement
+from agents.placement.policies import make_policy
 from testbed.orchestration.backups import REJECTED, further_backup, place
 from testbed.scenario.load import load_scenario
 from testbed.scenario.placement import Ledger, PlacementObservation
@@ -41,11 +39,11 @@ class Scripted:
 
 
 @pytest.mark.parametrize(
-    "policy",
-    [DeftPolicy(1), GreedyDelayPolicy(), DrawnPlacement(np.random.default_rng(3))],
-    ids=["deft", "greedy-delay", "drawn"],
+    "name",
+    ["deft", "random", "round-robin", "first-fit", "best-fit", "greedy-delay", "pl-rank", "milp"],
 )
-def test_every_policy_fills_a_group_with_distinct_nodes(policy: Policy) -> None:
+def test_every_policy_fills_a_group_with_distinct_nodes(name: str) -> None:
+    policy = make_policy(name, 3, None, PLAN)
     for wanted in range(4):
         found = place(policy, ledger(), REQUEST, [], wanted)
         assert isinstance(found, Placement)
@@ -58,7 +56,8 @@ def test_every_policy_fills_a_group_with_distinct_nodes(policy: Policy) -> None:
 
 
 def test_the_first_backup_is_the_policys_whatever_their_number() -> None:
-    for policy in (DeftPolicy(7), GreedyDelayPolicy()):
+    for name in ("deft", "greedy-delay"):
+        policy = make_policy(name, 7, None)
         choice = policy.decide(ledger().observe(REQUEST, []))
         found = place(policy, ledger(), REQUEST, [], 3)
         assert choice is not None and isinstance(found, Placement)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from rich.console import Console
 
+from agents.placement.baselines import RandomPolicy
 from testbed.faults.campaign import (
     FAULTS_PER_EPISODE,
     allowed_kinds,
@@ -20,7 +21,6 @@ from testbed.faults.campaign import (
     totals_of,
     with_replication,
 )
-from testbed.faults.drawn import DrawnPlacement
 from testbed.faults.kinds import KINDS, LAST
 from testbed.faults.screen import CampaignScreen, kinds_table, rows_table
 from testbed.scenario.errors import InputError
@@ -28,6 +28,7 @@ from testbed.scenario.load import load_scenario
 from testbed.scenario.placement import Ledger
 from testbed.scenario.plan import make_plan
 from testbed.scenario.topology import delay_matrix_ns
+from testbed.scenario.types import Placement
 from testbed.substrate.buffers import deep_buffers
 from tests.unit.faults_support import MS, packets, record
 
@@ -81,11 +82,12 @@ def test_a_kind_that_there_is_not_or_that_cannot_heal_is_refused() -> None:
 def test_a_drawn_placement_is_two_servers_that_live() -> None:
     plan = make_plan(SCENARIO, 1)
     ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology))
-    policy = DrawnPlacement(np.random.default_rng(1))
+    policy = RandomPolicy(1)
     ledger.server_down(2)
     found = set()
-    for _ in range(200):
-        placement = policy.decide(ledger.observe(plan.requests[0], []))
+    for number in range(200):
+        request = dataclasses.replace(plan.requests[0], id=number)
+        placement = policy.decide(ledger.observe(request, []))
         assert placement is not None and placement.primary != placement.backup
         found |= {placement.primary, placement.backup}
     assert found == {0, 1, 3, 4}
@@ -93,7 +95,7 @@ def test_a_drawn_placement_is_two_servers_that_live() -> None:
     assert ledger.observe(plan.requests[0], []).alive[2]
     for node in (0, 1, 2, 3):
         ledger.server_down(node)
-    assert policy.decide(ledger.observe(plan.requests[0], [])) is None
+    assert policy.decide(ledger.observe(plan.requests[0], [])) == Placement(4, None)
 
 
 def row(**changes: Any) -> dict[str, Any]:
