@@ -18,9 +18,9 @@ from testbed.twin.simulate import TwinResult, histogram_quantile_ns
 class Evaluation:
     """A policy on many plans: `reward` and `overload_s` are means a plan.
 
-    `acceptance` is the share of requests that were accepted, `lost` counts packets. Latencies are
-    those of all delivered packets together; loss is the share of packets sent;
-    goodput is packets delivered within their delay bound a second of run.
+    Latencies are those of all delivered packets together; loss is the share of packets sent;
+    `lost` are packets; goodput is packets delivered within their delay bound a second of run.
+    `acceptance` is the share of requests that were accepted.
     """
 
     plans: int
@@ -42,9 +42,9 @@ def evaluate(
     constants: TwinConstants,
     weights: CostWeights | None = None,
 ) -> Evaluation:
-    """Place every plan by `policy` and run it on the twin."""
-    played = play(plans, [policy.decide] * len(plans), constants, weights)
-    return summarise(plans, [one.result for one in played])
+    """Let `policy` decide every plan on the twin, one after another: a policy may remember."""
+    results = [play([plan], [policy.decide], constants, weights)[0].result for plan in plans]
+    return summarise(plans, results)
 
 
 def summarise(plans: Sequence[RunPlan], results: Sequence[TwinResult]) -> Evaluation:
@@ -65,6 +65,6 @@ def summarise(plans: Sequence[RunPlan], results: Sequence[TwinResult]) -> Evalua
         overload_s=float(np.mean([result.overload_s for result in results])),
         goodput_pps=sum(request.in_bound for request in requests) / seconds,
         rejected=sum(not request.accepted for request in requests),
-        acceptance=float(np.mean([request.accepted for request in requests])),
+        acceptance=sum(r.accepted for r in requests) / len(requests) if requests else 1.0,
         lost=sent - delivered,
     )

@@ -1,0 +1,92 @@
+"""The cells of an evaluation: a scenario at another load, or on a substrate it was not made for."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from testbed.scenario.model import Scenario, ServersSpec, TopologySpec, TrafficSpec
+from testbed.scenario.topology import make_topology
+from testbed.scenario.types import Topology
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One load on one topology.
+
+    `topology` is a graph of topohub, None the scenario's own; `place` is its name in tables.
+    """
+
+    load: float
+    topology: str | None
+    place: str
+
+
+def cells_of(
+    scenario: Scenario, loads: tuple[float, ...], topologies: tuple[str, ...]
+) -> tuple[Cell, ...]:
+    """Every load on every topology; no topology: the scenario's own."""
+    own = scenario.topology.topohub
+    named = [None if name == own else name for name in topologies] or [None]
+    return tuple(Cell(load, name, name or own or scenario.name) for name in named for load in loads)
+
+
+def cell_scenario(scenario: Scenario, cell: Cell) -> Scenario:
+    """The scenario of a cell. Raises InputError for a topology that cannot be used.
+
+    A load multiplies the requests that are there at first and the arrivals. Another topology
+    keeps chains and traffic; each of its servers gets the capacity of one of the scenario's own,
+    drawn by a generator that the topology's name seeds; requests are as many more as there is more
+    capacity in all. What names nodes of the own topology falls away: pairs, moves, the node of a
+    fault (which is then drawn for each stream). Without a demand matrix all pairs are alike.
+    """
+    if cell.topology is None:
+        return scenario.model_copy(update={"traffic": _at_load(scenario.traffic, cell.load)})
+    moved = scenario.model_copy(update={"topology": TopologySpec(topohub=cell.topology)})
+    topology = make_topology(moved)
+    servers = _servers(scenario, cell.topology, topology)
+    share = _cores(servers, topology) / _cores(scenario.servers, make_topology(scenario))
+    traffic = _at_load(scenario.traffic, cell.load * share)
+    pairs = None if np.any(topology.demand) else _all_pairs(topology)
+    return moved.model_copy(
+        update={
+            "servers": servers,
+            "traffic": traffic.model_copy(update={"pairs": pairs}),
+            "faults": [fault.model_copy(update={"node": None}) for fault in scenario.faults],
+            "moves": [],
+        }
+    )
+
+
+def _at_load(traffic: TrafficSpec, load: float) -> TrafficSpec:
+    return traffic.model_copy(
+        update={
+            "initial_requests": round(traffic.initial_requests * load),
+            "arrivals_per_s": traffic.arrivals_per_s * load,
+        }
+    )
+
+
+def _servers(scenario: Scenario, name: str, topology: Topology) -> ServersSpec:
+    own = scenario.servers
+    nodes = make_topology(scenario).nodes
+    specs = [own.by_node.get(node.name, own.default) for node in nodes]
+    digest = hashlib.sha256(name.encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    drawn = rng.integers(0, len(specs), len(topology.nodes))
+    by_node = {
+        node.name: specs[int(number)] for node, number in zip(topology.nodes, drawn, strict=True)
+    }
+    return own.model_copy(update={"by_node": by_node})
+
+
+def _cores(servers: ServersSpec, topology: Topology) -> float:
+    specs = [servers.by_node.get(node.name, servers.default) for node in topology.nodes]
+    return sum(spec.cpu_cores for spec in specs)
+
+
+def _all_pairs(topology: Topology) -> list[list[str]]:
+    names = list(dict.fromkeys(node.name for node in topology.nodes))
+    return [[one, other] for one in names for other in names if one != other]

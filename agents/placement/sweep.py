@@ -1,0 +1,153 @@
+"""Policies x cells x streams on the twin: a row of raw figures for each, and nothing summed up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from agents.common.evaluation import evaluate
+from agents.common.policy import Policy
+from agents.placement.cells import Cell, cell_scenario
+from agents.placement.plans import held_out_plans
+from agents.placement.policies import BOUNDS, LEARNED, make_policy
+from testbed.scenario.errors import InputError
+from testbed.scenario.model import Scenario
+from testbed.scenario.placement import PlacementObservation
+from testbed.scenario.types import Placement, RunPlan
+from testbed.twin.constants import TwinConstants, constants_for
+
+
+@dataclass(frozen=True, slots=True)
+class SweepSpec:
+    """What is evaluated: `models` are files of one learned policy, a training run each."""
+
+    scenario: Scenario
+    policies: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    streams: int
+    models: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One policy on one stream of requests of one cell; times in nanoseconds of the twin's clock.
+
+    model         the model's file name, empty for what is not trained
+    lost          packets of accepted requests that were not delivered
+    goodput_pps   packets delivered within their delay bound, a second
+    cost          what learning minimises (`CostWeights`)
+    decision_p50_ns, decision_p99_ns   wall time to decide a whole request, over the stream's
+                  requests; NaN for what was decided before
+    """
+
+    policy: str
+    topology: str
+    load: float
+    stream: int
+    model: str
+    requests: int
+    acceptance: float
+    latency_mean_ns: float
+    latency_p50_ns: float
+    latency_p99_ns: float
+    loss: float
+    lost: float
+    overload_s: float
+    goodput_pps: float
+    cost: float
+    decision_p50_ns: float
+    decision_p99_ns: float
+
+
+@dataclass(slots=True)
+class Timed:
+    """A policy with a watch: `spent_ns` is what it took to decide, by request."""
+
+    policy: Policy
+    spent_ns: dict[int, int] = field(default_factory=dict)
+
+    def decide(self, observation: PlacementObservation) -> Placement | None:
+        """What the policy decides."""
+        begin_ns = time.perf_counter_ns()
+        choice = self.policy.decide(observation)
+        spent_ns = time.perf_counter_ns() - begin_ns
+        if observation.task == "place":
+            before_ns = self.spent_ns.get(observation.request, 0)
+            self.spent_ns[observation.request] = before_ns + spent_ns
+        return choice
+
+
+def sweep(spec: SweepSpec, progress: Callable[[str, float], None]) -> Iterator[dict[str, object]]:
+    """The rows, cell by cell; `progress` is told what is next and the share that is done.
+
+    All policies of a cell meet the same streams: plans whose seeds no training uses. Raises
+    InputError for a topology, a policy or a model that cannot be used.
+    """
+    contestants = _contestants(spec)
+    total, done = len(spec.cells) * len(contestants), 0
+    for cell in spec.cells:
+        scenario = cell_scenario(spec.scenario, cell)
+        plans = held_out_plans(scenario, spec.streams)
+        constants = constants_for(scenario)
+        for name, model in contestants:
+            progress(f"{name}, {cell.place}, load {cell.load:g}", done / total)
+            learned = make_policy(name, 0, model) if model is not None else None
+            for plan in plans:
+                policy = learned or make_policy(name, plan.seed, None, plan, constants)
+                row = _row(name, "" if model is None else model.name, cell, plan, policy, constants)
+                yield asdict(row)
+            done += 1
+    progress("done", 1.0)
+
+
+def _contestants(spec: SweepSpec) -> list[tuple[str, Path | None]]:
+    """Each policy that is not learned once, a learned one with each of its models."""
+    found: list[tuple[str, Path | None]] = []
+    names = [path.name for path in spec.models]
+    if len(set(names)) != len(names):
+        raise InputError("models", names, "file names without repetition")
+    for name in spec.policies:
+        if name in LEARNED:
+            if not spec.models:
+                raise InputError("models", "none", f"a model for {name}, by --model or --models")
+            found += [(name, path) for path in spec.models]
+        else:
+            found.append((name, None))
+    return found
+
+
+def _row(
+    name: str, model: str, cell: Cell, plan: RunPlan, policy: Policy, constants: TwinConstants
+) -> Row:
+    timed = Timed(policy)
+    found = evaluate(timed, [plan], constants)
+    spent_ns = [] if name in BOUNDS else list(timed.spent_ns.values())
+    return Row(
+        policy=name,
+        topology=cell.place,
+        load=cell.load,
+        stream=plan.seed,
+        model=model,
+        requests=len(plan.requests),
+        acceptance=found.acceptance,
+        latency_mean_ns=found.latency_mean_ns,
+        latency_p50_ns=found.latency_p50_ns,
+        latency_p99_ns=found.latency_p99_ns,
+        loss=found.loss,
+        lost=found.lost,
+        overload_s=found.overload_s,
+        goodput_pps=found.goodput_pps,
+        cost=-found.reward,
+        decision_p50_ns=_nearest_rank(spent_ns, 0.5),
+        decision_p99_ns=_nearest_rank(spent_ns, 0.99),
+    )
+
+
+def _nearest_rank(values: Sequence[int], share: float) -> float:
+    if not values:
+        return float("nan")
+    return float(np.quantile(values, share, method="inverted_cdf"))
