@@ -32,7 +32,7 @@ EXIT_FAILED = 1
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
 POLICIES: tuple[str, ...] = get_args(PolicyName)
-BENCHMARKS = ("dataplane", "recovery")
+BENCHMARKS = ("dataplane", "recovery", "twin")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -170,13 +170,13 @@ def faults(
 )
 def bench(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="dataplane or recovery; then its own options")],
+    name: Annotated[str, typer.Argument(help="dataplane, recovery or twin; then its own options")],
 ) -> None:
     """Measure; `deftbed bench NAME --help` says what a benchmark measures and takes."""
     root = Path(__file__).resolve().parents[1]
     if name not in BENCHMARKS or not (root / "bench" / f"{name}.py").is_file():
         raise InputError("bench", name, f"one of {', '.join(BENCHMARKS)}, in a checkout")
-    if "--help" not in context.args:
+    if name != "twin" and "--help" not in context.args:
         _need_root("run an emulation")
     sys.path.insert(0, str(root))  # benchmarks are no part of what is installed
     importlib.import_module(f"bench.{name}").main(context.args)
