@@ -23,6 +23,7 @@ from rich.table import Table
 from typer.exceptions import TyperException
 
 from testbed import cli_learning
+from testbed.cli_evaluate import register as register_evaluate
 from testbed.scenario.errors import InputError, RunError
 from testbed.scenario.load import load_checked
 from testbed.scenario.model import PolicyName, Scenario
@@ -240,6 +241,9 @@ def scale(
     """Spread a function of a run that is under way over more servers, or over fewer."""
     order = {"request": request, "function": function, "instances": instances}
     _order(run, "scale", order, as_json)
+
+
+register_evaluate(app, console)
 
 
 def _order(run: str | None, op: str, order: dict[str, Any], as_json: bool) -> None:

@@ -18,7 +18,8 @@ from testbed.results.compare import write_summary
 from testbed.results.fairness import check_fairness
 from testbed.results.folder import RESULTS, hand_back, make_folder, new_results_folder, write_json
 from testbed.results.report import write_report
-from testbed.run import RunSpec, git_revision, run_one
+from testbed.revision import git_revision
+from testbed.run import RunSpec, run_one
 from testbed.scenario.errors import InputError
 from testbed.scenario.model import Scenario
 from testbed.screen import progress_bar

@@ -6,7 +6,6 @@ import contextlib
 import os
 import platform
 import secrets
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -29,6 +28,7 @@ from testbed.results import servers as server_records
 from testbed.results.compare import summarise_folder
 from testbed.results.folder import make_folder, write_json
 from testbed.results.validity import judge
+from testbed.revision import git_revision
 from testbed.scenario.errors import RunError
 from testbed.scenario.model import Scenario
 from testbed.scenario.placement import Ledger
@@ -198,20 +198,3 @@ def _manifest(spec: RunSpec, plan: RunPlan, run_id: str) -> dict[str, Any]:
         "versions": {name: metadata.version(name) for name in LIBRARIES},
         "git_revision": git_revision(),
     }
-
-
-def git_revision() -> str | None:
-    """The revision of the checkout that runs, with "+changes" if it was changed; None outside."""
-    here = Path(__file__).parent
-    # Without optional locks: `status` would write the index, as root in a user's checkout.
-    command = ["git", "--no-optional-locks", "-c", f"safe.directory={here.parent}", "-C", str(here)]
-    try:
-        head = subprocess.run([*command, "rev-parse", "HEAD"], capture_output=True, text=True)
-        status = subprocess.run(
-            [*command, "status", "--porcelain", "-uno"], capture_output=True, text=True
-        )
-    except FileNotFoundError:
-        return None
-    if head.returncode != 0:
-        return None
-    return head.stdout.strip() + ("+changes" if status.stdout.strip() else "")

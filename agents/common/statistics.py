@@ -100,42 +100,59 @@ def ratio_of_means(treated: FloatArray, baseline: FloatArray, seed: int = BOOTST
     As `testbed.results.statistics.paired_ratio`, for policies with several training runs: streams
     are drawn with replacement for both tables alike, training runs for each table apart.
     """
-    runs, streams = treated.shape
-    others = len(baseline)
-    if streams == 0:
+    return mean_ratio([(treated, baseline)], seed)
+
+
+def mean_ratio(
+    strata: Sequence[tuple[FloatArray, FloatArray]], seed: int = BOOTSTRAP_SEED
+) -> Ratio:
+    """The mean over strata of `ratio_of_means`, each stratum resampled by itself.
+
+    A stratum is a cell (load, topology); each has the same weight, whatever its size. A policy
+    compared with itself has the ratio 1, with no width.
+    """
+    if not strata or min(treated.shape[1] for treated, _ in strata) == 0:
         return Ratio(None, None, None, "no stream with this figure")
-    if baseline.sum() == 0:
+    if any(baseline.sum() == 0 for _, baseline in strata):
         return Ratio(None, None, None, "the baseline's mean is 0")
-    ratio = float(treated.mean() / baseline.mean())
+    ratio = float(np.mean([treated.mean() / baseline.mean() for treated, baseline in strata]))
+    streams = min(treated.shape[1] for treated, _ in strata)
     if streams < MIN_PAIRS:
         return Ratio(ratio, None, None, f"no interval: {streams} of at least {MIN_PAIRS} streams")
     rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, streams, (RESAMPLES, streams))
-    above = _means(treated, rng.integers(0, runs, (RESAMPLES, runs)), drawn)
-    below = _means(baseline, rng.integers(0, others, (RESAMPLES, others)), drawn)
-    if np.any(below == 0):
-        return Ratio(ratio, None, None, "no interval: the baseline is 0 in some resamples")
-    low, high = np.quantile(above / below, LEVELS)
+    total = np.zeros(RESAMPLES)
+    for treated, baseline in strata:
+        above, below = _paired_means(treated, baseline, rng)
+        if np.any(below == 0):
+            return Ratio(ratio, None, None, "no interval: the baseline is 0 in some resamples")
+        total += above / below
+    low, high = np.quantile(total / len(strata), LEVELS)
     return Ratio(ratio, float(low), float(high), None)
 
 
 def difference_of_means(
     treated: FloatArray, baseline: FloatArray, seed: int = BOOTSTRAP_SEED
 ) -> Estimate:
-    """mean(treated) - mean(baseline), resampled as in `ratio_of_means`: where a ratio has no
-    meaning because the baseline is 0, or may be.
+    """mean(treated) - mean(baseline), resampled as in `ratio_of_means`.
+
+    It has a meaning where the ratio has none, because the baseline is 0.
     """
-    runs, streams = treated.shape
     value = float(treated.mean() - baseline.mean())
-    if streams < MIN_PAIRS:
+    if treated.shape[1] < MIN_PAIRS:
         return Estimate(value, None, None)
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, streams, (RESAMPLES, streams))
-    above = _means(treated, rng.integers(0, runs, (RESAMPLES, runs)), drawn)
-    others = len(baseline)
-    below = _means(baseline, rng.integers(0, others, (RESAMPLES, others)), drawn)
+    above, below = _paired_means(treated, baseline, np.random.default_rng(seed))
     low, high = np.quantile(above - below, LEVELS)
     return Estimate(value, float(low), float(high))
+
+
+def _paired_means(
+    treated: FloatArray, baseline: FloatArray, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Means of resamples of two tables [M, S] and [K, S]: streams in common, runs apart."""
+    streams = treated.shape[1]
+    drawn = rng.integers(0, streams, (RESAMPLES, streams))
+    runs = [rng.integers(0, len(table), (RESAMPLES, len(table))) for table in (treated, baseline)]
+    return _means(treated, runs[0], drawn), _means(baseline, runs[1], drawn)
 
 
 def _means(table: FloatArray, runs: NDArray[np.int64], streams: NDArray[np.int64]) -> FloatArray:

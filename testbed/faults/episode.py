@@ -26,7 +26,8 @@ from testbed.orchestration.orchestrator import Orchestrator
 from testbed.orchestration.servers import fdu_name
 from testbed.results import packets as packet_records
 from testbed.results.folder import make_folder, write_json
-from testbed.run import RUN_ERRORS, git_revision
+from testbed.revision import git_revision
+from testbed.run import RUN_ERRORS
 from testbed.scenario.errors import RunError
 from testbed.scenario.model import Scenario
 from testbed.scenario.placement import Ledger

@@ -15,8 +15,8 @@ from testbed.scenario.model import PolicyName
 # Stand-ins, each used for nothing else: `to_svg` turns them into the page's CSS variables, so
 # that one picture is readable on a light page and on a dark one.
 INK, FAINT, PAPER = "#010203", "#040506", "#070809"
-POLICY_COLOURS = ("#100001", "#100002", "#100003", "#100004", "#100005", "#100006")
 KNOWN_POLICIES: tuple[str, ...] = get_args(PolicyName)
+POLICY_COLOURS = tuple(f"#1000{number:02x}" for number in range(len(KNOWN_POLICIES)))
 DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 MARKERS = ("o", "s", "D", "^", "v", "P")
 

@@ -10,6 +10,7 @@ from agents.common.statistics import (
     difference_of_means,
     holm,
     interquartile_means,
+    mean_ratio,
     means,
     ratio_of_means,
     stratified_interval,
@@ -77,6 +78,16 @@ def test_pairs_stay_pairs() -> None:
     assert difference.value == pytest.approx(-3.0)
     assert difference.low == pytest.approx(-3.0)
     assert difference.high == pytest.approx(-3.0)
+
+
+def test_the_mean_ratio_gives_every_stratum_the_same_weight() -> None:
+    small, large = np.full((1, 4), 1.0), np.full((1, 40), 1000.0)
+    found = mean_ratio([(small * 3, small), (large, large)])
+    assert (found.ratio, found.low, found.high) == (2.0, 2.0, 2.0)
+    skewed = np.random.default_rng(4).lognormal(sigma=2.0, size=(1, 12))
+    same = mean_ratio([(skewed, skewed), (large, large)])
+    assert (same.ratio, same.low, same.high) == (1.0, 1.0, 1.0)
+    assert mean_ratio([]).ratio is None
 
 
 def test_what_has_no_ratio_says_why() -> None:

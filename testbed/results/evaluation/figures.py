@@ -1,0 +1,43 @@
+"""The figures of an evaluation: their columns in the raw values, units, and which way is good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationFigure:
+    """A figure. A raw value times `scale` is in `unit`; `form` is a format spec for it.
+
+    `difference_unit` is that of the difference of two values, if it is another.
+    """
+
+    key: str
+    label: str
+    unit: str
+    scale: float
+    form: str
+    more_is_better: bool = False
+    difference_unit: str | None = None
+
+    def text(self, value: float | None) -> str:
+        """A raw value in the figure's unit; a dash if there is none."""
+        return "–" if value is None else format(value * self.scale, self.form)
+
+
+FIGURES: tuple[EvaluationFigure, ...] = (
+    EvaluationFigure("acceptance", "accepted", "%", 100.0, ".1f", True, "points"),
+    EvaluationFigure("latency_mean_ns", "latency mean", "ms", 1e-6, ".1f"),
+    EvaluationFigure("latency_p50_ns", "latency p50", "ms", 1e-6, ".1f"),
+    EvaluationFigure("latency_p99_ns", "latency p99", "ms", 1e-6, ".1f"),
+    EvaluationFigure("loss", "loss", "%", 100.0, ".2f", False, "points"),
+    EvaluationFigure("lost", "lost", "packets", 1.0, ",.1f"),
+    EvaluationFigure("overload_s", "overload", "s", 1.0, ".2f"),
+    EvaluationFigure("goodput_pps", "goodput", "packets/s", 1.0, ".1f", True),
+    EvaluationFigure("cost", "cost", "", 1.0, ".2f"),
+    EvaluationFigure("decision_p50_ns", "decision p50", "ms", 1e-6, ".3f"),
+    EvaluationFigure("decision_p99_ns", "decision p99", "ms", 1e-6, ".3f"),
+)
+COMPARED = tuple(figure for figure in FIGURES if not figure.key.startswith("decision"))
+"""What policies are compared by; wall times are of the machine and stand beside."""
+BY_KEY = {figure.key: figure for figure in FIGURES}

@@ -1,0 +1,143 @@
+"""evaluation.html: one file, no network, every figure from summary.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from testbed.results.evaluation import plots
+from testbed.results.evaluation.figures import BY_KEY, COMPARED, FIGURES
+from testbed.results.evaluation.verdict import Verdict, sentence, verdict
+from testbed.results.plot_style import slot
+
+TEMPLATES = Path(__file__).parents[1] / "templates"
+HEADLINE = ("latency_p99_ns", "lost", "overload_s", "acceptance", "cost")
+"""The figures that sentences at the top are about."""
+
+Json = Mapping[str, Any]
+
+
+def write_page(folder: Path) -> Path:
+    """Write evaluation.html into the folder of an evaluation, from its summary and manifest."""
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    text = environment.get_template("evaluation.html.j2").render(_content(summary, manifest))
+    path = folder / "evaluation.html"
+    temporary = folder / ".evaluation.html"
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def _content(summary: Json, manifest: Json) -> dict[str, Any]:
+    policies, cells = summary["policies"], summary["cells"]
+    topologies = list(dict.fromkeys(cell["topology"] for cell in cells))
+    overall = _comparison(summary["overall"])
+    return {
+        "css": Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        "scenario": summary["scenario"],
+        "manifest": manifest,
+        "summary": summary,
+        "headline": _headline(summary, topologies),
+        "sentences": [_sentence(pair, row) for pair, row in overall if _is_told(pair, manifest)],
+        "policies": policies,
+        "slots": {policy: slot(policies, policy) for policy in policies},
+        "figures": FIGURES,
+        "compared": COMPARED,
+        "overall": overall,
+        "cells": [_cell(cell, policies) for cell in cells],
+        "curves": [
+            (name, Markup(plots.over_load([c for c in cells if c["topology"] == name], policies)))
+            for name in topologies
+        ],
+        "heat": _heat(summary, topologies) if len(cells) > 1 else None,
+        "loads": list(dict.fromkeys(cell["load"] for cell in cells)),
+        "facts": _facts(manifest),
+    }
+
+
+def _headline(summary: Json, topologies: Sequence[str]) -> str:
+    loads = len({cell["load"] for cell in summary["cells"]})
+    count = len(summary["policies"])
+    where = topologies[0] if len(topologies) == 1 else f"{len(topologies)} topologies"
+    return (
+        f"{count} polic{'y' if count == 1 else 'ies'}, {loads} load{'' if loads == 1 else 's'}, "
+        f"{where}: {summary['streams']} request streams, the same for all"
+    )
+
+
+def _is_told(pair: str, manifest: Json) -> bool:
+    """Learned policies are what an evaluation is about; without one, the heuristics are."""
+    treated = pair.partition(" vs ")[0]
+    about = manifest["learned"] or manifest["heuristics"]
+    return treated in about
+
+
+def _sentence(pair: str, row: Mapping[str, Verdict]) -> str:
+    return sentence(pair, {BY_KEY[key].label: row[key] for key in HEADLINE})
+
+
+def _comparison(entries: Json) -> list[tuple[str, dict[str, Verdict]]]:
+    return [
+        (pair, {figure.key: verdict(figure, entry[figure.key]) for figure in COMPARED})
+        for pair, entry in entries.items()
+    ]
+
+
+def _cell(cell: Json, policies: Sequence[str]) -> dict[str, Any]:
+    rows = []
+    for policy in policies:
+        texts = {}
+        for figure in FIGURES:
+            entry = cell["figures"][policy][figure.key]
+            interval = f"{figure.text(entry['low'])} – {figure.text(entry['high'])}"
+            texts[figure.key] = (
+                figure.text(entry["value"]), interval if entry["low"] is not None else ""
+            )  # fmt: skip
+        rows.append((policy, texts))
+    return {**cell, "rows": rows, "pairs": _comparison(cell["comparison"])}
+
+
+def _heat(summary: Json, topologies: Sequence[str]) -> list[dict[str, Any]]:
+    """For each topology and load the cost of every policy in units of the baseline's."""
+    baseline, rows = summary["baseline"], []
+    for cell in summary["cells"]:
+        shades = {}
+        for policy in summary["policies"]:
+            entry = cell["comparison"].get(f"{policy} vs {baseline}", {}).get("cost")
+            if entry is not None and entry["ratio"] is not None:
+                found = verdict(BY_KEY["cost"], entry)
+                strength = min(abs(1.0 - entry["ratio"]), 1.0)
+                shades[policy] = (found, round(100 * strength))
+        rows.append({"topology": cell["topology"], "load": cell["load"], "shades": shades,
+                     "best": cell["best"]})  # fmt: skip
+    return rows
+
+
+def _facts(manifest: Json) -> list[tuple[str, str]]:
+    names = (
+        "started", "git_revision", "streams", "seeds", "models", "constants", "weights", "machine",
+        "python", "wall_s",
+    )  # fmt: skip
+    facts = []
+    for name in names:
+        value = manifest.get(name)
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{key} {each:g}" for key, each in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(map(str, value))
+        if value not in (None, ""):
+            facts.append((name.replace("_", " "), str(value)))
+    return facts

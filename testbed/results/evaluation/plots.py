@@ -1,0 +1,75 @@
+"""Plots of an evaluation: figures over the load, for each policy, with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from testbed.results.evaluation.figures import BY_KEY, EvaluationFigure
+from testbed.results.plot_style import PAPER, colour, dash, marker, style, to_svg
+
+SHOWN = (
+    "acceptance", "latency_p50_ns", "latency_p99_ns", "lost", "overload_s", "goodput_pps", "cost",
+    "decision_p50_ns",
+)  # fmt: skip
+LOG = frozenset({"latency_p50_ns", "latency_p99_ns", "decision_p50_ns"})
+
+Cell = Mapping[str, Any]
+
+
+def over_load(cells: Sequence[Cell], policies: Sequence[str]) -> str:
+    """Every figure over the load on one topology; `cells` are its entries of the summary."""
+    ordered = sorted(cells, key=lambda cell: float(cell["load"]))
+    with style():
+        figure = Figure(figsize=(12.4, 5.9), layout="constrained")
+        grid = figure.subplots(2, 4).ravel()
+        for axes, key in zip(grid, SHOWN, strict=True):
+            _draw(axes, ordered, policies, BY_KEY[key])
+        handles, labels = grid[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 10))
+        return to_svg(figure, f"figures over the load on {ordered[0]['topology']}, by policy")
+
+
+def _draw(
+    axes: Axes, cells: Sequence[Cell], policies: Sequence[str], figure: EvaluationFigure
+) -> None:
+    loads = np.array([cell["load"] for cell in cells])
+    for number, policy in enumerate(policies):
+        entries = [cell["figures"][policy][figure.key] for cell in cells]
+        middle, low, high = (_values(entries, name, figure.scale) for name in _BAND)
+        tint = colour(policies, policy)
+        # Marks of policies that agree would hide one another.
+        shift = 0.0 if len(loads) > 1 else 0.02 * (number - (len(policies) - 1) / 2)
+        axes.plot(
+            loads + shift, middle, color=tint, linestyle=dash(policies, policy), label=policy,
+            marker=marker(policies, policy), markersize=4.5, markeredgecolor=PAPER,
+            markeredgewidth=0.6,
+        )  # fmt: skip
+        if len(loads) > 1:
+            axes.fill_between(loads, low, high, color=tint, alpha=0.16, linewidth=0)
+        else:
+            axes.vlines(loads + shift, low, high, color=tint)
+    if figure.key in LOG:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    elif figure.key == "acceptance":
+        axes.set_ylim(top=101.0)
+    else:
+        axes.set_ylim(bottom=0.0)
+    axes.set_xticks(loads, [f"{load:g}" for load in loads])
+    axes.set_title(f"{figure.label}, {figure.unit}" if figure.unit else figure.label)
+    axes.set_xlabel("load")
+
+
+_BAND = ("value", "low", "high")
+
+
+def _values(entries: Sequence[Mapping[str, Any]], name: str, scale: float) -> np.ndarray:
+    found = [entry[name] for entry in entries]
+    return np.array([np.nan if value is None else value * scale for value in found])

@@ -1,0 +1,89 @@
+"""What an evaluation shows on the screen at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from testbed.results.evaluation.figures import BY_KEY, COMPARED
+from testbed.results.evaluation.verdict import verdict
+
+COLUMNS = (
+    "acceptance", "latency_p50_ns", "latency_p99_ns", "loss", "overload_s", "goodput_pps", "cost",
+    "decision_p50_ns",
+)  # fmt: skip
+MANY_CELLS = 6
+"""Beyond so many cells the screen shows them in the page alone."""
+STYLES = {"better": "green", "worse": "red", "open": "dim", "unknown": "dim"}
+
+Json = Mapping[str, Any]
+
+
+def print_evaluation(summary: Json, folder: Path, console: Console | None = None) -> None:
+    """Tables of figures and comparisons, and where the page is, on standard output."""
+    out = console or Console(highlight=False)
+    cells = summary["cells"]
+    streams = summary["streams"]
+    if len(cells) <= MANY_CELLS:
+        for cell in cells:
+            out.print(f"{cell['topology']}, load {cell['load']:g}", style="bold")
+            out.print(_figures(cell, summary))
+    if summary["overall"]:
+        what = "all cells together" if len(cells) > 1 else "compared"
+        out.print(f"{what}: relative change of means, {streams} streams a cell", style="bold")
+        out.print(_comparison(summary["overall"]))
+    out.print(
+        "Below a figure: its 95 % interval. Coloured: better or worse, by an interval that excludes"
+        " no change and a p value below 0.05 after correction.",
+        style="dim",
+    )
+    out.print(f"page: {folder / 'evaluation.html'}", soft_wrap=True)
+
+
+def _figures(cell: Json, summary: Json) -> Table:
+    table = _table()
+    table.add_column("policy", no_wrap=True)
+    for key in COLUMNS:
+        figure = BY_KEY[key]
+        table.add_column(f"{figure.label}\n{figure.unit}", justify="right")
+    for policy in summary["policies"]:
+        note = "best heuristic" if policy == cell["best"] else ""
+        note = "a bound" if policy in summary["bounds"] else note
+        row = [_two(policy, note)]
+        for key in COLUMNS:
+            entry, figure = cell["figures"][policy][key], BY_KEY[key]
+            known = entry["low"] is not None
+            interval = f"{figure.text(entry['low'])} – {figure.text(entry['high'])}"
+            row.append(_two(figure.text(entry["value"]), interval if known else ""))
+        table.add_row(*row)
+    return table
+
+
+def _comparison(pairs: Json) -> Table:
+    figures = [figure for figure in COMPARED if figure.key in COLUMNS]
+    table = _table()
+    table.add_column("", no_wrap=True)
+    for figure in figures:
+        table.add_column(figure.label, justify="right")
+    for pair, entry in pairs.items():
+        treated, _, reference = pair.partition(" vs ")
+        row = [_two(treated, f"against {reference}")]
+        for figure in figures:
+            each = verdict(figure, entry[figure.key])
+            row.append(_two(each.change, each.interval, STYLES[each.kind]))
+        table.add_row(*row)
+    return table
+
+
+def _two(first: str, second: str, colour: str = "") -> Text:
+    return Text.assemble((first, colour), "\n", (second, "dim"))
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
