@@ -130,18 +130,42 @@ def mean_ratio(
     return Ratio(ratio, float(low), float(high), None)
 
 
-def difference_of_means(
-    treated: FloatArray, baseline: FloatArray, seed: int = BOOTSTRAP_SEED
+def total_ratio(
+    strata: Sequence[tuple[FloatArray, FloatArray]], seed: int = BOOTSTRAP_SEED
+) -> Ratio:
+    """Ratio of the sums over strata of the means, each stratum resampled by itself.
+
+    For figures that add up and may be 0 in a stratum, such as packets lost: what all strata have
+    together counts, so that one with little of it has little weight.
+    """
+    below = sum(float(baseline.mean()) for _, baseline in strata)
+    if below == 0:
+        return Ratio(None, None, None, "the baseline's mean is 0")
+    ratio = sum(float(treated.mean()) for treated, _ in strata) / below
+    streams = min(treated.shape[1] for treated, _ in strata)
+    if streams < MIN_PAIRS:
+        return Ratio(ratio, None, None, f"no interval: {streams} of at least {MIN_PAIRS} streams")
+    rng = np.random.default_rng(seed)
+    drawn = np.sum([_paired_means(*each, rng) for each in strata], axis=0)
+    if np.any(drawn[1] == 0):
+        return Ratio(ratio, None, None, "no interval: the baseline is 0 in some resamples")
+    low, high = np.quantile(drawn[0] / drawn[1], LEVELS)
+    return Ratio(ratio, float(low), float(high), None)
+
+
+def mean_difference(
+    strata: Sequence[tuple[FloatArray, FloatArray]], seed: int = BOOTSTRAP_SEED
 ) -> Estimate:
-    """mean(treated) - mean(baseline), resampled as in `ratio_of_means`.
+    """The mean over strata of mean(treated) - mean(baseline), resampled as in `mean_ratio`.
 
     It has a meaning where the ratio has none, because the baseline is 0.
     """
-    value = float(treated.mean() - baseline.mean())
-    if treated.shape[1] < MIN_PAIRS:
+    value = float(np.mean([treated.mean() - baseline.mean() for treated, baseline in strata]))
+    if min(treated.shape[1] for treated, _ in strata) < MIN_PAIRS:
         return Estimate(value, None, None)
-    above, below = _paired_means(treated, baseline, np.random.default_rng(seed))
-    low, high = np.quantile(above - below, LEVELS)
+    rng = np.random.default_rng(seed)
+    drawn = np.mean([_paired_means(*each, rng) for each in strata], axis=0)
+    low, high = np.quantile(drawn[0] - drawn[1], LEVELS)
     return Estimate(value, float(low), float(high))
 
 

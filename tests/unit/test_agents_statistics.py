@@ -7,13 +7,14 @@ import pytest
 from scipy import stats
 
 from agents.common.statistics import (
-    difference_of_means,
     holm,
     interquartile_means,
+    mean_difference,
     mean_ratio,
     means,
     ratio_of_means,
     stratified_interval,
+    total_ratio,
     wilcoxon,
 )
 from testbed.results.statistics import paired_ratio
@@ -74,7 +75,7 @@ def test_pairs_stay_pairs() -> None:
     baseline = np.array([[1.0, 10.0, 100.0, 1000.0]])
     ratio = ratio_of_means(baseline / 2, baseline)
     assert (ratio.ratio, ratio.low, ratio.high) == (0.5, 0.5, 0.5)
-    difference = difference_of_means(baseline - 3.0, baseline)
+    difference = mean_difference([(baseline - 3.0, baseline)])
     assert difference.value == pytest.approx(-3.0)
     assert difference.low == pytest.approx(-3.0)
     assert difference.high == pytest.approx(-3.0)
@@ -90,6 +91,15 @@ def test_the_mean_ratio_gives_every_stratum_the_same_weight() -> None:
     assert mean_ratio([]).ratio is None
 
 
+def test_the_ratio_of_totals_counts_what_there_is() -> None:
+    # Ten lost in one cell and none in the other; half of them remain, and three appear.
+    lossy, clean = np.full((1, 4), 10.0), np.zeros((1, 4))
+    found = total_ratio([(lossy / 2, lossy), (clean + 3.0, clean)])
+    assert (found.ratio, found.low, found.high) == (0.8, 0.8, 0.8)
+    assert total_ratio([(lossy, clean)]).ratio is None
+    assert mean_difference([(lossy / 2, lossy), (clean + 3.0, clean)]).value == -1.0
+
+
 def test_what_has_no_ratio_says_why() -> None:
     ones, zeros = np.ones((1, 4)), np.zeros((1, 4))
     assert ratio_of_means(ones, zeros).note == "the baseline's mean is 0"
@@ -98,7 +108,7 @@ def test_what_has_no_ratio_says_why() -> None:
     assert (found.ratio, found.low) == (4.0, None)
     assert found.note == "no interval: the baseline is 0 in some resamples"
     assert ratio_of_means(ones[:, :2], ones[:, :2]).note == ("no interval: 2 of at least 3 streams")
-    assert difference_of_means(ones, zeros).low == 1.0
+    assert mean_difference([(ones, zeros)]).low == 1.0
 
 
 def test_wilcoxon_is_scipys_and_its_effect_is_counted_by_hand() -> None:

@@ -11,8 +11,8 @@ import jinja2
 from markupsafe import Markup
 
 from testbed.results.evaluation import plots
-from testbed.results.evaluation.figures import BY_KEY, COMPARED, FIGURES
-from testbed.results.evaluation.verdict import Verdict, sentence, verdict
+from testbed.results.evaluation.figures import BY_KEY, COMPARED, FIGURES, TOLD
+from testbed.results.evaluation.verdict import ALPHA, Verdict, least_p, sentence, verdict
 from testbed.results.plot_style import slot
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
@@ -55,7 +55,8 @@ def _content(summary: Json, manifest: Json) -> dict[str, Any]:
         "policies": policies,
         "slots": {policy: slot(policies, policy) for policy in policies},
         "figures": FIGURES,
-        "compared": COMPARED,
+        "compared": TOLD,
+        "few_streams": least_p(summary["streams"], max(1, len(policies) - 1)) >= ALPHA,
         "overall": overall,
         "cells": [_cell(cell, policies) for cell in cells],
         "curves": [

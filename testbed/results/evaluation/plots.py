@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from testbed.results.evaluation.figures import BY_KEY, EvaluationFigure
 from testbed.results.plot_style import PAPER, colour, dash, marker, style, to_svg
@@ -56,10 +56,11 @@ def _draw(
             axes.vlines(loads + shift, low, high, color=tint)
     if figure.key in LOG:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_formatter(NullFormatter())
     elif figure.key == "acceptance":
-        axes.set_ylim(top=101.0)
+        axes.set_ylim(min(90.0, axes.get_ylim()[0]), 101.0)
     else:
         axes.set_ylim(bottom=0.0)
     axes.set_xticks(loads, [f"{load:g}" for load in loads])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from testbed.results.evaluation.figures import BY_KEY, COMPARED
-from testbed.results.evaluation.verdict import verdict
+from testbed.results.evaluation.figures import COMPARED, FIGURES, EvaluationFigure
+from testbed.results.evaluation.verdict import ALPHA, least_p, verdict
 
 COLUMNS = (
-    "acceptance", "latency_p50_ns", "latency_p99_ns", "loss", "overload_s", "goodput_pps", "cost",
+    "acceptance", "latency_p99_ns", "overload_s", "cost", "loss", "latency_p50_ns", "goodput_pps",
     "decision_p50_ns",
 )  # fmt: skip
+"""By their importance: as many as the screen has room for."""
+NAME_WIDTH, COLUMN_WIDTH = 20, 14
 MANY_CELLS = 6
 """Beyond so many cells the screen shows them in the page alone."""
 STYLES = {"better": "green", "worse": "red", "open": "dim", "unknown": "dim"}
@@ -33,11 +35,13 @@ def print_evaluation(summary: Json, folder: Path, console: Console | None = None
     if len(cells) <= MANY_CELLS:
         for cell in cells:
             out.print(f"{cell['topology']}, load {cell['load']:g}", style="bold")
-            out.print(_figures(cell, summary))
+            out.print(_figures(cell, summary, _shown(out)))
     if summary["overall"]:
         what = "all cells together" if len(cells) > 1 else "compared"
         out.print(f"{what}: relative change of means, {streams} streams a cell", style="bold")
-        out.print(_comparison(summary["overall"]))
+        out.print(_comparison(summary["overall"], _shown(out)))
+    if least_p(streams, max(1, len(summary["policies"]) - 1)) >= ALPHA:
+        out.print(f"{streams} streams are too few to show a difference in a single cell.")
     out.print(
         "Below a figure: its 95 % interval. Coloured: better or worse, by an interval that excludes"
         " no change and a p value below 0.05 after correction.",
@@ -46,31 +50,36 @@ def print_evaluation(summary: Json, folder: Path, console: Console | None = None
     out.print(f"page: {folder / 'evaluation.html'}", soft_wrap=True)
 
 
-def _figures(cell: Json, summary: Json) -> Table:
+def _shown(out: Console) -> list[EvaluationFigure]:
+    """The figures that there is room for, in the order of the page."""
+    room = max(1, (out.width - NAME_WIDTH) // COLUMN_WIDTH)
+    return [figure for figure in FIGURES if figure.key in COLUMNS[:room]]
+
+
+def _figures(cell: Json, summary: Json, figures: Sequence[EvaluationFigure]) -> Table:
     table = _table()
     table.add_column("policy", no_wrap=True)
-    for key in COLUMNS:
-        figure = BY_KEY[key]
-        table.add_column(f"{figure.label}\n{figure.unit}", justify="right")
+    for figure in figures:
+        table.add_column(f"{figure.label}\n{figure.unit}", justify="right", no_wrap=True)
     for policy in summary["policies"]:
         note = "best heuristic" if policy == cell["best"] else ""
         note = "a bound" if policy in summary["bounds"] else note
         row = [_two(policy, note)]
-        for key in COLUMNS:
-            entry, figure = cell["figures"][policy][key], BY_KEY[key]
+        for figure in figures:
+            entry = cell["figures"][policy][figure.key]
             known = entry["low"] is not None
-            interval = f"{figure.text(entry['low'])} – {figure.text(entry['high'])}"
+            interval = f"{figure.text(entry['low'])}–{figure.text(entry['high'])}"
             row.append(_two(figure.text(entry["value"]), interval if known else ""))
         table.add_row(*row)
     return table
 
 
-def _comparison(pairs: Json) -> Table:
-    figures = [figure for figure in COMPARED if figure.key in COLUMNS]
+def _comparison(pairs: Json, figures: Sequence[EvaluationFigure]) -> Table:
+    figures = [figure for figure in figures if figure in COMPARED]
     table = _table()
     table.add_column("", no_wrap=True)
     for figure in figures:
-        table.add_column(figure.label, justify="right")
+        table.add_column(figure.label, justify="right", no_wrap=True)
     for pair, entry in pairs.items():
         treated, _, reference = pair.partition(" vs ")
         row = [_two(treated, f"against {reference}")]

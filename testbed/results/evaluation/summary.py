@@ -10,19 +10,19 @@ import pandas as pd
 
 from agents.common.statistics import (
     Estimate,
-    difference_of_means,
     holm,
     interquartile_means,
+    mean_difference,
     mean_ratio,
     ratio_of_means,
     stratified_interval,
+    total_ratio,
     wilcoxon,
 )
-from testbed.results.evaluation.figures import COMPARED, FIGURES
+from testbed.results.evaluation.figures import COMPARED, FIGURES, EvaluationFigure
 from testbed.results.evaluation.values import CELL, FloatArray, table_of
 
 FORMAT = 1
-ALPHA = 0.05
 
 Json = dict[str, Any]
 
@@ -133,7 +133,7 @@ def _compared(treated: FloatArray, baseline: FloatArray) -> Json:
     test = wilcoxon(treated.mean(axis=0), baseline.mean(axis=0))
     return {
         **ratio_of_means(treated, baseline).to_json(),
-        "difference": difference_of_means(treated, baseline).to_json(),
+        "difference": mean_difference([(treated, baseline)]).to_json(),
         "p": test.p,
         "effect": test.effect,
         "pairs": test.pairs,
@@ -161,35 +161,42 @@ def _overall(
     for policy, other in _pairs(policies, manifest, "best heuristic"):
         references = [cell["best"] if other == "best heuristic" else baseline for cell in cells]
         found[f"{policy} vs {other}"] = {
-            figure.key: _pooled(cells, policy, references, figure.key) for figure in COMPARED
+            figure.key: _pooled(cells, policy, references, figure) for figure in COMPARED
         }
     return _with_holm(found)
 
 
 def _pooled(
-    cells: Sequence[Mapping[str, Any]], policy: str, references: Sequence[str], key: str
+    cells: Sequence[Mapping[str, Any]],
+    policy: str,
+    references: Sequence[str],
+    figure: EvaluationFigure,
 ) -> Json:
-    """All cells together: the mean of their ratios of means, each cell with the same weight.
+    """All cells together; "cells" says how many count.
 
-    Cells whose reference is 0, or that lack the figure in a stream, have no ratio and are left out;
-    "cells" says how many count. The test takes the differences of all their streams, in units of
-    the reference's mean in the cell.
+    The ratio is the mean of the cells' ratios of means, each cell with the same weight; for a
+    figure that adds up, that of the totals. Cells that lack the figure in a stream do not count.
+    The test takes the differences of all their streams, in units of the reference's mean in the
+    cell unless the figure adds up.
     """
     strata, differences = [], []
     for cell, reference in zip(cells, references, strict=True):
-        treated, baseline = cell["tables"][policy][key], cell["tables"][reference][key]
-        if np.isnan(treated).any() or np.isnan(baseline).any() or baseline.mean() == 0:
+        treated = cell["tables"][policy][figure.key]
+        baseline = cell["tables"][reference][figure.key]
+        if np.isnan(treated).any() or np.isnan(baseline).any():
             continue
+        unit = 1.0 if figure.adds_up else baseline.mean()
         strata.append((treated, baseline))
-        differences.append((treated.mean(axis=0) - baseline.mean(axis=0)) / baseline.mean())
+        differences.append((treated.mean(axis=0) - baseline.mean(axis=0)) / (unit or 1.0))
     if not strata:
-        note = "the reference's mean is 0 in every cell"
-        nothing = dict.fromkeys(("ratio", "low", "high"))
-        return {**nothing, "note": note, "cells": 0, **_no_test()}
+        nothing = dict.fromkeys(("ratio", "low", "high", "difference"))
+        return {**nothing, "note": "no cell has this figure", "cells": 0, **_no_test()}
     pooled = np.concatenate(differences)
     test = wilcoxon(pooled, np.zeros_like(pooled))
+    ratio = total_ratio(strata) if figure.adds_up else mean_ratio(strata)
     return {
-        **mean_ratio(strata).to_json(),
+        **ratio.to_json(),
+        "difference": mean_difference(strata).to_json(),
         "cells": len(strata),
         "p": test.p,
         "effect": test.effect,

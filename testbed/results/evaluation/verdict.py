@@ -30,18 +30,18 @@ class Verdict:
 
 def verdict(figure: EvaluationFigure, entry: Mapping[str, Any]) -> Verdict:
     """The verdict on one figure of one pair, from its entry in summary.json."""
-    test = f"p {_p(entry['p_holm'])}, r {entry['effect']:+.2f}"
+    test = f"p {_p(entry['p_holm'])}, r {_signed(entry['effect'], '.2f')}"
     ratio, low, high = entry["ratio"], entry["low"], entry["high"]
     if ratio is not None and low is not None:
         kind = _kind(figure, entry, low - 1.0, high - 1.0)
         digits = 0 if max(abs(low - 1.0), abs(high - 1.0)) >= 0.1 else 1
-        texts = [f"{100 * (value - 1.0):+.{digits}f}" for value in (ratio, low, high)]
+        texts = [_signed(100 * (value - 1.0), f".{digits}f") for value in (ratio, low, high)]
         return Verdict(kind, f"{texts[0]} %", f"[{texts[1]}, {texts[2]}]", test)
     difference = entry.get("difference")
     if difference is not None and difference["low"] is not None:
         kind = _kind(figure, entry, difference["low"], difference["high"])
         values = [difference[name] * figure.scale for name in ("value", "low", "high")]
-        texts = [format(value, f"+{figure.form}") for value in values]
+        texts = [_signed(value, figure.form) for value in values]
         unit = figure.difference_unit or figure.unit
         return Verdict(kind, f"{texts[0]} {unit}".strip(), f"[{texts[1]}, {texts[2]}]", test)
     return Verdict("unknown", "–", str(entry.get("note", "no interval")), "")
@@ -53,8 +53,17 @@ def _kind(figure: EvaluationFigure, entry: Mapping[str, Any], low: float, high: 
     return "better" if (low > 0.0) == figure.more_is_better else "worse"
 
 
+def _signed(value: float, form: str) -> str:
+    return format(value, f"+{form}").replace("-", "\N{MINUS SIGN}")
+
+
 def _p(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
+def least_p(streams: int, policies: int) -> float:
+    """The least p value that Wilcoxon's test can give with so many streams, after correction."""
+    return min(1.0, policies * 2.0 / 2.0**streams)
 
 
 def sentence(pair: str, figures: Mapping[str, Verdict]) -> str:
