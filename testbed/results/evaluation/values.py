@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ CELL = ["topology", "load"]
 FloatArray = NDArray[np.float64]
 
 
-def write_values(rows: Iterable[Mapping[str, object]], folder: Path) -> pd.DataFrame:
+def write_values(rows: Iterable[Mapping[Any, Any]], folder: Path) -> pd.DataFrame:
     """Write values.parquet and values.csv, with the columns of `agents.placement.sweep.Row`."""
     frame = pd.DataFrame(list(rows))
     frame.to_parquet(folder / VALUES, index=False)
