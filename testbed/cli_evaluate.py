@@ -75,7 +75,7 @@ def _evaluate(
     console: Console,
 ) -> tuple[Path, dict[str, object]]:
     from agents.placement.cells import cell_scenario, cells_of
-    from agents.placement.sweep import SweepSpec
+    from agents.placement.sweep import SweepSpec, contestants_of
     from testbed.evaluate import run_evaluation
     from testbed.results.folder import RESULTS, make_folder
     from testbed.scenario.plan import make_plan
@@ -86,6 +86,7 @@ def _evaluate(
         make_plan(cell_scenario(scenario, cell), 0)  # what cannot be run is told of at once
     chosen = _policies(policies, scenario, bool(models))
     spec = SweepSpec(scenario, chosen, cells, streams, models)
+    contestants_of(spec)
     name = f"evaluation-{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = results or Path(RESULTS) / name
     make_folder(folder)

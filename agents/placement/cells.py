@@ -36,7 +36,8 @@ def cells_of(
 def cell_scenario(scenario: Scenario, cell: Cell) -> Scenario:
     """The scenario of a cell. Raises InputError for a topology that cannot be used.
 
-    A load multiplies the requests that are there at first and the arrivals. Another topology
+    A load multiplies the requests that are there at first, of which one is left in any case, and
+    the arrivals. Another topology
     keeps chains and traffic; each of its servers gets the capacity of one of the scenario's own,
     drawn by a generator that the topology's name seeds; requests are as many more as there is more
     capacity in all. What names nodes of the own topology falls away: pairs, moves, the node of a
@@ -61,9 +62,10 @@ def cell_scenario(scenario: Scenario, cell: Cell) -> Scenario:
 
 
 def _at_load(traffic: TrafficSpec, load: float) -> TrafficSpec:
+    initial = max(round(traffic.initial_requests * load), min(1, traffic.initial_requests))
     return traffic.model_copy(
         update={
-            "initial_requests": round(traffic.initial_requests * load),
+            "initial_requests": initial,
             "arrivals_per_s": traffic.arrivals_per_s * load,
         }
     )

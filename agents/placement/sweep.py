@@ -87,7 +87,7 @@ def sweep(spec: SweepSpec, progress: Callable[[str, float], None]) -> Iterator[d
     All policies of a cell meet the same streams: plans whose seeds no training uses. Raises
     InputError for a topology, a policy or a model that cannot be used.
     """
-    contestants = _contestants(spec)
+    contestants = contestants_of(spec)
     total, done = len(spec.cells) * len(contestants), 0
     for cell in spec.cells:
         scenario = cell_scenario(spec.scenario, cell)
@@ -104,8 +104,11 @@ def sweep(spec: SweepSpec, progress: Callable[[str, float], None]) -> Iterator[d
     progress("done", 1.0)
 
 
-def _contestants(spec: SweepSpec) -> list[tuple[str, Path | None]]:
-    """Each policy that is not learned once, a learned one with each of its models."""
+def contestants_of(spec: SweepSpec) -> list[tuple[str, Path | None]]:
+    """Each policy that is not learned once, a learned one with each of its models.
+
+    Raises InputError if there is none for it, or if two have the same file name.
+    """
     found: list[tuple[str, Path | None]] = []
     names = [path.name for path in spec.models]
     if len(set(names)) != len(names):

@@ -38,6 +38,7 @@ def test_a_load_multiplies_requests_and_nothing_else() -> None:
     assert changed.traffic.model_copy(update=rest) == ABILENE.traffic
     assert changed.model_copy(update={"traffic": ABILENE.traffic}) == ABILENE
     assert cell_scenario(ABILENE, Cell(1.0, None, "own")) == ABILENE
+    assert cell_scenario(ABILENE, Cell(0.01, None, "own")).traffic.initial_requests == 1
 
 
 def test_another_topology_keeps_chains_and_the_load_of_its_servers() -> None:
@@ -161,24 +162,25 @@ def test_the_command_writes_all_and_computes_it_anew(
 
 
 @pytest.mark.parametrize(
-    ("option", "value"),
+    ("option", "value", "field"),
     [
-        ("--policies", "deft,magic"),
-        ("--policies", "ppo"),
-        ("--loads", "1,x"),
-        ("--loads", "0"),
-        ("--loads", "1,1"),
-        ("--topologies", "sndlib/nowhere"),
-        ("--models", "no-such-*.pt"),
-        ("--model", "no-such.pt"),
+        ("--policies", "deft,magic", "--policies = 'magic'"),
+        ("--policies", "ppo", "models"),
+        ("--loads", "1,x", "--loads"),
+        ("--loads", "0", "--loads"),
+        ("--loads", "1,1", "--loads"),
+        ("--topologies", "sndlib/nowhere", "topohub"),
+        ("--models", "no-such-*.pt", "--models"),
+        ("--model", "no-such.pt", "--model"),
     ],
 )
 def test_bad_options_are_told_before_anything_is_made(
-    tmp_path: Path, option: str, value: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, field: str
 ) -> None:
     out = tmp_path / "out"
     scenario = str(SCENARIOS / "smoke.yaml")
     assert run(scenario, option, value, "--seeds", "1", "--results", str(out)) == 2
+    assert f"deftbed: {field}" in capsys.readouterr().err.replace("topology.", "")
     assert not out.exists()
 
 
