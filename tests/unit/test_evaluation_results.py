@@ -127,6 +127,8 @@ def test_a_claim_needs_the_interval_and_the_corrected_test() -> None:
     assert verdict(cost, entry(0.6, 0.5, 0.7, p=0.06)).kind == "open"
     found = verdict(cost, entry(0.6, 0.5, 0.7))
     assert (found.change, found.interval) == ("−40 %", "[−50, −30]")  # noqa: RUF001
+    many = verdict(cost, entry(61.2, 31.0, 209.7))
+    assert (many.change, many.interval) == ("× 61", "[31, 210]")
     assert sentence("a vs b", {"cost": found}) == "a against b: better in cost −40 % [−50, −30]."  # noqa: RUF001
 
 

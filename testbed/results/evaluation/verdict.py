@@ -11,6 +11,9 @@ from testbed.results.evaluation.figures import EvaluationFigure
 ALPHA = 0.05
 """A difference is claimed if its interval leaves it no doubt and its corrected p is below this."""
 
+MANY_TIMES = 10.0
+"""Beyond this a ratio is told as such: per cent would be hard to read."""
+
 Kind = Literal["better", "worse", "open", "unknown"]
 
 
@@ -34,6 +37,8 @@ def verdict(figure: EvaluationFigure, entry: Mapping[str, Any]) -> Verdict:
     ratio, low, high = entry["ratio"], entry["low"], entry["high"]
     if ratio is not None and low is not None:
         kind = _kind(figure, entry, low - 1.0, high - 1.0)
+        if ratio > MANY_TIMES:
+            return Verdict(kind, f"× {ratio:.0f}", f"[{low:.0f}, {high:.0f}]", test)
         digits = 0 if max(abs(low - 1.0), abs(high - 1.0)) >= 0.1 else 1
         texts = [_signed(100 * (value - 1.0), f".{digits}f") for value in (ratio, low, high)]
         return Verdict(kind, f"{texts[0]} %", f"[{texts[1]}, {texts[2]}]", test)
