@@ -8,6 +8,7 @@ from testbed.compiled import compiled_view
 from testbed.scenario.placement import BoolArray, FloatArray
 from testbed.twin.constants import Rates
 from testbed.twin.kernel import (
+    NS_PER_S,
     load_factor_at,
     rejection_cost,
     run_slot,
@@ -44,7 +45,7 @@ def advance(
         now_ns = min(arrival_ns, detected_ns)
         last = slots_of(plans, p, rates)
         if now_ns < NEVER_NS:
-            last = min(last, int(now_ns / (rates.slot_s * 1e9)))
+            last = min(last, int(now_ns / (rates.slot_s * NS_PER_S)))
         while state.slot[b] < last:
             expected = state.outlook[b, state.slot[b]] if shaped else 0.0
             cost = run_slot(plans, factor, state, rates, b, record, recording)

@@ -19,6 +19,9 @@ from testbed.twin.queueing import relax, steady_state
 from testbed.twin.state import Record, State
 
 NS = 1e-9
+NS_PER_S = 1e9
+"""Times in ns come from seconds by this: with it the bounds of slots are whole numbers, and what
+happens just at one, or in the middle, is on the side that its time says."""
 HISTOGRAM_LOW_S = 1e-4
 HISTOGRAM_HIGH_S = 1e2
 HISTOGRAM_BINS = 4000
@@ -48,9 +51,10 @@ def slots_of(plans: PlanArrays, p: int, rates: Rates) -> int:
 def slot_factors(plans: PlanArrays, rates: Rates, slots: int) -> FloatArray:
     """The load factor of each slot of each plan, in its middle; [P, S]."""
     out = np.empty((plans.requests.shape[0], slots))
+    slot_ns = rates.slot_s * NS_PER_S
     for p in range(out.shape[0]):
         for k in range(slots):
-            out[p, k] = load_factor_at(plans, p, (k + 0.5) * rates.slot_s / NS)
+            out[p, k] = load_factor_at(plans, p, (k + 0.5) * slot_ns)
     return out
 
 
@@ -237,7 +241,7 @@ def wait_cost(plans: PlanArrays, p: int, r: int, rates: Rates) -> float:
 @compiled_view
 def rejection_cost(plans: PlanArrays, factor: FloatArray, p: int, r: int, rates: Rates) -> float:
     """What a rejected request costs: as if each of its packets were lost."""
-    slot_ns = rates.slot_s / NS
+    slot_ns = rates.slot_s * NS_PER_S
     packets = 0.0
     first = int(plans.start_ns[p, r] / slot_ns)
     for k in range(first, min(int(plans.end_ns[p, r] / slot_ns) + 1, factor.shape[1])):
@@ -258,7 +262,8 @@ def run_slot(
 ) -> float:
     """Run the next slot of environment `b` with all that is placed in it; returns its cost."""
     p, k = state.plan[b], state.slot[b]
-    from_ns, to_ns = k * rates.slot_s / NS, (k + 1) * rates.slot_s / NS
+    slot_ns = rates.slot_s * NS_PER_S
+    from_ns, to_ns = k * slot_ns, (k + 1) * slot_ns
     middle_ns = 0.5 * (from_ns + to_ns)
     calm = plans.fault_ns[p, 0] >= to_ns
     load = state.load[b]
