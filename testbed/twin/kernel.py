@@ -62,15 +62,19 @@ def slot_factors(plans: PlanArrays, rates: Rates, slots: int) -> FloatArray:
 def serving(
     state: State, deaths_ns: IntArray, b: int, r: int, f: int, at_ns: float, calm: bool
 ) -> tuple[int, int]:
-    """The (primary, backup) that a group has at a time; -1 for none. `calm`: nothing has died."""
+    """The (primary, backup) that a group has at a time; -1 for none. `calm`: nothing has died.
+
+    A backup counts as primary from the primary's death on, if it had caught up by then.
+    """
     primary, backup = state.primary[b, r, f], state.backup[b, r, f]
     if calm:
         return primary, backup
-    if backup >= 0 and (state.joined_ns[b, r, f] > at_ns or deaths_ns[backup] <= at_ns):
+    joined_ns = state.joined_ns[b, r, f]
+    if backup >= 0 and (joined_ns > at_ns or deaths_ns[backup] <= at_ns):
         backup = -1
     if deaths_ns[primary] > at_ns:
         return primary, backup
-    return backup, -1
+    return backup if joined_ns <= deaths_ns[primary] else -1, -1
 
 
 @compiled_view
