@@ -216,16 +216,28 @@ def _outage(
     from_ns: float,
     to_ns: float,
 ) -> tuple[float, float]:
-    """Moments of what packets wait in a slot because their group lost a member."""
+    """Moments of what packets wait in a slot because their group lost a member.
+
+    They wait from a loss to its detection, with `holds` until a new backup has joined; who waits
+    when the group loses another member waits for the end of that. The losses are the last one
+    that was detected, and the first of the members that the group has.
+    """
     deaths_ns = plans.death_ns[state.plan[b]]
     backup = state.backup[b, r, f]
-    died_ns = min(state.died_ns[b, r, f], deaths_ns[state.primary[b, r, f]])
+    died_ns, next_ns = state.died_ns[b, r, f], deaths_ns[state.primary[b, r, f]]
     if rates.holds and backup >= 0:
-        died_ns = min(died_ns, deaths_ns[backup])
-    if died_ns >= to_ns:
-        return 0.0, 0.0
+        next_ns = min(next_ns, deaths_ns[backup])
     waits_ns = rates.detection_ns + (rates.repair_ns if rates.holds else 0)
-    return outage_moments(died_ns * 1.0, (died_ns + waits_ns) * 1.0, from_ns, to_ns)
+    mean, square = 0.0, 0.0
+    if died_ns <= next_ns < to_ns and next_ns <= died_ns + waits_ns:
+        return outage_moments(died_ns * 1.0, (next_ns + waits_ns) * 1.0, from_ns, to_ns)
+    for lost_ns in (died_ns, next_ns):
+        if lost_ns < to_ns:
+            end_ns = (lost_ns + waits_ns) * 1.0
+            of_one = outage_moments(lost_ns * 1.0, end_ns, from_ns, to_ns)
+            mean += of_one[0]
+            square += of_one[1]
+    return mean, square
 
 
 @compiled_view
