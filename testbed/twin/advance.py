@@ -189,6 +189,8 @@ def _expect_members(
         0, deaths_ns[node], sign,
     )  # fmt: skip
     lost_ns = max(deaths_ns[node], deaths_ns[backup] if backup >= 0 else 0)
+    if rates.holds and backup < 0:
+        lost_ns = 0
     if lost_ns < NEVER_NS:
         total += expect(
             plans, factor, state, rates, b, node, r, 0.0, 0.0, rates.loss, lost_ns, NEVER_NS, sign,

@@ -78,6 +78,15 @@ def serving(
 
 
 @compiled_view
+def held(state: State, rates: Rates, b: int, r: int, f: int) -> bool:
+    """Whether a group's outputs wait for a backup that nobody has chosen: they are lost here.
+
+    Those of a group that never had a backup wait too.
+    """
+    return rates.holds and state.backup[b, r, f] < 0
+
+
+@compiled_view
 def active_share(plans: PlanArrays, p: int, r: int, from_ns: float, to_ns: float) -> float:
     """The share of a slot in which request `r` sends packets."""
     overlap: float = min(to_ns, plans.end_ns[p, r] * 1.0) - max(from_ns, plans.start_ns[p, r] * 1.0)
@@ -104,6 +113,7 @@ def outage_moments(
 def _offer(
     plans: PlanArrays,
     state: State,
+    rates: Rates,
     b: int,
     r: int,
     rate: float,
@@ -113,7 +123,7 @@ def _offer(
 ) -> None:
     """Add the work of a request to `load` [3, N]: rate x service^(1, 2, 3).
 
-    What an earlier hop drops does not arrive later.
+    What an earlier hop drops or holds does not arrive later; drops are those of the slot before.
     """
     p = state.plan[b]
     deaths_ns = plans.death_ns[p]
@@ -132,6 +142,8 @@ def _offer(
             load[0, other] += work
             load[1, other] += work * service
             load[2, other] += work * service * service
+        if held(state, rates, b, r, f):
+            return
         rate *= 1.0 - state.loss[b, node]
 
 
@@ -178,13 +190,7 @@ def _chain(
     here, size = plans.source[p, r], plans.l3_bytes[p, r]
     for f in range(state.placed[b, r]):
         node, other = serving(state, deaths_ns, b, r, f, 0.5 * (from_ns + to_ns), calm)
-        held = (
-            not calm
-            and rates.holds
-            and state.backup[b, r, f] < 0
-            and state.died_ns[b, r, f] < to_ns
-        )
-        if node < 0 or held:
+        if node < 0 or held(state, rates, b, r, f):
             return fixed, waiting, spread, 0.0
         fixed += (plans.delay_ns[here, node] + size * plans.transmit_ns_per_byte[here, node]) * NS
         fixed += rates.hop_overhead_s
@@ -290,7 +296,7 @@ def run_slot(
         share = active_share(plans, p, r, from_ns, to_ns)
         if share > 0.0:
             rate = plans.rate_pps[p, r] * factor[p, k] * share
-            _offer(plans, state, b, r, rate, middle_ns, calm, load)
+            _offer(plans, state, rates, b, r, rate, middle_ns, calm, load)
     overload_s, cost = _serve(state, b, rates, load, variance)
     for i in range(state.active_count[b]):
         r = state.active[b, i]
