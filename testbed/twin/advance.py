@@ -221,7 +221,9 @@ def joins(plans: PlanArrays, state: State, rates: Rates, b: int, node: int) -> b
     r, f = state.asked[b, 0], state.asked[b, 1]
     rate = plans.rate_pps[p, r] * load_factor_at(plans, p, state.now_ns[b] * 1.0)
     demand = rate * plans.backup_service_ns[p, r, f]
-    return node >= 0 and _admitted(plans, state, rates, b, node, demand)
+    if node < 0 or node == state.primary[b, r, f]:
+        return False
+    return _admitted(plans, state, rates, b, node, demand)
 
 
 @compiled_view
@@ -237,12 +239,14 @@ def decide(
 ) -> tuple[float, bool]:
     """Carry out a choice; (reward, whether time passes before the next decision).
 
-    A primary on a dead server, or a member that admission control refuses, rejects the request.
+    A primary on a server that is known to be dead, or a member that admission control refuses,
+    rejects the request. A backup at the primary's node counts as none, and so does one on a dead
+    server, which admission control refuses.
     """
     p = state.plan[b]
     r, f = state.asked[b, 0], state.asked[b, 1]
     if state.task[b] == BACKUP:
-        if backup == state.primary[b, r, f] or not joins(plans, state, rates, b, backup):
+        if not joins(plans, state, rates, b, backup):
             return 0.0, True
         return _join(plans, factor, state, rates, b, backup, shaped), True
     load = load_factor_at(plans, p, state.now_ns[b] * 1.0)
@@ -333,7 +337,7 @@ def drawn(seed: int, number: int, episode: int, plans: int) -> int:
     z *= np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return int((z ^ (z >> np.uint64(31))) % np.uint64(plans))
+    return int(np.int64((z ^ (z >> np.uint64(31))) % np.uint64(plans)))
 
 
 @compiled_view
