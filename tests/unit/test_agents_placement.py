@@ -22,10 +22,8 @@ from testbed.scenario.placement import Ledger, PlacementObservation
 from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import Placement, Request
 from testbed.twin.constants import TwinConstants
-from testbed.twin.decisions import DecisionBatch
 from testbed.twin.observe import pack_observations
-from testbed.twin.pack import pack_plans
-from testbed.twin.replay import place_all
+from testbed.twin.replay import play
 from tests.unit.twin_support import MS, line_plan, make_request, random_plan
 
 SMOKE = Path(__file__).parents[2] / "scenarios" / "smoke.yaml"
@@ -123,26 +121,25 @@ def test_masks_give_way_bound_first_then_capacity_but_never_the_dead() -> None:
 
 
 def test_features_of_one_equal_those_in_a_batch_and_follow_the_nodes() -> None:
-    plan = random_plan(3)
-    batch = DecisionBatch(pack_plans([plan]), 1, 0)
-    checked = 0
+    plan, shown = random_plan(3), []
 
     def decide(seen: PlacementObservation) -> Placement:
-        nonlocal checked
+        shown.append(seen)
+        alive = np.flatnonzero(seen.alive)
+        free = [int(node) for node in alive if node not in seen.members]
+        return Placement(free[0], free[1])
+
+    play([plan], [decide])
+    assert len(shown) > 20
+    assert {seen.task for seen in shown} == {"place", "backup"}
+    inputs = make_inputs(pack_observations(shown))
+    for row, seen in enumerate(shown):
         node, request = features(seen)
-        inputs = make_inputs(batch.observe())
-        np.testing.assert_array_equal(node, inputs.node[0].numpy())
-        np.testing.assert_array_equal(request, inputs.request[0].numpy())
-        order = np.random.default_rng(checked).permutation(len(seen.alive))
+        np.testing.assert_array_equal(node, inputs.node[row].numpy())
+        np.testing.assert_array_equal(request, inputs.request[row].numpy())
+        order = np.random.default_rng(row).permutation(len(seen.alive))
         shuffled = renumbered(seen, order)
         np.testing.assert_allclose(node_features(pack_observations([shuffled]))[0], node[order])
-        checked += 1
-        alive = np.flatnonzero(seen.alive)
-        batch.step(alive[:1], alive[1:2])
-        return Placement(int(alive[0]), int(alive[1]))
-
-    place_all(plan, decide, round(TwinConstants().drain_ns))
-    assert checked > 20
 
 
 def renumbered(seen: PlacementObservation, order: np.ndarray) -> PlacementObservation:
@@ -155,6 +152,7 @@ def renumbered(seen: PlacementObservation, order: np.ndarray) -> PlacementObserv
     return dataclasses.replace(
         seen,
         **{name: getattr(seen, name)[order] for name in nodes},
+        members=tuple(int(new[node]) for node in seen.members),
         delay_ns=seen.delay_ns[order][:, order],
         source=int(new[seen.source]),
         destination=int(new[seen.destination]),

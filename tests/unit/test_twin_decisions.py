@@ -2,77 +2,160 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from testbed.scenario.placement import PlacementObservation
-from testbed.scenario.types import NS_PER_S, Fault, Placement
-from testbed.twin.constants import TwinConstants
+from testbed.scenario.placement import Ledger, PlacementObservation, Task
+from testbed.scenario.topology import delay_matrix_ns
+from testbed.scenario.types import NS_PER_S, Fault, Placement, RunPlan, load_factor
 from testbed.twin.decisions import DecisionBatch
 from testbed.twin.observe import pack_observations
 from testbed.twin.pack import pack_plans
-from testbed.twin.replay import place_all, promote
-from testbed.twin.simulate import simulate
+from testbed.twin.replay import play
+from testbed.twin.simulate import NewBackup, simulate
+from tests.unit.twin_drawn import Drawn, Noting, drawn_policy, drawn_scenario
+from tests.unit.twin_reference import Reference, Seen
 from tests.unit.twin_support import line_plan, make_request, random_plan
 
-CONSTANTS = TwinConstants()
-DRAIN_NS = round(CONSTANTS.drain_ns)
+MANY = range(300)
 
 
-def draw(rng: np.random.Generator, seen: PlacementObservation) -> Placement | None:
-    alive = np.flatnonzero(seen.alive)
-    primary, backup = rng.choice(alive, 2, replace=False)
-    if rng.random() < 0.05:
-        return None
-    return Placement(int(primary), int(backup) if rng.random() < 0.9 else None)
+def ledger_observations(drawn: Drawn) -> list[PlacementObservation]:
+    """What a ledger shows at each decision: it is told what is placed, what left and who died."""
+    plan, policy, out = drawn.plan, drawn_policy(drawn.plan), []
+    reference = Reference(plan, drawn.constants, drawn.weights)
+    delays_ns = delay_matrix_ns(plan.topology)
+    ledger = Ledger(plan.servers, plan.profiles, delays_ns, plan.admission)
+    entered: set[int] = set()
+
+    def decide(seen: Seen) -> Placement | None:
+        here = {chain.request.id: chain for chain in reference.chains}
+        for gone in entered - set(here):
+            ledger.remove(gone)
+        entered.clear()
+        for number, chain in here.items():
+            entered.add(number)
+            ledger.add(chain.request, [Placement(g.primary, g.backup) for g in chain.groups])
+        for fault in plan.faults:
+            if fault.at_ns + drawn.constants.detection_ns <= seen.now_ns:
+                ledger.server_down(fault.node)
+        ledger.load_factor = load_factor(plan, int(seen.now_ns))
+        request = next(one for one in plan.requests if one.id == seen.request)
+        if seen.task == "place":
+            out.append(ledger.observe(request, seen.placed))
+        else:
+            again: Task = "backup"
+            out.append(ledger.observe_again(request, seen.placed, again, seen.members))
+        return policy.decide(seen)
+
+    reference.run(decide)
+    return out
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_observations_equal_those_of_the_ledger_to_the_last_bit(seed: int) -> None:
-    plan = random_plan(seed)
-    batch = DecisionBatch(pack_plans([plan]), 1, 0)
-    rng = np.random.default_rng(seed)
-    count = 0
-
-    def decide(seen: PlacementObservation) -> Placement | None:
-        nonlocal count
-        count += 1
-        expected, found = pack_observations([seen]), batch.observe()
-        for name, a, b in zip(expected._fields, expected, found, strict=True):
-            np.testing.assert_array_equal(a, b, err_msg=name)
-        choice = draw(rng, seen)
-        nodes = (-1, -1) if choice is None else (choice.primary, choice.backup)
-        primary, backup = nodes[0], -1 if nodes[1] is None else nodes[1]
-        batch.step(np.array([primary]), np.array([backup]))
-        return choice
-
-    place_all(plan, decide, DRAIN_NS)
-    assert count > 20
+def test_observations_equal_those_of_the_ledger_to_the_last_bit() -> None:
+    tasks: list[str] = []
+    for seed in MANY:
+        drawn = drawn_scenario(seed)
+        noting: Noting[PlacementObservation] = Noting(drawn_policy(drawn.plan))
+        play([drawn.plan], [noting.decide], drawn.constants, drawn.weights)
+        expected = ledger_observations(drawn)
+        assert len(expected) == len(noting.seen), seed
+        for ours, theirs in zip(expected, noting.seen, strict=True):
+            for field in dataclasses.fields(ours):
+                one, other = getattr(ours, field.name), getattr(theirs, field.name)
+                np.testing.assert_array_equal(one, other, err_msg=f"{seed}: {field.name}")
+                assert np.asarray(one).dtype == np.asarray(other).dtype, field.name
+            tasks.append(theirs.task)
+    assert tasks.count("backup") > 50
+    assert tasks.count("place") > 500
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_the_rewards_of_an_episode_add_up_to_minus_the_cost_of_its_outcome(seed: int) -> None:
-    plan = random_plan(seed)
-    batch = DecisionBatch(pack_plans([plan]), 1, 0, CONSTANTS)
-    rng = np.random.default_rng(seed)
-    total, ends = 0.0, []
+def test_a_batch_shows_as_arrays_what_it_shows_one_by_one() -> None:
+    for seed in range(40):
+        drawn = drawn_scenario(seed)
+        batch = DecisionBatch(pack_plans([drawn.plan]), 1, 0, drawn.constants, drawn.weights)
+        steps = 0
 
-    def decide(seen: PlacementObservation) -> Placement | None:
-        nonlocal total
-        choice = draw(rng, seen)
+        def decide(seen: PlacementObservation, batch: DecisionBatch = batch) -> Placement | None:
+            nonlocal steps
+            expected, found = pack_observations([seen]), batch.observe()
+            for name, a, b in zip(expected._fields, expected, found, strict=True):
+                np.testing.assert_array_equal(a, b, err_msg=name)
+            # The answers of this policy follow from how often it was asked.
+            choice = Placement(steps % len(seen.alive), (steps * 3 + 1) % len(seen.alive))
+            batch.step(np.array([choice.primary]), np.array([choice.backup]), again=False)
+            steps += 1
+            return choice
+
+        play([drawn.plan], [decide], drawn.constants, drawn.weights)
+        assert steps > 0
+
+
+@pytest.mark.parametrize("shaped", [False, True])
+def test_the_rewards_of_an_episode_add_up_to_minus_its_cost(shaped: bool) -> None:
+    for seed in MANY:
+        drawn = drawn_scenario(seed)
+        pool = pack_plans([drawn.plan])
+        batch = DecisionBatch(pool, 1, 0, drawn.constants, drawn.weights, shaped=shaped)
+        rewards, ends = episode(batch, drawn.plan)
+        cost = play(
+            [drawn.plan], [drawn_policy(drawn.plan).decide], drawn.constants, drawn.weights
+        )[0].result.cost
+        assert sum(rewards) == pytest.approx(-cost, rel=1e-9), seed
+        assert ends == [False] * (len(ends) - 1) + [True], seed
+
+
+def episode(batch: DecisionBatch, plan: RunPlan) -> tuple[list[float], list[bool]]:
+    """Rewards and ends of the decisions of a drawn policy."""
+    policy = drawn_policy(plan)
+    rewards: list[float] = []
+    ends: list[bool] = []
+    while not (ends and ends[-1]):
+        choice = policy.decide(None)
         primary = -1 if choice is None else choice.primary
         backup = -1 if choice is None or choice.backup is None else choice.backup
-        rewards, done = batch.step(np.array([primary]), np.array([backup]))
-        total += float(rewards[0])
+        reward, done = batch.step(np.array([primary]), np.array([backup]), again=False)
+        rewards.append(float(reward[0]))
         ends.append(bool(done[0]))
-        return choice
-
-    placements = place_all(plan, decide, DRAIN_NS)
-    assert total == pytest.approx(-simulate(plan, placements, CONSTANTS).cost)
-    assert ends == [False] * (len(ends) - 1) + [True]
+    return rewards, ends
 
 
-def play(batch: DecisionBatch, rows: slice, steps: int) -> list[np.ndarray]:
+def test_what_was_decided_gives_the_same_run_when_it_is_only_carried_out() -> None:
+    backups = 0
+    for seed in MANY:
+        drawn = drawn_scenario(seed)
+        played = play(
+            [drawn.plan], [drawn_policy(drawn.plan).decide], drawn.constants, drawn.weights
+        )[0]
+        again = simulate(
+            drawn.plan, played.placements, drawn.constants, drawn.weights, played.backups
+        )
+        backups += len(played.backups)
+        assert repr(again.requests) == repr(played.result.requests), seed
+        for name in ("cost", "overload_s", "utilisation", "wait_ns", "histogram"):
+            one, other = getattr(again, name), getattr(played.result, name)
+            np.testing.assert_array_equal(one, other, err_msg=f"{seed}: {name}")
+    assert backups > 20
+
+
+def test_a_new_backup_is_noted_if_it_can_join() -> None:
+    fault = (Fault("server-down", 4 * NS_PER_S, 1),)
+    plan = line_plan((make_request(),), faults=fault)
+
+    def noted(node: int) -> tuple[NewBackup, ...]:
+        def decide(seen: PlacementObservation) -> Placement:
+            return Placement(1, 2) if seen.task == "place" else Placement(2, node)
+
+        return play([plan], [decide])[0].backups
+
+    assert noted(3) == (NewBackup(0, 0, 3),)
+    assert noted(2) == ()  # where the primary is
+    assert noted(1) == ()  # dead
+
+
+def play_rows(batch: DecisionBatch, rows: slice, steps: int) -> list[np.ndarray]:
     rng = np.random.default_rng(5)
     seen = []
     for _ in range(steps):
@@ -83,30 +166,22 @@ def play(batch: DecisionBatch, rows: slice, steps: int) -> list[np.ndarray]:
     return seen
 
 
-def test_a_batch_equals_its_parts_bit_for_bit() -> None:
-    plans = [random_plan(0)] + [
-        random_plan(0).__class__(
-            **{
-                **{f: getattr(random_plan(s), f) for f in random_plan(s).__dataclass_fields__},
-                "servers": random_plan(0).servers,
-            }
-        )
-        for s in (1, 2, 3)
-    ]
-    pool = pack_plans(plans)
-    whole = play(DecisionBatch(pool, 6, 7), slice(0, 6), 120)
+@pytest.mark.parametrize("shaped", [False, True])
+def test_a_batch_equals_its_parts_bit_for_bit(shaped: bool) -> None:
+    servers = random_plan(0).servers
+    pool = pack_plans([dataclasses.replace(random_plan(s), servers=servers) for s in range(4)])
+    whole = play_rows(DecisionBatch(pool, 6, 7, shaped=shaped), slice(0, 6), 120)
     parts = [
-        play(DecisionBatch(pool, 1, 7, first=number), slice(number, number + 1), 120)
-        for number in range(6)
+        play_rows(DecisionBatch(pool, 1, 7, first=n, shaped=shaped), slice(n, n + 1), 120)
+        for n in range(6)
     ]
+    assert sum(row[:, 1].sum() for row in whole) > 6  # episodes that ended
     for step, row in enumerate(whole):
         np.testing.assert_array_equal(row, np.concatenate([part[step] for part in parts]))
 
 
 def test_an_environment_draws_new_plans_and_others_draw_others() -> None:
-    servers = random_plan(0).servers
     pool = pack_plans([line_plan((make_request(),), faults=()) for _ in range(50)])
-    assert servers
     batch = DecisionBatch(pool, 8, 3)
     first = batch.plan_number()
     _, done = batch.step(np.full(8, 1), np.full(8, 2))
@@ -116,12 +191,13 @@ def test_an_environment_draws_new_plans_and_others_draw_others() -> None:
     assert (DecisionBatch(pool, 8, 3).plan_number() == first).all()
 
 
-def test_reward_feels_the_load_step_and_the_fault_that_are_not_seen_yet() -> None:
-    def first_reward(primary: int, backup: int, **plan: object) -> float:
-        request = make_request(rate_pps=1200.0)
-        batch = DecisionBatch(pack_plans([line_plan((request,), **plan)]), 1, 0)  # type: ignore[arg-type]
-        return float(batch.step(np.array([primary]), np.array([backup]))[0][0])
+def first_reward(primary: int, backup: int, **plan: object) -> float:
+    pool = pack_plans([line_plan((make_request(rate_pps=1200.0),), **plan)])  # type: ignore[arg-type]
+    batch = DecisionBatch(pool, 1, 0)
+    return float(batch.step(np.array([primary]), np.array([backup]))[0][0])
 
+
+def test_reward_feels_the_load_step_and_the_fault_that_are_not_seen_yet() -> None:
     calm = first_reward(1, 2)
     assert first_reward(1, 2, load_steps=((5 * NS_PER_S, 2.0),)) < 2 * calm
     fault = (Fault("server-down", 5 * NS_PER_S, 1),)
@@ -134,12 +210,3 @@ def test_nodes_that_do_not_exist_are_refused() -> None:
         batch.step(np.array([4]), np.array([0]))
     with pytest.raises(ValueError, match="backup"):
         batch.step(np.array([0]), np.array([-2]))
-
-
-def test_a_failover_leaves_who_is_left() -> None:
-    placements = (Placement(0, 1), Placement(1, 0), Placement(2, 1), Placement(0, None))
-    assert promote([Placement(0, 1, (2, 3))], {0, 2}) == (Placement(1, 3),)
-    assert promote(placements, {0}) == (
-        Placement(1, None), Placement(1, None), Placement(2, 1), Placement(0, None),
-    )  # fmt: skip
-    assert promote((Placement(0, 1),), {0, 1}) == (Placement(0, None),)

@@ -10,7 +10,7 @@ import pytest
 from testbed.scenario.types import NS_PER_S, Fault, Placement
 from testbed.twin.constants import CostWeights, TwinConstants
 from testbed.twin.pack import pack_plans, transmit_matrix_ns_per_byte
-from testbed.twin.simulate import TwinResult, simulate, simulate_batch
+from testbed.twin.simulate import NewBackup, TwinResult, simulate, simulate_batch
 from tests.unit.twin_support import MS, line_plan, make_request, random_placements, random_plan
 
 QUIET = make_request(rate_pps=0.001)
@@ -117,6 +117,53 @@ def test_a_lost_backup_ends_the_wait_for_commits() -> None:
 def test_without_a_survivor_the_rest_is_lost() -> None:
     result = simulate(line_plan((make_request(),), faults=FAULT), {0: (Placement(1, None),)})
     assert result.loss == pytest.approx(0.5)
+
+
+def test_with_holds_a_group_without_a_backup_delivers_nothing_and_loads_nobody_after_it() -> None:
+    plan = line_plan((make_request(functions=("nat", "fw")),))
+    placed = {0: (Placement(1, None), Placement(2, 3))}
+    held = simulate(plan, placed, TwinConstants(holds=True))
+    assert held.loss == pytest.approx(1.0)
+    assert held.utilisation[50].tolist() == pytest.approx([0.0, 100 * 600e-6, 0.0, 0.0])
+    assert simulate(plan, placed).loss == 0.0
+
+
+TWO_FAULTS = (*FAULT, Fault("server-down", 7 * NS_PER_S, 2))
+
+
+def test_the_second_failover_of_a_group_makes_packets_wait_like_the_first() -> None:
+    # A slot ends between each death and its detection.
+    request = make_request(rate_pps=1.0)
+    again = [NewBackup(0, 0, 3)]
+    constants = TwinConstants(commit_round_trips=0.0)
+    means_ns = [
+        simulate(line_plan((request,), faults=f), {0: (Placement(1, 2),)}, constants, None, again)
+        .mean_latency_ns
+        for f in ((), FAULT, TWO_FAULTS)
+    ]  # fmt: skip
+    first, second = np.diff(means_ns)
+    assert first == pytest.approx(0.15 * 75 * MS / 8)
+    assert second == pytest.approx(first)
+
+
+def test_a_backup_that_had_not_caught_up_at_a_death_never_takes_over() -> None:
+    # The new backup at 3 would join 0.5 s after 5.15 s; the server of the group dies before.
+    request = make_request(rate_pps=1.0)
+    faults = (*FAULT, Fault("server-down", 5_600 * MS, 2))
+    constants = TwinConstants(repair_ns=0.5e9, detection_ns=0.15e9)
+    plan = line_plan((request,), faults=faults)
+    result = simulate(plan, {0: (Placement(1, 2),)}, constants, None, [NewBackup(0, 0, 3)])
+    assert result.requests[0].delivered == pytest.approx(4.6)
+    assert result.utilisation[56:, 3].sum() == 0.0
+
+
+def test_a_death_in_the_middle_of_a_slot_counts_for_all_of_it() -> None:
+    request = make_request(rate_pps=1.0)
+    for slot in range(20, 80):
+        at_ns = slot * 100 * MS + 50 * MS
+        plan = line_plan((request,), faults=(Fault("server-down", at_ns, 1),))
+        result = simulate(plan, {0: (Placement(1, None),)})
+        assert result.requests[0].delivered == pytest.approx(slot / 10 - 1), slot
 
 
 def test_a_rejected_request_sends_nothing_and_costs_as_if_all_were_lost() -> None:
