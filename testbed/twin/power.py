@@ -1,0 +1,119 @@
+"""Power and energy of a run on the twin, after LEAF (Wiesner and Thamsen, ICFEC 2021).
+
+A server takes static + (max - static) x utilisation, in W, until it dies; a link takes J/bit x
+bit/s. What the twin does not say is not counted: on links the log entries and acknowledgements
+between primary and backup, and that paths change when a backup takes over.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from testbed.scenario.placement import FloatArray
+from testbed.scenario.types import NS_PER_S, Placement, Request, RunPlan, Topology
+from testbed.twin.constants import DEFAULT_SLOT_NS
+from testbed.twin.simulate import Placements, TwinResult
+
+
+@dataclass(frozen=True, slots=True)
+class PowerModel:
+    """What servers and links take; the defaults are of LEAF's smart-city example.
+
+    static_w               an idle server that is up (a fog node there)
+    max_w                  a server at its capacity or above
+    link_joules_per_bit    each link of a path, either direction (WAN, upwards, there)
+    slot_ns                length of the slots of the result
+    """
+
+    static_w: float = 100.0
+    max_w: float = 240.0
+    link_joules_per_bit: float = 6_658e-9
+    slot_ns: float = DEFAULT_SLOT_NS
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """Energy over a run in J: of each server, shape [N], and of each link, shape [L]."""
+
+    servers_joules: FloatArray
+    links_joules: FloatArray
+
+    @property
+    def total_joules(self) -> float:
+        """Of all servers and links."""
+        return float(self.servers_joules.sum() + self.links_joules.sum())
+
+
+def energy(plan: RunPlan, result: TwinResult, placements: Placements, model: PowerModel) -> Energy:
+    """The energy of a run of `plan` with `placements` that gave `result`.
+
+    Raises ValueError if the result has other slots than the model says.
+    """
+    slots = math.ceil(plan.duration_ns / model.slot_ns)
+    if len(result.utilisation) != slots:
+        found = len(result.utilisation)
+        raise ValueError(f"slot_ns = {model.slot_ns}: {found} slots in the result, not {slots}")
+    busy = model.static_w + (model.max_w - model.static_w) * np.minimum(result.utilisation, 1.0)
+    servers_joules = (busy * _up_s(plan, slots, model.slot_ns)).sum(axis=0)
+    links_joules = _link_bits(plan, result, placements) * model.link_joules_per_bit
+    return Energy(servers_joules, links_joules)
+
+
+def _up_s(plan: RunPlan, slots: int, slot_ns: float) -> FloatArray:
+    """For how long each server is up in each slot, shape [slots, N]."""
+    until_ns = np.full(len(plan.servers), float(plan.duration_ns))
+    for fault in plan.faults:
+        until_ns[fault.node] = min(until_ns[fault.node], fault.at_ns)
+    begins_ns = np.arange(slots)[:, None] * slot_ns
+    up_s: FloatArray = np.clip(until_ns - begins_ns, 0.0, slot_ns) / NS_PER_S
+    return up_s
+
+
+def _link_bits(plan: RunPlan, result: TwinResult, placements: Placements) -> FloatArray:
+    """L3 bits over each link, shape [L].
+
+    Each packet that was sent counts on all of its path, and a copy of it on the way from the hop
+    before to each backup; so what is dropped on the way is counted to the end.
+    """
+    ways = [_ways_from(plan.topology, node.index) for node in plan.topology.nodes]
+    packets = {one.request: one.packets for one in result.requests}
+    bits = np.zeros(len(plan.topology.links))
+    for request in plan.requests:
+        chosen = placements.get(request.id)
+        if chosen is not None:
+            for a, b in _legs(request, tuple(chosen)):
+                bits[ways[a][b]] += packets[request.id] * request.l3_bytes * 8.0
+    return bits
+
+
+def _legs(request: Request, chosen: tuple[Placement, ...]) -> list[tuple[int, int]]:
+    """From where to where the packets of a request go, copies to backups included."""
+    here, legs = request.source, []
+    for placement in chosen:
+        legs += [(here, node) for node in placement.nodes]
+        here = placement.primary
+    return [*legs, (here, request.destination)]
+
+
+def _ways_from(topology: Topology, source: int) -> list[list[int]]:
+    """The links of the least-delay path to each node; of equals, the fastest to send over."""
+    neighbours: list[list[tuple[int, int]]] = [[] for _ in topology.nodes]
+    for number, link in enumerate(topology.links):
+        neighbours[link.a].append((link.b, number))
+        neighbours[link.b].append((link.a, number))
+    ways: dict[int, list[int]] = {}
+    queue: list[tuple[float, float, int, list[int]]] = [(0.0, 0.0, source, [])]
+    while queue:
+        delay_ns, sending_s, node, way = heapq.heappop(queue)
+        if node in ways:
+            continue
+        ways[node] = way
+        for other, number in neighbours[node]:
+            link = topology.links[number]
+            further = (delay_ns + link.delay_ns, sending_s + 1.0 / link.rate_bps)
+            heapq.heappush(queue, (*further, other, [*way, number]))
+    return [ways.get(node.index, []) for node in topology.nodes]
