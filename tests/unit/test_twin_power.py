@@ -53,14 +53,17 @@ def test_a_detour_and_the_copy_for_a_backup_cost_their_links() -> None:
     assert found.links_joules.tolist() == pytest.approx([2 * once, 3 * once, 2 * once])
 
 
-def test_packets_take_the_path_of_least_delay() -> None:
-    plan = line_plan((make_request(),))
-    shorter = Link(0, 3, 14 * MS, 100_000_000, 250_000)
-    links = (*plan.topology.links, shorter)
+@pytest.mark.parametrize(
+    ("delay_ms", "joules"), [(14, [0.0, 0.0, 0.0, 3.2]), (16, [3.2, 3.2, 3.2, 0.0])]
+)
+def test_packets_take_the_path_of_least_delay(delay_ms: int, joules: list[float]) -> None:
+    plan = line_plan((make_request(),))  # 15 ms along the line
+    direct = Link(0, 3, delay_ms * MS, 100_000_000, 250_000)
+    links = (*plan.topology.links, direct)
     plan = dataclasses.replace(plan, topology=dataclasses.replace(plan.topology, links=links))
     placed = {0: (Placement(0, None),)}
     found = energy(plan, simulate(plan, placed), placed, MODEL)
-    assert found.links_joules.tolist() == pytest.approx([0.0, 0.0, 0.0, 3.2])
+    assert found.links_joules.tolist() == pytest.approx(joules)
 
 
 def test_a_rejected_request_costs_no_energy() -> None:
