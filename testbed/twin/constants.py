@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from testbed.scenario.model import Scenario
+from testbed.scenario.topology import make_topology
 from testbed.scenario.types import NS_PER_S
-
-COMMIT_ROUND_TRIPS = {"none": 0.0, "pipelined": 1.0, "deft": 2.0}
-"""Round trips between primary and backup before a packet leaves; DEFT commits in two phases."""
-
+from testbed.twin.calibration import COMMIT_ROUND_TRIPS, Calibration, switch_ports
 
 DEFAULT_SLOT_NS = 100_000_000.0
 
@@ -30,9 +28,15 @@ class TwinConstants:
     drain_ns                a request's instances stay this long after its last packet
     slot_ns                 length of a time slot
     overload_utilisation    a server counts as overloaded from this demand on (1 = its capacity)
+    edge_overhead_ns        a packet at its two edges, beside the hops
+    link_overhead_ns        the switch at the end of each link that a frame crosses, on average
+    link_jitter_ns          standard deviation of that
+    service_overhead_ns     what a packet occupies a server beyond its service time
+    backup_start_ns         from a detected failure until a new backup has caught up
 
-    The two overheads are what chains at light load took beyond path delays and service times on
-    a host with Open vSwitch's userspace datapath (docs/limits.md).
+    Without a calibration, `hop_overhead_ns` and `commit_overhead_ns` are what chains at light load
+    took beyond path delays and service times on one host with Open vSwitch's userspace datapath,
+    and the terms from `edge_overhead_ns` on are within them.
     """
 
     hop_overhead_ns: float = 400_000.0
@@ -46,6 +50,11 @@ class TwinConstants:
     drain_ns: float = 1_000_000_000.0
     slot_ns: float = DEFAULT_SLOT_NS
     overload_utilisation: float = 0.95
+    edge_overhead_ns: float = 0.0
+    link_overhead_ns: float = 0.0
+    link_jitter_ns: float = 0.0
+    service_overhead_ns: float = 0.0
+    backup_start_ns: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +96,11 @@ class Rates(NamedTuple):
     headroom: float
     headroom_from: float
     packets: float
+    edge_overhead_s: float
+    link_overhead_s: float
+    link_jitter_s: float
+    service_overhead_s: float
+    backup_start_s: float
 
 
 def make_rates(constants: TwinConstants, weights: CostWeights) -> Rates:
@@ -109,13 +123,26 @@ def make_rates(constants: TwinConstants, weights: CostWeights) -> Rates:
         headroom=float(weights.headroom),
         headroom_from=float(weights.headroom_from),
         packets=float(weights.packets),
+        edge_overhead_s=float(constants.edge_overhead_ns) / NS_PER_S,
+        link_overhead_s=float(constants.link_overhead_ns) / NS_PER_S,
+        link_jitter_s=float(constants.link_jitter_ns) / NS_PER_S,
+        service_overhead_s=float(constants.service_overhead_ns) / NS_PER_S,
+        backup_start_s=float(constants.backup_start_ns) / NS_PER_S,
     )
 
 
-def constants_for(scenario: Scenario, slot_ns: float = DEFAULT_SLOT_NS) -> TwinConstants:
-    """The default constants with what the scenario says of queues, commits and detection."""
+def constants_for(
+    scenario: Scenario,
+    calibration: Calibration | None = None,
+    slot_ns: float = DEFAULT_SLOT_NS,
+) -> TwinConstants:
+    """The constants for a scenario: what it says of queues, commits and detection, and the host's.
+
+    Without a calibration the host's are the defaults of `TwinConstants`. With one, an instance's
+    own switch counts to its hop and its commit. Raises InputError for an unknown topology.
+    """
     replication = scenario.replication
-    return TwinConstants(
+    stated = TwinConstants(
         slot_ns=slot_ns,
         commit_round_trips=COMMIT_ROUND_TRIPS[replication.mode],
         queue_ns=scenario.servers.queue_s * NS_PER_S,
@@ -123,4 +150,22 @@ def constants_for(scenario: Scenario, slot_ns: float = DEFAULT_SLOT_NS) -> TwinC
         replaces=replication.replace_backups and replication.backups_wanted > 0,
         holds=replication.mode != "none" and replication.without_backup == "safety",
         drain_ns=float(round(scenario.traffic.drain_s * NS_PER_S)),
+    )
+    if calibration is None:
+        return stated
+    value = calibration.value
+    ports = switch_ports(make_topology(scenario))
+    switch_ns = value("switch_ns") + value("port_ns") * ports
+    detection_ns = stated.detection_ns + value("detection_ns")
+    commit_ns = value(f"commit_{replication.mode}_ns")
+    return replace(
+        stated,
+        hop_overhead_ns=value("hop_ns") + switch_ns,
+        commit_overhead_ns=commit_ns + 2.0 * stated.commit_round_trips * switch_ns,
+        detection_ns=max(0.0, detection_ns),
+        edge_overhead_ns=value("edge_ns"),
+        link_overhead_ns=switch_ns,
+        link_jitter_ns=value("jitter_ratio") * switch_ns,
+        service_overhead_ns=value("service_ns"),
+        repair_ns=value("backup_start_ns"),
     )

@@ -1,0 +1,178 @@
+"""`deftbed calibrate`: runs the calibration scenarios, fits the constants, writes them to a file.
+
+A calibration is looked for where `--calibration` says, else in `results/calibration.json`; without
+either, the twin works with the defaults of `TwinConstants`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from testbed.calibration_runs import POLICY, CalibrationRun, Purpose, calibration_runs
+from testbed.recorded import RecordedRun, read_results
+from testbed.results.folder import RESULTS, hand_back, make_folder, new_results_folder, write_json
+from testbed.scenario.errors import InputError
+from testbed.scenario.model import Scenario
+from testbed.twin.calibration import Calibration, parse_calibration
+
+DEFAULT_FILE = Path(RESULTS) / "calibration.json"
+RUN_OVERHEAD_S = 9.0
+"""First guess of what a run takes beside its traffic."""
+
+Progress = Callable[[str, float], None]
+"""What is being done, and which share of all is done."""
+
+
+def load_calibration(path: Path | None) -> Calibration | None:
+    """The calibration in a file; of None, the default file's if there is one, else None.
+
+    Raises InputError for a file that cannot be read or is no calibration.
+    """
+    chosen = path or DEFAULT_FILE
+    if path is None and not chosen.is_file():
+        return None
+    try:
+        data = json.loads(chosen.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        expected = f"a file written by `deftbed calibrate` ({error})"
+        raise InputError("--calibration", str(chosen), expected) from error
+    return parse_calibration(data)
+
+
+def calibrate(
+    out: Path, results: Path | None, repetitions: int, progress: Progress
+) -> tuple[Calibration, Path]:
+    """Run, fit and write; the calibration and the folder of its runs.
+
+    Raises InputError before anything is built, RunError if a run fails.
+    """
+    if results is None:
+        folder = new_results_folder(Path(RESULTS), "calibration")
+    else:
+        make_folder(results)
+        folder = results
+    try:
+        carry_out(folder, calibration_runs(repetitions), progress)
+        return refit(folder, out), folder
+    finally:
+        hand_back(folder)
+
+
+def refit(folder: Path, out: Path) -> Calibration:
+    """Fit the runs of a folder that `calibrate` made and write the file; raises InputError."""
+    calibration = fit_folder(folder)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, calibration.to_json())
+    hand_back(out)
+    return calibration
+
+
+def carry_out(folder: Path, runs: Sequence[CalibrationRun], progress: Progress) -> None:
+    """Carry out each run into a results folder of its own below `folder`; raises RunError."""
+    shares = [run.scenario.traffic.duration_s + RUN_OVERHEAD_S for run in runs]
+    for number, run in enumerate(runs):
+        name = f"{run.scenario.name}, seed {run.scenario.seeds[0]}"
+        progress(name, sum(shares[:number]) / sum(shares))
+        run_policies(folder / f"{run.purpose}-{number:02d}", run.scenario, (POLICY,))
+    progress("fitting", 1.0)
+
+
+def run_policies(folder: Path, scenario: Scenario, policies: Sequence[str]) -> None:
+    """Run policies x the scenario's seeds into a results folder with a scenario.yaml.
+
+    Raises InputError if the host cannot, RunError if a run fails.
+    """
+    from testbed.run import RunSpec, run_one
+    from testbed.substrate.probe import CapabilityError, choose, probe
+
+    capabilities = probe()
+    try:
+        backends = choose(capabilities)
+    except CapabilityError as error:
+        raise InputError("host", "unable", str(error)) from error
+    make_folder(folder)
+    text = yaml.safe_dump(scenario.model_dump(exclude_none=True), sort_keys=False)
+    (folder / "scenario.yaml").write_text(text, encoding="utf-8")
+    for seed in scenario.seeds:
+        for policy in policies:
+            where = folder / policy / f"seed-{seed}"
+            spec = RunSpec(scenario, policy, seed, where, None, backends, capabilities)
+            run_one(spec, lambda _: None)
+
+
+def fit_folder(folder: Path) -> Calibration:
+    """The calibration that the runs of a folder give; raises InputError."""
+    from testbed.calibration_samples import fit
+
+    runs = _read(folder)
+    if not runs:
+        raise InputError("results", str(folder), "a folder made by `deftbed calibrate`")
+    try:
+        constants = fit(runs)
+    except ValueError as error:
+        raise InputError(
+            "results", str(folder), f"runs that determine the twin ({error})"
+        ) from error
+    invalid = [
+        f"{run.manifest['scenario']}, seed {run.manifest['seed']}: {reason}"
+        for _, run in runs
+        if not run.manifest["valid"]
+        for reason in run.manifest["reasons"]
+    ]
+    first = runs[0][1].manifest
+    source = {
+        "date": first["started"],
+        "git_revision": first["git_revision"],
+        "runs": len(runs),
+        "valid": not invalid,
+        "reasons": invalid,
+    }
+    return Calibration(constants, host_facts(first["backends"]), source)
+
+
+def _read(folder: Path) -> list[tuple[Purpose, RecordedRun]]:
+    purposes: dict[str, Purpose] = {"latency": "latency", "load": "load", "fault": "fault"}
+    runs: list[tuple[Purpose, RecordedRun]] = []
+    for path in sorted(folder.glob("*-*/scenario.yaml")):
+        purpose = purposes.get(path.parent.name.split("-")[0])
+        if purpose is not None:
+            runs += [(purpose, run) for run in read_results(path.parent)]
+    return runs
+
+
+def host_facts(backends: dict[str, Any]) -> dict[str, Any]:
+    """What the constants depend on: processor, cores, kernel and back ends."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "backends": dict(backends),
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    found = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(found, platform.processor())
+
+
+def differences(calibration: Calibration, backends: Any) -> list[str]:
+    """How the host that a calibration was made on differs from this one, in words."""
+    here = host_facts(asdict(backends))
+    return [
+        f"{name}: calibrated with {calibration.host[name]}, here {here[name]}"
+        for name in ("cpu", "cores", "kernel", "backends")
+        if name in calibration.host and calibration.host[name] != here[name]
+    ]

@@ -1,0 +1,250 @@
+"""What a calibration is, and how its constants follow from measured runs. Pure.
+
+A packet of a chain takes, beyond path delay, transmission, service and queueing,
+
+    edge + hops x hop + crossings x (switch + ports x port) + commits x commit(mode)
+
+with `hops` the ways from edge or instance to the next one, `crossings` the switches that its
+frames cross one after another (for a commit there and back, once a round trip), `ports` those of
+all switches (the userspace datapath looks at every port when it wakes up) and `commits` the
+functions with a backup. The constants are fitted by weighted least squares to the mean excess of
+the chains of calibration runs; `jitter_ratio` is the standard deviation of a crossing over its
+mean (1 for an exponential), from the variance of the excess.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from testbed.scenario.errors import InputError
+from testbed.scenario.placement import FloatArray
+from testbed.scenario.types import ReplicationMode, Topology
+
+FORMAT = 1
+LATENCY_CONSTANTS = (
+    "edge_ns", "hop_ns", "switch_ns", "port_ns", "commit_pipelined_ns", "commit_deft_ns",
+)  # fmt: skip
+CONSTANTS = (
+    *LATENCY_CONSTANTS, "jitter_ratio", "service_ns", "detection_ns", "backup_start_ns",
+    "chain_start_ns", "instance_start_ns",
+)  # fmt: skip
+COMMIT_ROUND_TRIPS: dict[ReplicationMode, float] = {"none": 0.0, "pipelined": 1.0, "deft": 2.0}
+"""Round trips between primary and backup before a packet leaves; DEFT commits in two phases."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A fitted constant, its standard error, and how many observations it rests on."""
+
+    value: float
+    standard_error: float
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The constants of one host, by the names of `CONSTANTS`; times in nanoseconds.
+
+    edge_ns              a packet at the two edges and the end hosts
+    hop_ns               frame handling of an instance (or the last edge)
+    switch_ns, port_ns   crossing a switch: a base, and for each port of all switches
+    commit_pipelined_ns, commit_deft_ns   a log entry and its acknowledgement, beside the path
+    jitter_ratio         standard deviation of a crossing over its mean
+    service_ns           what a packet occupies a server beyond its service time
+    detection_ns         from a server's death until a backup serves, beyond the failure time-out
+    backup_start_ns      from a detected failure until a new backup has caught up
+    chain_start_ns, instance_start_ns     deploying a chain: a base, and for each instance
+
+    `host` and `source` say where it is from (free-form facts); `identity` is for manifests.
+    """
+
+    constants: Mapping[str, Estimate]
+    host: Mapping[str, Any]
+    source: Mapping[str, Any]
+
+    def value(self, name: str) -> float:
+        """The value of a constant, 0 if it was not fitted."""
+        found = self.constants.get(name)
+        return 0.0 if found is None else found.value
+
+    def identity(self) -> dict[str, Any]:
+        """What a manifest says of the calibration that was used."""
+        return {**self.source, "constants": {name: e.value for name, e in self.constants.items()}}
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of a calibration file."""
+        return {
+            "format": FORMAT,
+            "constants": {name: dataclasses.asdict(e) for name, e in self.constants.items()},
+            "host": dict(self.host),
+            "source": dict(self.source),
+        }
+
+
+def parse_calibration(data: Any) -> Calibration:
+    """The calibration in the content of a file; raises InputError that names the field."""
+    if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, Mapping) else type(data).__name__
+        raise InputError("calibration.format", found, str(FORMAT))
+    constants = {}
+    for name, entry in data.get("constants", {}).items():
+        if name not in CONSTANTS:
+            raise InputError(f"calibration.constants.{name}", name, f"one of {CONSTANTS}")
+        try:
+            estimate = Estimate(
+                float(entry["value"]), float(entry["standard_error"]), int(entry["samples"])
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            expected = "value, standard_error and samples"
+            raise InputError(f"calibration.constants.{name}", entry, expected) from error
+        if not np.isfinite(estimate.value):
+            raise InputError(f"calibration.constants.{name}.value", estimate.value, "a number")
+        constants[name] = estimate
+    return Calibration(constants, dict(data.get("host", {})), dict(data.get("source", {})))
+
+
+def switch_ports(topology: Topology) -> int:
+    """Ports of all switches: two for each link, and each node's server and user host."""
+    return 2 * len(topology.links) + 2 * len(topology.nodes)
+
+
+class ChainSample(NamedTuple):
+    """What the packets of one chain took beyond the ideal; see the formula above.
+
+    excess_ns and variance_ns2 are mean and variance over its `packets`.
+    """
+
+    mode: ReplicationMode
+    hops: int
+    crossings: int
+    ports: int
+    commits: int
+    packets: int
+    excess_ns: float
+    variance_ns2: float
+
+
+def fit_latency(samples: Sequence[ChainSample]) -> dict[str, Estimate]:
+    """The latency constants and `jitter_ratio`; a constant that no sample shows is left out.
+
+    Weights are the inverse variances of the means, and at most those of a mean that is known to
+    5 % of the excess: what the formula leaves out is then not smaller than the noise. A constant
+    that would be negative is taken as 0 and the others are fitted anew.
+    Raises ValueError if the samples do not determine the constants.
+    """
+    if not samples:
+        raise ValueError("samples = []: expected at least one chain")
+    design = np.array([_row(sample) for sample in samples])
+    excess = np.array([sample.excess_ns for sample in samples])
+    noise = np.array([s.variance_ns2 / max(s.packets, 1) for s in samples])
+    sigma = np.sqrt(np.maximum(noise, (0.05 * excess) ** 2))
+    sigma = np.maximum(sigma, 1.0)
+    shown = [column for column in range(design.shape[1]) if design[:, column].any()]
+    if (
+        len({sample.ports for sample in samples}) == 1
+        and LATENCY_CONSTANTS.index("port_ns") in shown
+    ):
+        shown.remove(LATENCY_CONSTANTS.index("port_ns"))
+    fixed: list[int] = []
+    while True:
+        free = [column for column in shown if column not in fixed]
+        values, errors = weighted_least_squares(design[:, free], excess, sigma)
+        if (values >= 0).all() or len(free) == 1:
+            break
+        fixed.append(free[int(np.argmin(values / np.maximum(errors, 1e-12)))])
+    found = {LATENCY_CONSTANTS[column]: Estimate(0.0, 0.0, len(samples)) for column in fixed}
+    for column, value, error in zip(free, values, errors, strict=True):
+        found[LATENCY_CONSTANTS[column]] = Estimate(float(value), float(error), len(samples))
+    ordered = {name: found[name] for name in LATENCY_CONSTANTS if name in found}
+    return {**ordered, "jitter_ratio": _jitter_ratio(samples, ordered)}
+
+
+def _row(sample: ChainSample) -> list[float]:
+    return [
+        1.0,
+        sample.hops,
+        sample.crossings,
+        sample.crossings * sample.ports,
+        sample.commits if sample.mode == "pipelined" else 0.0,
+        sample.commits if sample.mode == "deft" else 0.0,
+    ]
+
+
+def _jitter_ratio(samples: Sequence[ChainSample], found: Mapping[str, Estimate]) -> Estimate:
+    """From mode "none" where it is there: a commit's batches spread latencies in their own way."""
+    chosen = [sample for sample in samples if sample.mode == "none"] or list(samples)
+    squares = []
+    for sample in chosen:
+        crossing = sum(
+            found[name].value * factor
+            for name, factor in (("switch_ns", 1.0), ("port_ns", float(sample.ports)))
+            if name in found
+        )
+        if crossing > 0:
+            squares.append(sample.variance_ns2 / (sample.crossings * crossing**2))
+    if not squares:
+        return Estimate(0.0, 0.0, 0)
+    square = float(np.mean(squares))
+    error = float(np.std(squares, ddof=1) / len(squares) ** 0.5) if len(squares) > 1 else 0.0
+    ratio = square**0.5
+    return Estimate(ratio, error / (2 * ratio) if ratio > 0 else 0.0, len(squares))
+
+
+def weighted_least_squares(
+    design: FloatArray, values: FloatArray, sigma: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """(coefficients, standard errors) [K] that minimise sum(((values - design @ c) / sigma)^2).
+
+    design [M, K], values and sigma [M]. Errors are scaled by the residuals' reduced chi-squared
+    (Press et al., Numerical Recipes, 3rd edition, section 15.4), so `sigma` need be right up to a
+    factor only. Raises ValueError if the design has not full column rank.
+    """
+    rows, columns = design.shape
+    weighted = design / sigma[:, None]
+    if rows < columns or np.linalg.matrix_rank(weighted) < columns:
+        raise ValueError(f"{rows} observations do not determine {columns} constants")
+    solved, *_ = np.linalg.lstsq(weighted, values / sigma, rcond=None)
+    residuals = (values - design @ solved) / sigma
+    scale = float(residuals @ residuals) / (rows - columns) if rows > columns else 1.0
+    covariance = np.linalg.inv(weighted.T @ weighted) * scale
+    return np.asarray(solved), np.sqrt(np.diag(covariance))
+
+
+def fit_mean(values: Sequence[float]) -> Estimate | None:
+    """The mean of independent measurements; None of none, the error of one is unknown (0)."""
+    if not values:
+        return None
+    error = float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
+    return Estimate(float(np.mean(values)), error, len(values))
+
+
+def fit_start(instances: Sequence[int], took_ns: Sequence[float]) -> dict[str, Estimate]:
+    """`chain_start_ns` and `instance_start_ns` from chains of so many instances."""
+    design = np.column_stack([np.ones(len(instances)), np.asarray(instances, dtype=np.float64)])
+    values, errors = weighted_least_squares(
+        design, np.asarray(took_ns, dtype=np.float64), np.ones(len(instances))
+    )
+    names = ("chain_start_ns", "instance_start_ns")
+    return {
+        name: Estimate(float(value), float(error), len(instances))
+        for name, value, error in zip(names, values, errors, strict=True)
+    }
+
+
+def saturated_service_ns(received_ns: FloatArray, wait_ns: FloatArray, above_ns: float) -> Estimate:
+    """The service time of a server while its queue was never empty.
+
+    received_ns and wait_ns [M] are when each packet left and how long it had waited, in the order
+    of leaving; neighbours that both waited longer than `above_ns` were served back to back.
+    Raises ValueError if there are no two of them.
+    """
+    busy = (wait_ns[1:] > above_ns) & (wait_ns[:-1] > above_ns)
+    gaps = np.diff(received_ns)[busy]
+    if len(gaps) < 2:
+        raise ValueError(f"{len(gaps)} packets were served back to back: expected at least 2")
+    return Estimate(float(gaps.mean()), float(gaps.std(ddof=1) / len(gaps) ** 0.5), len(gaps))
