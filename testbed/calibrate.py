@@ -79,13 +79,18 @@ def carry_out(folder: Path, runs: Sequence[CalibrationRun], progress: Progress) 
     """Carry out each run into a results folder of its own below `folder`; raises RunError."""
     shares = [run.scenario.traffic.duration_s + RUN_OVERHEAD_S for run in runs]
     for number, run in enumerate(runs):
-        name = f"{run.scenario.name}, seed {run.scenario.seeds[0]}"
-        progress(name, sum(shares[:number]) / sum(shares))
-        run_policies(folder / f"{run.purpose}-{number:02d}", run.scenario, (POLICY,))
+        done, whole = sum(shares[:number]), shares[number]
+
+        def tell(what: str, share: float, done: float = done, whole: float = whole) -> None:
+            progress(what, (done + share * whole) / sum(shares))
+
+        run_policies(folder / f"{run.purpose}-{number:02d}", run.scenario, (POLICY,), tell)
     progress("fitting", 1.0)
 
 
-def run_policies(folder: Path, scenario: Scenario, policies: Sequence[str]) -> None:
+def run_policies(
+    folder: Path, scenario: Scenario, policies: Sequence[str], progress: Progress
+) -> None:
     """Run policies x the scenario's seeds into a results folder with a scenario.yaml.
 
     Raises InputError if the host cannot, RunError if a run fails.
@@ -101,8 +106,11 @@ def run_policies(folder: Path, scenario: Scenario, policies: Sequence[str]) -> N
     make_folder(folder)
     text = yaml.safe_dump(scenario.model_dump(exclude_none=True), sort_keys=False)
     (folder / "scenario.yaml").write_text(text, encoding="utf-8")
-    for seed in scenario.seeds:
-        for policy in policies:
+    whole = len(scenario.seeds) * len(policies)
+    for number, seed in enumerate(scenario.seeds):
+        for place, policy in enumerate(policies):
+            done = number * len(policies) + place
+            progress(f"{scenario.name}: {policy}, seed {seed}", done / whole)
             where = folder / policy / f"seed-{seed}"
             spec = RunSpec(scenario, policy, seed, where, None, backends, capabilities)
             run_one(spec, lambda _: None)

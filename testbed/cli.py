@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.exceptions import TyperException
 
-from testbed import cli_learning
+from testbed import cli_learning, cli_twin
 from testbed.cli_evaluate import register as register_evaluate
 from testbed.scenario.errors import InputError, RunError
 from testbed.scenario.load import load_checked
@@ -41,6 +41,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A testbed for stateful network functions: emulate, place, break, measure.",
 )
+app.command()(cli_twin.calibrate)
+app.command()(cli_twin.validate)
 console = Console(stderr=True, highlight=False)
 
 ScenarioPath = Annotated[Path, typer.Argument(help="a scenario file, e.g. scenarios/abilene.yaml")]

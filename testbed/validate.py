@@ -7,57 +7,69 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from testbed.recorded import RecordedRun, read_results
-from testbed.results.folder import write_json
+from testbed.results.folder import RESULTS, hand_back, make_folder, new_results_folder, write_json
 from testbed.results.statistics import nearest_rank
-from testbed.scenario.model import Scenario
+from testbed.scenario.errors import InputError
+from testbed.scenario.load import load_scenario
+from testbed.scenario.model import PolicyName, Scenario
+from testbed.scenario.plan import make_plan
 from testbed.scenario.types import NS_PER_S, RunPlan
 from testbed.twin.accuracy import Figures, Pair, assess
 from testbed.twin.calibration import Calibration
 from testbed.twin.constants import TwinConstants, constants_for
 from testbed.twin.simulate import TwinResult, simulate
+from testbed.twin.starts import begin_when_ready, ready_ns
+from testbed.validation_page import write_page
 
 FORMAT = 1
-LEFT_OUT = ("moves", "scales")
-"""What a plan may hold that the twin knows nothing of."""
+SEEDS = 3
+LEARNED = ("ppo", "dqn")
+Progress = Callable[[str, float], None]
 
 
-def validate_folders(
-    folders: Sequence[Path], calibration: Calibration | None
-) -> tuple[list[Pair], dict[str, Any]]:
-    """Every complete run of the results folders in both worlds, and validation.json's content.
+def validate_folders(folders: Sequence[Path], calibration: Calibration | None) -> dict[str, Any]:
+    """Every complete run of the results folders in both worlds: the content of validation.json.
 
     Raises InputError for a folder without one.
     """
-    pairs = []
-    for folder in folders:
-        pairs += [repeat(run, calibration) for run in read_results(folder)]
-    content = {
+    runs = [run for folder in folders for run in read_results(folder)]
+    pairs = [repeat(run, calibration) for run in runs]
+    return {
         "format": FORMAT,
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "calibration": None if calibration is None else calibration.identity(),
         "results": [str(folder) for folder in folders],
+        "reasons": [f"{_name(run)}: {why}" for run in runs for why in run.manifest["reasons"]],
+        "unmodelled": sorted(
+            {f"{run.scenario.name}: {w}" for run in runs for w in unmodelled(run)}
+        ),
         **assess(pairs),
     }
-    return pairs, content
+
+
+def _name(run: RecordedRun) -> str:
+    return f"{run.scenario.name}, {run.policy}, seed {run.plan.seed}"
 
 
 def repeat(run: RecordedRun, calibration: Calibration | None) -> Pair:
     """A recorded run, and the twin with the very same placements."""
     constants = constants_for(run.scenario, calibration)
-    result = simulate(calibrated_plan(run.plan, constants), run.placements, constants)
+    ready = ready_ns(run.plan, run.placements, calibration)
+    plan, placements, unserved = begin_when_ready(run.plan, run.placements, ready)
+    result = simulate(calibrated_plan(plan, constants), placements, constants)
     return Pair(
         scenario=run.scenario.name,
         policy=run.policy,
         seed=run.plan.seed,
         emulation=measured(run),
-        twin=predicted(run.plan, result),
+        twin=predicted(run.plan, result, unserved),
         valid=bool(run.manifest["valid"]),
     )
 
@@ -88,15 +100,16 @@ def measured(run: RecordedRun) -> Figures:
     )
 
 
-def predicted(plan: RunPlan, result: TwinResult) -> Figures:
-    """The figures of the twin's packets."""
+def predicted(plan: RunPlan, result: TwinResult, unserved: float) -> Figures:
+    """The figures of the twin's packets; `unserved` more were sent before their chain served."""
     delivered = sum(request.delivered for request in result.requests)
+    sent = result.packets + unserved
     nothing = delivered <= 0
     return Figures(
         latency_p50_ns=None if nothing else result.latency_ns(0.5),
         latency_p99_ns=None if nothing else result.latency_ns(0.99),
         delivered_pps=delivered / traffic_s(plan),
-        dropped=result.loss,
+        dropped=1.0 - delivered / sent if sent > 0 else 0.0,
     )
 
 
@@ -107,18 +120,79 @@ def traffic_s(plan: RunPlan) -> float:
     return (last - first) / NS_PER_S
 
 
-def unmodelled(scenario: Scenario, plan: RunPlan) -> list[str]:
+def unmodelled(run: RecordedRun) -> list[str]:
     """What a run has that the twin leaves out, in words."""
-    found = [f"{name} of the plan" for name in LEFT_OUT if getattr(plan, name)]
-    if scenario.scaling is not None:
+    found = [name for name in ("moves", "scales") if getattr(run.plan, name)]
+    if run.scenario.scaling is not None:
         found.append("scaling by measured load")
-    if scenario.replication.backups_wanted > 1:
+    if run.scenario.replication.backups_wanted > 1:
         found.append("more than one backup")
     return found
 
 
-def write_validation(folder: Path, content: dict[str, Any]) -> Path:
-    """Write validation.json into a folder; its path."""
-    path = folder / "validation.json"
-    write_json(path, content)
-    return path
+def chosen_scenario(path: Path, policies: Sequence[str], seeds: Sequence[int]) -> Scenario:
+    """The scenario with these policies and seeds; raises InputError.
+
+    Without policies its own, but for those that have to be trained; without seeds its first few.
+    """
+    scenario = load_scenario(path)
+    names = list(policies) or [name for name in scenario.policies if name not in LEARNED]
+    known = get_args(PolicyName)
+    for name in names:
+        if name not in known or name in LEARNED:
+            raise InputError("--policies", name, "policies of the testbed that need no training")
+    chosen = list(seeds) or scenario.seeds[:SEEDS]
+    for seed in chosen:
+        make_plan(scenario, seed)
+    return scenario.model_copy(
+        update={"policies": names, "baseline": names[0], "seeds": list(dict.fromkeys(chosen))}
+    )
+
+
+def new_folder(results: Path | None) -> Path:
+    """The folder of a validation; raises InputError if it exists."""
+    if results is None:
+        return new_results_folder(Path(RESULTS), "validation")
+    make_folder(results)
+    return results
+
+
+def run_scenarios(folder: Path, scenarios: Sequence[Scenario], progress: Progress) -> list[Path]:
+    """Run each scenario's policies and seeds into a folder of its own; the folders.
+
+    Raises InputError for a host that cannot, RunError if a run fails.
+    """
+    from testbed.calibrate import RUN_OVERHEAD_S, run_policies
+
+    shares = [
+        len(each.policies) * len(each.seeds) * (each.traffic.duration_s + RUN_OVERHEAD_S)
+        for each in scenarios
+    ]
+    folders = []
+    for number, scenario in enumerate(scenarios):
+        done, whole = sum(shares[:number]), shares[number]
+
+        def tell(what: str, share: float, done: float = done, whole: float = whole) -> None:
+            progress(what, (done + share * whole) / sum(shares))
+
+        where = folder / f"{number:02d}-{scenario.name}"
+        run_policies(where, scenario, scenario.policies, tell)
+        folders.append(where)
+    progress("comparing", 1.0)
+    return folders
+
+
+def validate_into(
+    folder: Path | None, folders: Sequence[Path], calibration: Calibration | None
+) -> tuple[dict[str, Any], Path]:
+    """Validate results folders, write validation.json; its content and where it is.
+
+    Without a folder of its own it goes into the first results folder. Raises InputError.
+    """
+    where = folder or folders[0]
+    content = validate_folders(folders, calibration)
+    where.mkdir(parents=True, exist_ok=True)
+    write_json(where / "validation.json", content)
+    write_page(content, where / "validation.html")
+    hand_back(where)
+    return content, where / "validation.json"
