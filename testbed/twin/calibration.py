@@ -200,18 +200,22 @@ def weighted_least_squares(
 ) -> tuple[FloatArray, FloatArray]:
     """(coefficients, standard errors) [K] that minimise sum(((values - design @ c) / sigma)^2).
 
-    design [M, K], values and sigma [M]. Errors are scaled by the residuals' reduced chi-squared
-    (Press et al., Numerical Recipes, 3rd edition, section 15.4), so `sigma` need be right up to a
-    factor only. Raises ValueError if the design has not full column rank.
+    design [M, K], values and sigma [M]. Errors are those of MacKinnon and White (1985), HC3: they
+    hold whatever the variances really are, so `sigma` only says what is trusted how much. Raises
+    ValueError if the design has not full column rank.
     """
     rows, columns = design.shape
-    weighted = design / sigma[:, None]
+    weighted, target = design / sigma[:, None], values / sigma
     if rows < columns or np.linalg.matrix_rank(weighted) < columns:
         raise ValueError(f"{rows} observations do not determine {columns} constants")
-    solved, *_ = np.linalg.lstsq(weighted, values / sigma, rcond=None)
-    residuals = (values - design @ solved) / sigma
-    scale = float(residuals @ residuals) / (rows - columns) if rows > columns else 1.0
-    covariance = np.linalg.inv(weighted.T @ weighted) * scale
+    inverse = np.linalg.inv(weighted.T @ weighted)
+    solved = inverse @ weighted.T @ target
+    influence = weighted @ inverse  # [M, K]
+    free = 1.0 - (influence * weighted).sum(axis=1)
+    residuals = target - weighted @ solved
+    # An observation that a constant rests on alone has no residual, and says nothing of its error.
+    scaled = np.where(free > 1e-9, residuals / np.maximum(free, 1e-9), 0.0)
+    covariance = (influence * scaled[:, None] ** 2).T @ influence
     return np.asarray(solved), np.sqrt(np.diag(covariance))
 
 
