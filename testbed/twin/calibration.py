@@ -7,8 +7,8 @@ A packet of a chain takes, beyond path delay, transmission, service and queueing
 with `hops` the ways from edge or instance to the next one, `crossings` the switches that its
 frames cross one after another (for a commit there and back, once a round trip), `ports` those of
 all switches (the userspace datapath looks at every port when it wakes up) and `commits` the
-functions with a backup. The constants are fitted by weighted least squares to the mean excess of
-the chains of calibration runs; `jitter_ratio` is the standard deviation of a crossing over its
+functions with a backup. The constants are fitted by weighted least squares to the median excess
+of the chains of calibration runs; `jitter_ratio` is the standard deviation of a crossing over its
 mean (1 for an exponential), from the variance of the excess.
 """
 
@@ -116,7 +116,7 @@ def switch_ports(topology: Topology) -> int:
 class ChainSample(NamedTuple):
     """What the packets of one chain took beyond the ideal; see the formula above.
 
-    excess_ns and variance_ns2 are mean and variance over its `packets`.
+    excess_ns and variance_ns2 are median and variance over its `packets`.
     """
 
     mode: ReplicationMode
@@ -132,7 +132,7 @@ class ChainSample(NamedTuple):
 def fit_latency(samples: Sequence[ChainSample]) -> dict[str, Estimate]:
     """The latency constants and `jitter_ratio`; a constant that no sample shows is left out.
 
-    Weights are the inverse variances of the means, and at most those of a mean that is known to
+    Weights are the inverse variances of the excesses, and at most those of one that is known to
     5 % of the excess: what the formula leaves out is then not smaller than the noise. A constant
     that would be negative is taken as 0 and the others are fitted anew.
     Raises ValueError if the samples do not determine the constants.
