@@ -21,9 +21,10 @@ from testbed.recorded import RecordedRun, read_results
 from testbed.results.folder import RESULTS, hand_back, make_folder, new_results_folder, write_json
 from testbed.scenario.errors import InputError
 from testbed.scenario.model import Scenario
-from testbed.twin.calibration import Calibration, parse_calibration
+from testbed.twin.calibration import CONSTANTS, Calibration, Estimate, parse_calibration
 
 DEFAULT_FILE = Path(RESULTS) / "calibration.json"
+ATTEMPTS = 3
 RUN_OVERHEAD_S = 9.0
 """First guess of what a run takes beside its traffic."""
 
@@ -93,7 +94,9 @@ def run_policies(
 ) -> None:
     """Run policies x the scenario's seeds into a results folder with a scenario.yaml.
 
-    Raises InputError if the host cannot, RunError if a run fails.
+    A run that is not valid, on a host that was busy with something else for example, is put aside
+    and made again, `ATTEMPTS` times in all; the last one counts. Raises InputError if the host
+    cannot, RunError if a run fails.
     """
     from testbed.run import RunSpec, run_one
     from testbed.substrate.probe import CapabilityError, choose, probe
@@ -113,37 +116,61 @@ def run_policies(
             progress(f"{scenario.name}: {policy}, seed {seed}", done / whole)
             where = folder / policy / f"seed-{seed}"
             spec = RunSpec(scenario, policy, seed, where, None, backends, capabilities)
-            run_one(spec, lambda _: None)
+            for attempt in range(1, ATTEMPTS + 1):
+                if run_one(spec, lambda _: None)["valid"] or attempt == ATTEMPTS:
+                    break
+                where.rename(where.with_name(f"not-valid-{seed}-{attempt}"))
 
 
 def fit_folder(folder: Path) -> Calibration:
-    """The calibration that the runs of a folder give; raises InputError."""
+    """The calibration that the valid runs of a folder give; raises InputError.
+
+    If they do not determine every constant, all runs are fitted to, and `source` says "valid":
+    false with the reasons.
+    """
     from testbed.calibration_samples import fit
 
     runs = _read(folder)
     if not runs:
         raise InputError("results", str(folder), "a folder made by `deftbed calibrate`")
+    chosen = [(purpose, run) for purpose, run in runs if run.manifest["valid"]]
     try:
-        constants = fit(runs)
-    except ValueError as error:
-        raise InputError(
-            "results", str(folder), f"runs that determine the twin ({error})"
-        ) from error
-    invalid = [
-        f"{run.manifest['scenario']}, seed {run.manifest['seed']}: {reason}"
-        for _, run in runs
-        if not run.manifest["valid"]
-        for reason in run.manifest["reasons"]
-    ]
+        constants = fit(chosen)
+        if not set(CONSTANTS) <= set(constants):
+            raise ValueError(f"no valid run shows {set(CONSTANTS) - set(constants)}")
+        invalid = []
+    except ValueError:
+        # Better than nothing, and said so: too few runs kept their tolerances.
+        constants = _fit_all(folder, runs)
+        chosen, invalid = runs, _reasons(runs)
     first = runs[0][1].manifest
     source = {
         "date": first["started"],
         "git_revision": first["git_revision"],
-        "runs": len(runs),
+        "runs": len(chosen),
+        "runs_left_out": len(runs) - len(chosen),
         "valid": not invalid,
         "reasons": invalid,
     }
     return Calibration(constants, host_facts(first["backends"]), source)
+
+
+def _fit_all(folder: Path, runs: Sequence[tuple[Purpose, RecordedRun]]) -> dict[str, Estimate]:
+    from testbed.calibration_samples import fit
+
+    try:
+        return fit(runs)
+    except ValueError as error:
+        expected = f"runs that determine the constants ({error})"
+        raise InputError("results", str(folder), expected) from error
+
+
+def _reasons(runs: Sequence[tuple[Purpose, RecordedRun]]) -> list[str]:
+    return [
+        f"{run.manifest['scenario']}, seed {run.manifest['seed']}: {reason}"
+        for _, run in runs
+        for reason in run.manifest["reasons"]
+    ]
 
 
 def _read(folder: Path) -> list[tuple[Purpose, RecordedRun]]:
