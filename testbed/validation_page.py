@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from testbed.results.plot_style import INK, colour, marker, style, to_svg
+from testbed.results.plot_style import INK, POLICY_COLOURS, marker, slot, style, to_svg
 from testbed.results.report import TEMPLATES
 from testbed.screen_twin import LABELS, error_text, rank_text
 from testbed.twin.accuracy import FIGURES, RANK_TARGET, RANKED, TARGETS
@@ -116,10 +116,15 @@ def _draw(axes: Axes, rows: Sequence[dict[str, Any]], figure: str, policies: Seq
         values += [value for pair in pairs for value in pair]
         axes.plot(
             [a for a, _ in pairs], [b for _, b in pairs], linestyle="none", markersize=5,
-            marker=marker(policies, policy), color=colour(policies, policy), label=policy,
+            marker=marker(policies, policy), color=_colour(policies, policy), label=policy,
         )  # fmt: skip
     most = max(max(values) * 1.05, 1e-9)
     axes.plot([0, most], [0, most], color=INK, linewidth=0.8)
     axes.set(xlim=(0, most), ylim=(0, most), title=LABELS[figure])
     axes.set_xlabel(f"emulation, {name}")
     axes.set_ylabel(f"twin, {name}")
+
+
+def _colour(policies: Sequence[str], policy: str) -> str:
+    """A policy's colour; beyond as many as there are, its marker tells it apart."""
+    return POLICY_COLOURS[slot(policies, policy) % len(POLICY_COLOURS)]
