@@ -32,7 +32,6 @@ class TwinConstants:
     link_overhead_ns        the switch at the end of each link that a frame crosses, on average
     link_jitter_ns          standard deviation of that
     service_overhead_ns     what a packet occupies a server beyond its service time
-    backup_start_ns         from a detected failure until a new backup has caught up
 
     Without a calibration, `hop_overhead_ns` and `commit_overhead_ns` are what chains at light load
     took beyond path delays and service times on one host with Open vSwitch's userspace datapath,
@@ -54,7 +53,6 @@ class TwinConstants:
     link_overhead_ns: float = 0.0
     link_jitter_ns: float = 0.0
     service_overhead_ns: float = 0.0
-    backup_start_ns: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +98,6 @@ class Rates(NamedTuple):
     link_overhead_s: float
     link_jitter_s: float
     service_overhead_s: float
-    backup_start_s: float
 
 
 def make_rates(constants: TwinConstants, weights: CostWeights) -> Rates:
@@ -127,7 +124,6 @@ def make_rates(constants: TwinConstants, weights: CostWeights) -> Rates:
         link_overhead_s=float(constants.link_overhead_ns) / NS_PER_S,
         link_jitter_s=float(constants.link_jitter_ns) / NS_PER_S,
         service_overhead_s=float(constants.service_overhead_ns) / NS_PER_S,
-        backup_start_s=float(constants.backup_start_ns) / NS_PER_S,
     )
 
 

@@ -15,7 +15,8 @@ from agents.placement.baselines import DeftPolicy, GreedyDelayPolicy
 from agents.placement.features import features, make_inputs, masks, node_features
 from agents.placement.model import NetworkSize, save_model
 from agents.placement.policies import make_policy
-from agents.placement.ppo import PpoConfig, make_network, train
+from agents.placement.ppo import PpoConfig, make_network
+from agents.placement.train import CHECKPOINT, train
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario
 from testbed.scenario.placement import Ledger, PlacementObservation
@@ -180,7 +181,7 @@ def test_evaluation_counts_what_the_twin_measured() -> None:
         (b"no model", "readable"),
         (None, "readable"),
         ("code", "readable"),
-        ("dict", "a model with"),
+        ("dict", "a file with"),
         ("weights", "weights that fit"),
     ],
 )
@@ -213,29 +214,63 @@ def test_no_model_and_an_unknown_policy_are_named() -> None:
     }  # fmt: skip
 
 
-def short_training(out: Path, seed: int) -> tuple[dict[str, torch.Tensor], list[float]]:
+CONFIG = PpoConfig(
+    steps=8, pool=8, validation=2, held_out=2, minibatch=32, segment=2, size=NetworkSize(16, 2, 8)
+)
+
+
+class CutOff(Exception):
+    """Stands for the end of a process in the middle of a training."""
+
+
+def short_training(
+    out: Path, seed: int, until: float = 2.0, resume: bool = False
+) -> tuple[dict[str, torch.Tensor], list[float]]:
     shares: list[float] = []
-    config = PpoConfig(steps=8, pool=8, held_out=2, minibatch=32, size=NetworkSize(16, 2))
-    report = train(
-        load_scenario(SMOKE), out, 300, 8, seed, lambda share, _: shares.append(share), config
-    )
+
+    def progress(share: float, _: dict[str, float]) -> None:
+        shares.append(share)
+        if share > until:
+            raise CutOff
+
+    scenario = load_scenario(SMOKE)
+    report = train([scenario], out, 300, 8, seed, progress, CONFIG, resume=resume)
     assert report.decisions >= 300
-    assert report.updates == len(report.curve) == len(shares)
+    assert report.updates == len(report.curve)
     assert set(report.evaluation) == {"deft", "greedy-delay", "ppo"}
     weights = torch.load(out, weights_only=True)["weights"]
     return weights, shares
+
+
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(tmp_path: Path) -> None:
     one, shares = short_training(tmp_path / "a.pt", 5)
     two, _ = short_training(tmp_path / "b.pt", 5)
     other, _ = short_training(tmp_path / "c.pt", 6)
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    assert not all(torch.equal(one[name], other[name]) for name in one)
-    start = make_network(NetworkSize(16, 2), 5).state_dict()
+    assert same(one, two)
+    assert not same(one, other)
+    start = make_network(CONFIG.size, 5).state_dict()
     assert not torch.equal(one["primary_score.weight"], start["primary_score.weight"])
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
+
+
+def test_a_training_that_was_cut_off_ends_with_the_same_weights(tmp_path: Path) -> None:
+    whole, _ = short_training(tmp_path / "a.pt", 5)
+    out = tmp_path / "b.pt"
+    with pytest.raises(CutOff):
+        short_training(out, 5, until=0.7)
+    assert not out.exists() and out.with_name(out.name + CHECKPOINT).exists()
+    with pytest.raises(InputError) as caught:
+        short_training(out, 6, resume=True)
+    assert caught.value.field == "resume"
+    resumed, shares = short_training(out, 5, resume=True)
+    assert shares[0] > 0.3
+    assert same(whole, resumed)
+    assert not out.with_name(out.name + CHECKPOINT).exists()
 
 
 def test_a_trained_model_decides_on_any_substrate(tmp_path: Path) -> None:

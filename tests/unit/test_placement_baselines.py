@@ -17,7 +17,7 @@ from testbed.scenario.placement import Ledger, PlacementObservation, refusal
 from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import NS_PER_S, Fault, Placement, Request, RunPlan
 from testbed.twin.constants import CostWeights, TwinConstants
-from testbed.twin.replay import place_all
+from testbed.twin.replay import play
 from tests.unit.twin_support import MS, PROFILES, line_plan, make_request, random_plan
 
 CAREFUL = HEURISTICS
@@ -67,7 +67,7 @@ def random_states(name: str) -> list[tuple[PlacementObservation, Placement | Non
                 found.append((asked, policy.decide(asked)))  # noqa: B023
             return choice
 
-        place_all(plan, decide, round(TwinConstants().drain_ns))
+        play([plan], [decide])
     return found
 
 
@@ -301,7 +301,7 @@ def test_hindsight_without_admission_accepts_all_and_is_never_dearer() -> None:
     plan = dataclasses.replace(plan, requests=plan.requests[:4])
     known = hindsight_of(plan)
     assert known.accepted_bound == 4
-    online = place_all(plan, make_policy("milp", 1, None, plan).decide, NS_PER_S)
+    online = play([plan], [make_policy("milp", 1, None, plan).decide])[0].placements
     assert _total(plan, dict(known.placements)) <= _total(plan, online) * (1 + 2e-3)
 
 
@@ -346,8 +346,7 @@ def replay(plan: RunPlan, policy: object) -> dict[int, tuple[Placement, ...] | N
         choice = policy.decide(seen)  # type: ignore[attr-defined]
         return None if choice is None or refusal(seen, choice) else choice
 
-    placed = place_all(plan, decide, NS_PER_S)
-    return dict(placed)
+    return play([plan], [decide])[0].placements
 
 
 def test_all_names_are_made_but_for_those_that_need_what_is_missing() -> None:

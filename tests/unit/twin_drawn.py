@@ -7,8 +7,19 @@ import random
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from testbed.scenario.types import Fault, Link, Node, Placement, Request, RunPlan, Server, Topology
-from testbed.twin.constants import COMMIT_ROUND_TRIPS, CostWeights, TwinConstants
+from testbed.scenario.types import (
+    Fault,
+    Link,
+    Node,
+    Placement,
+    ReplicationMode,
+    Request,
+    RunPlan,
+    Server,
+    Topology,
+)
+from testbed.twin.calibration import COMMIT_ROUND_TRIPS
+from testbed.twin.constants import CostWeights, TwinConstants
 from tests.unit.twin_support import MS, PROFILES, make_request
 
 T = TypeVar("T")
@@ -48,7 +59,8 @@ def drawn_scenario(seed: int) -> Drawn:
         faults=_drawn_faults(rng, len(topology.nodes), duration_ns, slot_ns),
         admission=rng.random() < 0.3,
     )
-    mode = rng.choice(("none", "deft", "pipelined"))
+    modes: tuple[ReplicationMode, ...] = ("none", "deft", "pipelined")
+    mode = rng.choice(modes)
     constants = TwinConstants(
         hop_overhead_ns=rng.uniform(0.0, 1e6),
         commit_overhead_ns=rng.uniform(0.0, 3e6),
