@@ -10,7 +10,7 @@ import numpy as np
 from testbed.calibration_runs import LOAD_CORES, LOAD_SERVICE_S, Purpose
 from testbed.recorded import RecordedRun
 from testbed.scenario.placement import FloatArray
-from testbed.scenario.types import NS_PER_S, Placement, Request, Topology
+from testbed.scenario.types import NS_PER_S, Placement, Request
 from testbed.twin.calibration import (
     COMMIT_ROUND_TRIPS,
     ChainSample,
@@ -22,7 +22,7 @@ from testbed.twin.calibration import (
     switch_ports,
 )
 from testbed.twin.constants import constants_for
-from testbed.twin.pack import transmit_matrix_ns_per_byte
+from testbed.twin.pack import path_matrices
 from testbed.twin.simulate import simulate
 
 MIN_PACKETS = 20
@@ -57,7 +57,7 @@ def chain_samples(run: RecordedRun) -> list[ChainSample]:
         constants_for(run.scenario), hop_overhead_ns=0.0, commit_overhead_ns=0.0
     )
     expected = {each.request: each for each in simulate(run.plan, run.placements, ideal).requests}
-    links = hop_matrix(run.plan.topology)
+    links = path_matrices(run.plan.topology)[1]
     samples = []
     for request in run.plan.requests:
         placed = run.placements.get(request.id)
@@ -94,13 +94,6 @@ def _crossings(
             crossings += 2 * round_trips * (links[here, placement.backup] + 1)
             commits += 1
     return round(crossings + links[here, request.destination] + 1), commits
-
-
-def hop_matrix(topology: Topology) -> FloatArray:
-    """Links of the least-delay path between nodes, shape [N, N]."""
-    unit = 8 * NS_PER_S  # at this rate a byte takes a nanosecond a link
-    links = tuple(dataclasses.replace(link, rate_bps=unit) for link in topology.links)
-    return np.rint(transmit_matrix_ns_per_byte(dataclasses.replace(topology, links=links)))
 
 
 def detections_ns(run: RecordedRun) -> list[float]:

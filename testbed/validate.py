@@ -5,7 +5,6 @@ The decisions are those that an emulation run recorded, so that the two differ i
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from testbed.scenario.plan import make_plan
 from testbed.scenario.types import NS_PER_S, RunPlan
 from testbed.twin.accuracy import Figures, Pair, assess
 from testbed.twin.calibration import Calibration
-from testbed.twin.constants import TwinConstants, constants_for
+from testbed.twin.constants import constants_for
 from testbed.twin.simulate import TwinResult, simulate
 from testbed.twin.starts import begin_when_ready, ready_ns
 from testbed.validation_page import write_page
@@ -63,7 +62,7 @@ def repeat(run: RecordedRun, calibration: Calibration | None) -> Pair:
     constants = constants_for(run.scenario, calibration)
     ready = ready_ns(run.plan, run.placements, calibration)
     plan, placements, unserved = begin_when_ready(run.plan, run.placements, ready)
-    result = simulate(calibrated_plan(plan, constants), placements, constants)
+    result = simulate(plan, placements, constants)
     return Pair(
         scenario=run.scenario.name,
         policy=run.policy,
@@ -72,15 +71,6 @@ def repeat(run: RecordedRun, calibration: Calibration | None) -> Pair:
         twin=predicted(run.plan, result, unserved),
         valid=bool(run.manifest["valid"]),
     )
-
-
-def calibrated_plan(plan: RunPlan, constants: TwinConstants) -> RunPlan:
-    """The plan with each link as long as a frame needs for it, its switch included."""
-    extra_ns = round(constants.link_overhead_ns)
-    links = tuple(
-        dataclasses.replace(link, delay_ns=link.delay_ns + extra_ns) for link in plan.topology.links
-    )
-    return dataclasses.replace(plan, topology=dataclasses.replace(plan.topology, links=links))
 
 
 def measured(run: RecordedRun) -> Figures:

@@ -10,6 +10,7 @@ from testbed.scenario.placement import Ledger, PlacementObservation, refusal
 from testbed.scenario.types import Placement, Request
 
 REJECTED = "the policy rejected the request"
+NO_BACKUP = "no node for a backup"
 
 
 def place(
@@ -31,6 +32,8 @@ def place(
             break
         nodes = (*nodes, node)
     placement = Placement(nodes[0], nodes[1] if backups and len(nodes) > 1 else None, nodes[2:])
+    if seen.admission and len(placement.backups) < backups:
+        return NO_BACKUP
     return refusal(seen, placement) or placement
 
 

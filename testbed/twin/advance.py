@@ -143,7 +143,7 @@ def _detect(plans: PlanArrays, state: State, rates: Rates, b: int) -> None:
                     continue
             elif backup == node:
                 state.backup[b, r, f] = -1
-                if rates.holds:
+                if rates.holds or rates.commit_round_trips > 0.0:
                     state.died_ns[b, r, f] = died_ns
             if state.backup[b, r, f] >= 0 or plans.end_ns[p, r] <= now_ns or not rates.replaces:
                 continue
@@ -221,7 +221,7 @@ def joins(plans: PlanArrays, state: State, rates: Rates, b: int, node: int) -> b
     r, f = state.asked[b, 0], state.asked[b, 1]
     rate = plans.rate_pps[p, r] * load_factor_at(plans, p, state.now_ns[b] * 1.0)
     demand = rate * plans.backup_service_ns[p, r, f]
-    if node < 0 or node == state.primary[b, r, f]:
+    if node < 0 or node == state.primary[b, r, f] or not rates.protected:
         return False
     return _admitted(plans, state, rates, b, node, demand)
 
@@ -240,8 +240,8 @@ def decide(
     """Carry out a choice; (reward, whether time passes before the next decision).
 
     A primary on a server that is known to be dead, or a member that admission control refuses,
-    rejects the request. A backup at the primary's node counts as none, and so does one on a dead
-    server, which admission control refuses.
+    rejects the request. A backup at the primary's node or on a dead server counts as none, and so
+    does any where nothing is replicated; admission control refuses a group that lacks its backup.
     """
     p = state.plan[b]
     r, f = state.asked[b, 0], state.asked[b, 1]
@@ -251,13 +251,12 @@ def decide(
         return _join(plans, factor, state, rates, b, backup, shaped), True
     load = load_factor_at(plans, p, state.now_ns[b] * 1.0)
     demand = plans.rate_pps[p, r] * load * plans.service_ns[p, r, f]
-    if backup == primary:
+    if backup == primary or not rates.protected:
         backup = -1
     refused = primary < 0 or not _admitted(plans, state, rates, b, primary, demand)
     if backup >= 0 and not joins(plans, state, rates, b, backup):
-        refused = refused or plans.admission
         backup = -1
-    if refused:
+    if refused or (plans.admission and rates.protected and backup < 0):
         return _reject(plans, factor, state, rates, b, shaped), True
     state.primary[b, r, f], state.backup[b, r, f] = primary, backup
     state.placed[b, r] = f + 1

@@ -23,6 +23,7 @@ class TwinConstants:
     queue_ns                a packet that would wait longer for the CPU is dropped
     detection_ns            from a server's death until its backups serve
     repair_ns               from that on until a new backup has caught up, where one is wanted
+    protected               groups have a backup, where a policy names one
     replaces                a group that lost a member gets a new backup
     holds                   outputs wait while a group has no backup (safety); else they go on
     drain_ns                a request's instances stay this long after its last packet
@@ -44,6 +45,7 @@ class TwinConstants:
     queue_ns: float = 100_000_000.0
     detection_ns: float = 150_000_000.0
     repair_ns: float = 200_000_000.0
+    protected: bool = True
     replaces: bool = True
     holds: bool = False
     drain_ns: float = 1_000_000_000.0
@@ -83,6 +85,7 @@ class Rates(NamedTuple):
     queue_s: float
     detection_ns: int
     repair_ns: int
+    protected: bool
     replaces: bool
     holds: bool
     drain_ns: int
@@ -109,6 +112,7 @@ def make_rates(constants: TwinConstants, weights: CostWeights) -> Rates:
         queue_s=float(constants.queue_ns) / NS_PER_S,
         detection_ns=round(constants.detection_ns),
         repair_ns=round(constants.repair_ns),
+        protected=constants.protected,
         replaces=constants.replaces,
         holds=constants.holds,
         drain_ns=round(constants.drain_ns),
@@ -134,8 +138,8 @@ def constants_for(
 ) -> TwinConstants:
     """The constants for a scenario: what it says of queues, commits and detection, and the host's.
 
-    Without a calibration the host's are the defaults of `TwinConstants`. With one, an instance's
-    own switch counts to its hop and its commit. Raises InputError for an unknown topology.
+    Without a calibration the host's are the defaults of `TwinConstants`. Raises InputError for an
+    unknown topology.
     """
     replication = scenario.replication
     stated = TwinConstants(
@@ -143,6 +147,7 @@ def constants_for(
         commit_round_trips=COMMIT_ROUND_TRIPS[replication.mode],
         queue_ns=scenario.servers.queue_s * NS_PER_S,
         detection_ns=replication.failure_timeout_s * NS_PER_S,
+        protected=replication.backups_wanted > 0,
         replaces=replication.replace_backups and replication.backups_wanted > 0,
         holds=replication.mode != "none" and replication.without_backup == "safety",
         drain_ns=float(round(scenario.traffic.drain_s * NS_PER_S)),
@@ -156,8 +161,8 @@ def constants_for(
     commit_ns = value(f"commit_{replication.mode}_ns")
     return replace(
         stated,
-        hop_overhead_ns=value("hop_ns") + switch_ns,
-        commit_overhead_ns=commit_ns + 2.0 * stated.commit_round_trips * switch_ns,
+        hop_overhead_ns=value("hop_ns"),
+        commit_overhead_ns=commit_ns,
         detection_ns=max(0.0, detection_ns),
         edge_overhead_ns=value("edge_ns"),
         link_overhead_ns=switch_ns,

@@ -131,7 +131,8 @@ def _offer(
         node, other = serving(state, deaths_ns, b, r, f, at_ns, calm)
         if node < 0:
             return
-        service = plans.service_ns[p, r, f] * NS / plans.capacity_cores[node]
+        service = plans.service_ns[p, r, f] * NS + rates.service_overhead_s
+        service /= plans.capacity_cores[node]
         work = rate * service
         load[0, node] += work
         load[1, node] += work * service
@@ -186,21 +187,24 @@ def _chain(
     """(fixed latency s, mean wait s, variance s^2, delivered share) of a request in a slot."""
     p = state.plan[b]
     deaths_ns = plans.death_ns[p]
-    fixed, waiting, spread, share = 0.0, 0.0, 0.0, 1.0
-    here, size = plans.source[p, r], plans.l3_bytes[p, r]
+    fixed, waiting, spread, share = rates.edge_overhead_s, 0.0, 0.0, 1.0
+    here, size, switches = plans.source[p, r], plans.l3_bytes[p, r], 0.0
     for f in range(state.placed[b, r]):
         node, other = serving(state, deaths_ns, b, r, f, 0.5 * (from_ns + to_ns), calm)
         if node < 0 or held(state, rates, b, r, f):
             return fixed, waiting, spread, 0.0
         fixed += (plans.delay_ns[here, node] + size * plans.transmit_ns_per_byte[here, node]) * NS
         fixed += rates.hop_overhead_s
-        fixed += plans.service_ns[p, r, f] * NS / plans.capacity_cores[node]
+        switches += plans.links[here, node] + 1.0
+        service = plans.service_ns[p, r, f] * NS + rates.service_overhead_s
+        fixed += service / plans.capacity_cores[node]
         waiting += state.wait_s[b, node]
         spread += variance[node]
         share *= 1.0 - state.loss[b, node]
         if other >= 0 and rates.commit_round_trips > 0.0:
-            fixed += rates.commit_round_trips * 2.0 * plans.delay_ns[node, other] * NS
-            fixed += rates.commit_overhead_s
+            trips = 2.0 * rates.commit_round_trips
+            fixed += trips * plans.delay_ns[node, other] * NS + rates.commit_overhead_s
+            switches += trips * (plans.links[node, other] + 1.0)
         if not calm:
             mean, square = _outage(plans, state, rates, b, r, f, from_ns, to_ns)
             waiting += mean
@@ -208,6 +212,9 @@ def _chain(
         here = node
     end = plans.destination[p, r]
     fixed += (plans.delay_ns[here, end] + size * plans.transmit_ns_per_byte[here, end]) * NS
+    switches += plans.links[here, end] + 1.0
+    waiting += switches * rates.link_overhead_s
+    spread += switches * rates.link_jitter_s * rates.link_jitter_s
     return fixed + rates.hop_overhead_s, waiting, spread, share
 
 
@@ -224,14 +231,15 @@ def _outage(
 ) -> tuple[float, float]:
     """Moments of what packets wait in a slot because their group lost a member.
 
-    They wait from a loss to its detection, with `holds` until a new backup has joined; who waits
-    when the group loses another member waits for the end of that. The losses are the last one
-    that was detected, and the first of the members that the group has.
+    They wait from a loss to its detection (a primary whose backup has died waits for commits until
+    it is told), with `holds` until a new backup has joined; who waits when the group loses another
+    member waits for the end of that. The losses are the last one that was detected, and the first
+    of the members that the group has.
     """
     deaths_ns = plans.death_ns[state.plan[b]]
     backup = state.backup[b, r, f]
     died_ns, next_ns = state.died_ns[b, r, f], deaths_ns[state.primary[b, r, f]]
-    if rates.holds and backup >= 0:
+    if backup >= 0 and (rates.holds or rates.commit_round_trips > 0.0):
         next_ns = min(next_ns, deaths_ns[backup])
     waits_ns = rates.detection_ns + (rates.repair_ns if rates.holds else 0)
     mean, square = 0.0, 0.0

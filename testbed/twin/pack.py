@@ -25,6 +25,7 @@ class PlanArrays(NamedTuple):
 
     delay_ns: FloatArray  # [N, N]
     transmit_ns_per_byte: FloatArray  # [N, N], along the least-delay path
+    links: FloatArray  # [N, N], how many that path has
     capacity_cores: FloatArray  # [N]
     memory_bytes: FloatArray  # [N]
     admission: bool
@@ -73,6 +74,7 @@ def pack_plans(plans: Sequence[RunPlan]) -> PlanArrays:
 
 def _empty(plan: RunPlan, sizes: tuple[int, int, int], plans: Sequence[RunPlan]) -> PlanArrays:
     count, requests, functions = sizes
+    transmit, links = path_matrices(plan.topology)
     steps = max(1, max(len(plan.load_steps) for plan in plans))
     faults = max(1, max(len(plan.faults) for plan in plans))
 
@@ -84,7 +86,8 @@ def _empty(plan: RunPlan, sizes: tuple[int, int, int], plans: Sequence[RunPlan])
 
     return PlanArrays(
         delay_ns=np.ascontiguousarray(delay_matrix_ns(plan.topology), dtype=np.float64),
-        transmit_ns_per_byte=transmit_matrix_ns_per_byte(plan.topology),
+        transmit_ns_per_byte=transmit,
+        links=links,
         capacity_cores=np.array([server.cpu_cores for server in plan.servers], dtype=np.float64),
         memory_bytes=np.array([server.memory_bytes for server in plan.servers], dtype=np.float64),
         admission=plan.admission,
@@ -139,24 +142,31 @@ def _fill(arrays: PlanArrays, p: int, plan: RunPlan) -> None:
         arrays.death_ns[p, fault.node] = min(arrays.death_ns[p, fault.node], fault.at_ns)
 
 
-def transmit_matrix_ns_per_byte(topology: Topology) -> FloatArray:
-    """Time to send a byte over each link of the least-delay path in turn, shape [N, N]."""
+def path_matrices(topology: Topology) -> tuple[FloatArray, FloatArray]:
+    """Of the least-delay path between nodes: ns to send a byte over each link in turn, and links.
+
+    Both [N, N]. Of paths with the same delay the one that sends fastest, then the one of fewest
+    links.
+    """
     neighbours: list[list[tuple[int, int, float]]] = [[] for _ in topology.nodes]
     for link in topology.links:
         cost = 8.0 * NS_PER_S / link.rate_bps
         neighbours[link.a].append((link.b, link.delay_ns, cost))
         neighbours[link.b].append((link.a, link.delay_ns, cost))
-    return np.array([_transmit_from(neighbours, node.index) for node in topology.nodes])
+    found = np.array([_paths_from(neighbours, node.index) for node in topology.nodes])
+    return np.ascontiguousarray(found[:, :, 0]), np.ascontiguousarray(found[:, :, 1])
 
 
-def _transmit_from(neighbours: list[list[tuple[int, int, float]]], source: int) -> list[float]:
-    done: dict[int, float] = {}
-    queue = [(0.0, 0.0, source)]
+def _paths_from(
+    neighbours: list[list[tuple[int, int, float]]], source: int
+) -> list[tuple[float, float]]:
+    done: dict[int, tuple[float, float]] = {}
+    queue = [(0.0, 0.0, 0.0, source)]
     while queue:
-        distance, transmit, node = heapq.heappop(queue)
+        distance, transmit, links, node = heapq.heappop(queue)
         if node in done:
             continue
-        done[node] = transmit
+        done[node] = transmit, links
         for other, delay_ns, cost in neighbours[node]:
-            heapq.heappush(queue, (distance + delay_ns, transmit + cost, other))
-    return [done.get(node, 0.0) for node in range(len(neighbours))]
+            heapq.heappush(queue, (distance + delay_ns, transmit + cost, links + 1.0, other))
+    return [done.get(node, (0.0, 0.0)) for node in range(len(neighbours))]

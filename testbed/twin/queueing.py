@@ -28,8 +28,13 @@ def steady_state(
         return 0.0, 0.0, 0.0
     x = 2.0 * (rho - 1.0) * bound_s / sigma2
     emptiness = 1.0  # e^-x in overload, where the queue is never empty
-    if abs(x) < 1e-2:
-        mean, variance, boundary = 0.5 + x / 12.0, 1.0 / 12.0, 1.0 + 0.5 * x
+    if abs(x) < 0.1:
+        # Series, where the closed forms cancel; what is left out is below 1e-13.
+        x2 = x * x
+        mean = 0.5 + x / 12.0 * (1.0 - x2 / 60.0 * (1.0 - x2 / 42.0))
+        variance = (1.0 - x2 / 20.0 * (1.0 - x2 * 5.0 / 126.0 * (1.0 - x2 * 7.0 / 200.0))) / 12.0
+        boundary = 1.0 + 0.5 * x + x2 / 12.0 * (1.0 - x2 / 60.0 * (1.0 - x2 / 42.0))
+        emptiness = math.exp(-max(x, 0.0))
     else:
         # coth and sinh of x/2 by the one exponential that cannot overflow.
         e = math.exp(-abs(x))

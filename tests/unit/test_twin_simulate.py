@@ -9,7 +9,7 @@ import pytest
 
 from testbed.scenario.types import NS_PER_S, Fault, Placement
 from testbed.twin.constants import CostWeights, TwinConstants
-from testbed.twin.pack import pack_plans, transmit_matrix_ns_per_byte
+from testbed.twin.pack import pack_plans, path_matrices
 from testbed.twin.simulate import NewBackup, TwinResult, simulate, simulate_batch
 from tests.unit.twin_support import MS, line_plan, make_request, random_placements, random_plan
 
@@ -107,10 +107,12 @@ def test_a_backup_takes_over_unprotected_after_the_detection_and_nothing_is_lost
     assert result.mean_latency_ns == pytest.approx(expected, rel=1e-3)
 
 
-def test_a_lost_backup_ends_the_wait_for_commits() -> None:
+def test_a_lost_backup_ends_the_wait_for_commits_once_the_primary_is_told() -> None:
+    constants = TwinConstants(replaces=False)
     plan = line_plan((QUIET,), faults=(Fault("server-down", 5 * NS_PER_S, 2),))
-    result = simulate(plan, {0: (Placement(1, 2),)})
-    expected = (latency_ns(1, 2) + latency_ns(1, None)) / 2
+    result = simulate(plan, {0: (Placement(1, 2),)}, constants)
+    until_told_ns = constants.detection_ns**2 / 2 / (8 * NS_PER_S)  # a mean over 8 s of packets
+    expected = (latency_ns(1, 2) + latency_ns(1, None)) / 2 + until_told_ns
     assert result.mean_latency_ns == pytest.approx(expected, rel=1e-4)
 
 
@@ -207,5 +209,5 @@ def test_what_cannot_be_run_is_refused() -> None:
 
 
 def test_transmission_adds_up_over_the_links_of_the_path() -> None:
-    matrix = transmit_matrix_ns_per_byte(line_plan(()).topology)
+    matrix = path_matrices(line_plan(()).topology)[0]
     assert matrix[0].tolist() == pytest.approx([0.0, 80.0, 160.0, 240.0])

@@ -68,10 +68,15 @@ def drawn_scenario(seed: int) -> Drawn:
         queue_ns=rng.uniform(10e6, 200e6),
         detection_ns=float(rng.randint(0, 300 * MS)),
         repair_ns=float(rng.randint(0, 400 * MS)),
+        protected=rng.random() < 0.8,
         replaces=rng.random() < 0.8,
         holds=rng.random() < 0.4,
         drain_ns=float(rng.randint(0, 500 * MS)),
         slot_ns=float(slot_ns),
+        edge_overhead_ns=rng.uniform(0.0, 1e6),
+        link_overhead_ns=rng.uniform(0.0, 1e6),
+        link_jitter_ns=rng.uniform(0.0, 2e6),
+        service_overhead_ns=rng.uniform(0.0, 2e5),
         overload_utilisation=rng.uniform(0.7, 1.0),
     )
     weights = CostWeights(

@@ -76,12 +76,12 @@ class Reference(Slots):
             if choice is None or not self._admitted(seen, choice.primary, seen.primary_cores):
                 return self._rejected(request)
             backup = choice.backup
-            if backup == choice.primary:
+            if backup == choice.primary or not self.constants.protected:
                 backup = None
             if backup is not None and not self._admitted(seen, backup, seen.backup_cores):
-                if self.plan.admission:
-                    return self._rejected(request)
                 backup = None
+            if backup is None and self.plan.admission and self.constants.protected:
+                return self._rejected(request)
             groups.append(Group(self.plan.profiles[name], choice.primary, backup))
         self.out.requests[request.id].accepted = True
         self.chains.append(Chain(request, groups))
@@ -112,7 +112,7 @@ class Reference(Slots):
                     group.lost_ns = fault.at_ns
                 else:
                     group.backup = None
-                    if self.constants.holds:
+                    if self.waits_for_backup:
                         group.lost_ns = fault.at_ns
                 if self.constants.replaces and chain.request.end_ns > self.now_ns:
                     wanting.append((chain, number, group))
@@ -121,6 +121,8 @@ class Reference(Slots):
             seen = self.seen("backup", chain.request, before, (group.primary,), self.chains)
             choice = decide(seen)
             if choice is None or choice.backup is None or choice.backup == group.primary:
+                continue
+            if not self.constants.protected:
                 continue
             if self._admitted(seen, choice.backup, seen.backup_cores):
                 group.backup = choice.backup

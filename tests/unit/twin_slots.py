@@ -123,7 +123,7 @@ class Slots:
             primary, backup = self._serving(group, slot)
             if primary is None or rate == 0.0:
                 return
-            service_s = group.function.service_ns / NS_PER_S / servers[primary].cpu_cores
+            service_s = self._service_ns(group) / NS_PER_S / servers[primary].cpu_cores
             offered[primary].append((rate, service_s))
             if backup is not None:
                 service_s = group.function.backup_service_ns / NS_PER_S / servers[backup].cpu_cores
@@ -171,45 +171,64 @@ class Slots:
     def _latency(self, chain: Chain, slot: int) -> tuple[float, float, float, float]:
         """(what every packet takes, mean and variance of the wait, share delivered) in a slot."""
         constants, request = self.constants, chain.request
-        fixed_ns = variance = wait_s = 0.0
+        fixed_ns, variance, wait_s, switches = constants.edge_overhead_ns, 0.0, 0.0, 0.0
         kept, here = 1.0, request.source
         for group in chain.groups:
             primary, backup = self._serving(group, slot)
             if primary is None or self._held(group):
                 return 0.0, 0.0, 0.0, 0.0
             fixed_ns += self._way_ns(request, here, primary)
-            fixed_ns += group.function.service_ns / self.plan.servers[primary].cpu_cores
+            fixed_ns += self._service_ns(group) / self.plan.servers[primary].cpu_cores
+            switches += self._switches(here, primary)
             if backup is not None and constants.commit_round_trips > 0:
                 round_trip_ns = 2.0 * self.paths[primary][backup][0]
                 fixed_ns += constants.commit_round_trips * round_trip_ns
                 fixed_ns += constants.commit_overhead_ns
+                both_ways = 2.0 * constants.commit_round_trips
+                switches += both_ways * self._switches(primary, backup)
             queue, (outage_s, outage_variance) = self.queues[primary], self._outage(group, slot)
             wait_s += queue.wait_s + outage_s
             variance += queue.variance + outage_variance
             kept *= 1.0 - queue.loss
             here = primary
         fixed_ns += self._way_ns(request, here, request.destination)
+        switches += self._switches(here, request.destination)
+        wait_s += switches * constants.link_overhead_ns / NS_PER_S
+        variance += switches * (constants.link_jitter_ns / NS_PER_S) ** 2
         return fixed_ns / NS_PER_S, wait_s, variance, kept
 
+    def _service_ns(self, group: Group) -> float:
+        return group.function.service_ns + self.constants.service_overhead_ns
+
+    def _switches(self, a: int, b: int) -> float:
+        """That a frame passes from `a` to `b`: the one where it starts, and one after each link."""
+        return self.paths[a][b][2] + 1.0
+
     def _way_ns(self, request: Request, a: int, b: int) -> float:
-        delay_ns, ns_per_byte = self.paths[a][b]
+        delay_ns, ns_per_byte, _ = self.paths[a][b]
         return delay_ns + request.l3_bytes * ns_per_byte + self.constants.hop_overhead_ns
 
     def _outage(self, group: Group, slot: int) -> tuple[float, float]:
         """Packets wait from a loss to its detection, and with `holds` until a backup has joined.
 
+        A primary waits for the commits of a backup that has died, where there are commits.
         The losses are the last one that was detected, and the first of the members that are left.
         """
         left = [self.death_ns(group.primary)]
         lasts_ns = self.constants.detection_ns
         if self.constants.holds:
             lasts_ns += self.constants.repair_ns
-            if group.backup is not None:
-                left.append(self.death_ns(group.backup))
+        if self.waits_for_backup and group.backup is not None:
+            left.append(self.death_ns(group.backup))
         from_s, to_s = slot * self._slot_s, (slot + 1) * self._slot_s
         losses_s = [loss_ns / NS_PER_S for loss_ns in (group.lost_ns, min(left))]
         begun_s = [loss_s for loss_s in losses_s if loss_s < to_s]
         return outage_moments(begun_s, lasts_ns / NS_PER_S, from_s, to_s)
+
+    @property
+    def waits_for_backup(self) -> bool:
+        """Whether the death of a backup makes packets wait."""
+        return self.constants.holds or self.constants.commit_round_trips > 0.0
 
     def _held(self, group: Group) -> bool:
         """Outputs wait, here for ever, while a group has no backup and none is on its way."""

@@ -12,19 +12,20 @@ from testbed.scenario.types import NS_PER_S, Topology
 QUANTILES = 40
 
 
-def paths(topology: Topology) -> list[list[tuple[float, float]]]:
-    """(delay in ns, sending time in ns a byte) of the least-delay paths, by Floyd and Warshall."""
+def paths(topology: Topology) -> list[list[tuple[float, float, float]]]:
+    """(delay in ns, sending time in ns a byte, links) of the least paths, by Floyd and Warshall."""
     nodes = range(len(topology.nodes))
-    best = [[(0.0, 0.0) if a == b else (math.inf, 0.0) for b in nodes] for a in nodes]
+    far = (math.inf, 0.0, 0.0)
+    best = [[(0.0, 0.0, 0.0) if a == b else far for b in nodes] for a in nodes]
     for link in topology.links:
-        one = (float(link.delay_ns), 8.0 * NS_PER_S / link.rate_bps)
+        one = (float(link.delay_ns), 8.0 * NS_PER_S / link.rate_bps, 1.0)
         best[link.a][link.b] = min(best[link.a][link.b], one)
         best[link.b][link.a] = min(best[link.b][link.a], one)
     for via in nodes:
         for a in nodes:
             for b in nodes:
-                delay = best[a][via][0] + best[via][b][0]
-                best[a][b] = min(best[a][b], (delay, best[a][via][1] + best[via][b][1]))
+                one, two = best[a][via], best[via][b]
+                best[a][b] = min(best[a][b], (one[0] + two[0], one[1] + two[1], one[2] + two[2]))
     return best
 
 
