@@ -106,7 +106,7 @@ class PlacementNetwork(nn.Module):
         """Scores [M, N] of every node as backup of `primary` [M], and whether one can be [M]."""
         count = encoded.nodes.shape[1]
         node = primary.clamp(max=count - 1)
-        taken = functional.one_hot(node, count).bool()
+        taken = torch.arange(count, device=node.device) == node[:, None]
         allowed = inputs.backup_mask & ~taken
         index = node[:, None, None].expand(-1, 1, encoded.nodes.shape[2])
         chosen_node = encoded.nodes.gather(1, index).squeeze(1)
