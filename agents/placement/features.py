@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from agents.common.networks import Inputs
 from testbed.compiled import compiled_view
 from testbed.scenario.placement import BoolArray, PlacementObservation
 from testbed.twin.observe import Observations, pack_observations
 from testbed.twin.state import PLACE
+
+if TYPE_CHECKING:
+    # A policy that decides by an exported model needs no torch, which takes seconds to import.
+    import torch
+
+    from agents.common.networks import Inputs
 
 NODE_FEATURES = 17
 REQUEST_FEATURES = 15
@@ -63,18 +68,38 @@ def masks(seen: Observations) -> tuple[BoolArray, BoolArray]:
     return primary, backup
 
 
-def make_inputs(seen: Observations, device: torch.device | None = None) -> Inputs:
-    """The network's inputs for B observations."""
+class InputArrays(NamedTuple):
+    """The fields of `agents.common.networks.Inputs`, of B decisions, as numpy has them."""
+
+    node: Float32Array  # [B, N, NODE_FEATURES]
+    request: Float32Array  # [B, REQUEST_FEATURES]
+    alive: BoolArray  # [B, N]
+    primary_mask: BoolArray  # [B, N + 1], reject last
+    backup_mask: BoolArray  # [B, N]
+    delay: Float32Array  # [N, N], in units of DELAY_SCALE_NS
+
+
+def input_arrays(seen: Observations) -> InputArrays:
+    """The network's inputs for B observations; no array is one of theirs."""
     primary, backup = masks(seen)
-    arrays = Inputs(
-        node=torch.from_numpy(node_features(seen)),
-        request=torch.from_numpy(request_features(seen)),
-        alive=torch.from_numpy(seen.alive.copy()),
-        primary_mask=torch.from_numpy(primary),
-        backup_mask=torch.from_numpy(backup),
-        delay=torch.from_numpy((seen.delay_ns / DELAY_SCALE_NS).astype(np.float32)),
+    return InputArrays(
+        node=node_features(seen),
+        request=request_features(seen),
+        alive=seen.alive.copy(),
+        primary_mask=primary,
+        backup_mask=backup,
+        delay=(seen.delay_ns / DELAY_SCALE_NS).astype(np.float32),
     )
-    return arrays if device is None else Inputs(*(array.to(device) for array in arrays))
+
+
+def make_inputs(seen: Observations, device: torch.device | None = None) -> Inputs:
+    """The network's inputs for B observations, as tensors."""
+    import torch
+
+    from agents.common.networks import Inputs
+
+    inputs = Inputs(*(torch.from_numpy(array) for array in input_arrays(seen)))
+    return inputs if device is None else Inputs(*(column.to(device) for column in inputs))
 
 
 @compiled_view
