@@ -58,13 +58,17 @@ def train(
     config: PpoConfig | None = None,
     logs: Path | None = None,
     resume: bool = False,
+    judged: Callable[[int, float], None] | None = None,
+    compares: bool = True,
 ) -> TrainReport:
     """Learn on the twin of the scenarios, each on its substrate; the best model goes to `out`.
 
     The same arguments give the same weights. After each segment the weights are judged on
     validation plans and everything is written to `out` with the suffix ".checkpoint"; with
     `resume`, a training that was cut off goes on from there and ends with the same weights. `logs`
-    is a folder for TensorBoard. `progress` is told the share done and what the last update showed.
+    is a folder for TensorBoard. `progress` is told the share done and what the last update showed;
+    `judged`, after each segment, its number and the mean validation cost, and what it raises ends
+    the training. Without `compares` no held-out plan is made, and `evaluation` is empty.
     Raises InputError if a checkpoint to resume is not of these arguments.
     """
     config = config or PpoConfig()
@@ -89,16 +93,20 @@ def train(
                 log.write(point)
                 progress(learner.done / updates, point)
             cost = sum(mean_cost(learner.network, batch, device) for batch in validation)
-            best.offer(cost / len(validation), learner.network)
-            curve[-1]["validation_cost"] = cost / len(validation)
+            cost /= len(validation)
+            best.offer(cost, learner.network)
+            curve[-1]["validation_cost"] = cost
             log.write(curve[-1])
             write_checkpoint(
                 kept, {**header, "learner": learner.state(), "best": asdict(best), "curve": curve}
             )
+            if judged is not None:
+                judged(-(-learner.done // config.segment), cost)
     learner.network.load_state_dict(best.weights or {})
     save_model(out, learner.network.cpu(), config.size)
     kept.unlink()
     wall_s = time.monotonic() - began
+    learned = PpoPolicy(learner.network)
     return TrainReport(
         seed=seed,
         decisions=updates * each,
@@ -108,7 +116,7 @@ def train(
         device=str(device),
         best_cost=best.cost,
         curve=tuple(curve),
-        evaluation=compare(scenarios[0], PpoPolicy(learner.network), seed, config),
+        evaluation=compare(scenarios[0], learned, seed, config) if compares else {},
     )
 
 
