@@ -72,16 +72,21 @@ def load_checked(path: Path) -> Scenario:
 def parse_scenario(text: str) -> Scenario:
     """The checked scenario in YAML `text`; raises InputError."""
     try:
+        return Scenario.model_validate(parse_mapping(text, "scenario"))
+    except ValidationError as error:
+        raise _input_error(error) from error
+
+
+def parse_mapping(text: str, field: str) -> Mapping[Any, Any]:
+    """The mapping in YAML `text`, or in JSON, which is YAML; InputError naming `field` if none."""
+    try:
         # _Loader is a SafeLoader: it builds plain values only.
         data = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise InputError("scenario", "not YAML", " ".join(str(error).split())) from error
+        raise InputError(field, "not YAML", " ".join(str(error).split())) from error
     if not isinstance(data, Mapping):
-        raise InputError("scenario", data, "a mapping of keys to values")
-    try:
-        return Scenario.model_validate(data)
-    except ValidationError as error:
-        raise _input_error(error) from error
+        raise InputError(field, data, "a mapping of keys to values")
+    return data
 
 
 def _input_error(error: ValidationError) -> InputError:
