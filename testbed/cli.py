@@ -134,6 +134,8 @@ def compare(
 
 
 app.command()(cli_learning.train)
+app.command()(cli_learning.tune)
+app.command()(cli_learning.export)
 
 
 @app.command()

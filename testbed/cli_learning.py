@@ -1,4 +1,4 @@
-"""Commands that learn: `deftbed train`."""
+"""Commands that learn, and what they learned: `deftbed train`, `tune` and `export`."""
 
 from __future__ import annotations
 
@@ -32,11 +32,13 @@ def train(
     logs: Annotated[
         Path | None, typer.Option(help="a folder for TensorBoard [OUT with -logs at its end]")
     ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="a file with hyperparameters, e.g. of `deftbed tune`")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Train a placement policy from nothing on the twin of a scenario."""
     from agents.placement.cells import Cell, cell_scenario
-
     from testbed.training import train_policy
 
     for field, value, known in (
@@ -53,7 +55,7 @@ def train(
     cells = [Cell(1.0, name, name) for name in names]
     substrates = [loaded, *(cell_scenario(loaded, cell) for cell in cells)]
     logs = logs or out.with_name(out.stem + "-logs")
-    report = train_policy(algorithm, substrates, out, console, logs, resume)
+    report = train_policy(algorithm, substrates, out, console, logs, resume, config)
     if as_json:
         print(json.dumps(report))
     else:
@@ -64,3 +66,105 @@ def _with_training(scenario: Scenario, decisions: int | None, seed: int | None) 
     changes: dict[str, Any] = {"decisions": decisions, "seed": seed}
     given = {key: value for key, value in changes.items() if value is not None}
     return scenario.model_copy(update={"training": scenario.training.model_copy(update=given)})
+
+
+def tune(
+    scenario: Annotated[Path, typer.Argument(help="a scenario file")],
+    trials: Annotated[
+        int, typer.Option(help="trainings in all, resumed ones included", min=1)
+    ] = 30,
+    minutes: Annotated[
+        float | None, typer.Option(help="stop after so many, with what there is", min=0.0)
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="the file for the best config: YAML, or JSON if it ends so")
+    ] = Path("ppo-tuned.yaml"),
+    decisions: Annotated[
+        int | None, typer.Option(help="of each training [the scenario's]", min=1)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="which configs are tried", min=0)] = 0,
+    config: Annotated[
+        Path | None, typer.Option(help="a config to start from, for what is not searched too")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="go on with a study that was cut off")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """Search hyperparameters of ppo; prints the best config, for `deftbed train --config`."""
+    from agents.placement.config import config_text, read_config
+    from agents.placement.tune import TrialNote
+    from agents.placement.tune import tune as search
+    from testbed.screen import progress_bar
+
+    loaded = _with_training(load_checked(scenario), decisions, None)
+    base = None if config is None else read_config(config)
+    if not resume:
+        _check_new("--out", out)
+
+    def tell(note: TrialNote) -> None:
+        fate = "ended early" if note.pruned else "done"
+        console.print(f"trial {note.number}: validation cost {note.cost:.4g}, {fate}")
+
+    with progress_bar(console) as bar:
+        task = bar.add_task("tuning ppo on the twin", total=1.0)
+        report = search(
+            loaded,
+            out,
+            trials,
+            None if minutes is None else minutes * 60,
+            seed,
+            base,
+            resume,
+            lambda done: bar.update(task, completed=done),
+            tell,
+        )
+    if as_json:
+        print(json.dumps(report.as_dict()))
+        return
+    print(config_text(report.config), end="")
+    console.print(
+        f"{out}: validation cost {report.cost:.4g}, and {report.first_cost:.4g} for the config "
+        f"that the search started from; {len(report.trials)} trials",
+        markup=False,
+    )
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="a model trained by `deftbed train`")],
+    onnx: Annotated[
+        Path | None, typer.Option(help="the ONNX file to write [MODEL with .onnx, if no --pt2]")
+    ] = None,
+    pt2: Annotated[Path | None, typer.Option(help="the .pt2 file to write [none]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """Write a trained placement network as a file that ONNX Runtime or torch runs elsewhere."""
+    from agents.placement.export import export_checked, export_pt2, weights_digest
+    from agents.placement.model import load_model
+
+    if onnx is None and pt2 is None:
+        onnx = model.with_suffix(".onnx")
+    for field, path in (("--onnx", onnx), ("--pt2", pt2)):
+        _check_new(field, path)
+    network = load_model(model)
+    facts: dict[str, Any] = {"model": str(model), "weights_sha256": weights_digest(network)}
+    if onnx is not None:
+        facts |= {"onnx": str(onnx), **export_checked(network, onnx)._asdict()}
+    if pt2 is not None:
+        export_pt2(network, pt2)
+        facts["pt2"] = str(pt2)
+    if as_json:
+        print(json.dumps(facts))
+        return
+    for path in filter(None, (onnx, pt2)):
+        console.print(f"{path}: the greedy decision of {model}", markup=False)
+    if onnx is not None:
+        console.print(
+            f"{facts['different']} of {facts['states']} decisions differ from the model's, scores "
+            f"by {facts['score_difference']:.1e} at most"
+        )
+
+
+def _check_new(field: str, path: Path | None) -> None:
+    if path is not None and path.exists():
+        raise InputError(field, str(path), "a file that does not exist yet")
+    if path is not None and not path.parent.is_dir():
+        raise InputError(field, str(path), "a file in a folder that exists")

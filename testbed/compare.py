@@ -113,6 +113,13 @@ def _run_all(
             write_json(model.with_name("training.json"), report)
             phases["train_s"] = time.monotonic() - begin
             done_s = TRAIN_S
+        if model is not None and "ppo" in scenario.policies and model.suffix != ".onnx":
+            from agents.placement.export import served_file
+
+            bar.update(task, description="exporting ppo", completed=done_s)
+            begin = time.monotonic()
+            model = served_file(model, folder / "model")
+            phases["export_s"] = time.monotonic() - begin
         for seed in scenario.seeds:
             for policy in scenario.policies:
                 bar.update(task, description=f"{policy}, seed {seed}", completed=done_s)

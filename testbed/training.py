@@ -20,12 +20,22 @@ def train_policy(
     console: Console,
     logs: Path | None = None,
     resume: bool = False,
+    config: Path | None = None,
 ) -> dict[str, Any]:
-    """Train `algorithm` on the twin of the scenarios; facts about the training, as for JSON."""
+    """Train `algorithm` on the twin of the scenarios; facts about the training, as for JSON.
+
+    `config` is a file with hyperparameters. Raises InputError for a wrong one.
+    """
     with progress_bar(console) as bar:
         task = bar.add_task(f"training {algorithm} on the twin", total=1.0)
         return run_training(
-            algorithm, scenarios, out, lambda done: bar.update(task, completed=done), logs, resume
+            algorithm,
+            scenarios,
+            out,
+            lambda done: bar.update(task, completed=done),
+            logs,
+            resume,
+            config,
         )
 
 
@@ -36,9 +46,11 @@ def run_training(
     progress: Callable[[float], None],
     logs: Path | None = None,
     resume: bool = False,
+    config: Path | None = None,
 ) -> dict[str, Any]:
     """`train_policy` where somebody else shows the progress (a share of 1)."""
     if algorithm == "ppo":
+        from agents.placement.config import read_config
         from agents.placement.train import train
 
         spec = scenarios[0].training
@@ -49,6 +61,7 @@ def run_training(
             environments=spec.environments,
             seed=spec.seed,
             progress=lambda done, _: progress(done),
+            config=None if config is None else read_config(config),
             logs=logs,
             resume=resume,
         )

@@ -50,10 +50,10 @@ def make_policy(
 ) -> Policy:
     """The policy called `name`.
 
-    `seed` is for what a policy draws; `model` is the file that a learned one was trained into;
-    `plan` is what `milp-hindsight` knows beforehand, and tells `milp` what functions cost (else
-    they cost the default). `constants` are those of the twin's cost. Raises InputError that names
-    "policy", "model" or "plan".
+    `seed` is for what a policy draws; `model` is the file that a learned one was trained into, or
+    that `ppo` was exported to (.onnx); `plan` is what `milp-hindsight` knows beforehand, and tells
+    `milp` what functions cost (else they cost the default). `constants` are those of the twin's
+    cost. Raises InputError that names "policy", "model" or "plan".
     """
     if name in _PLAIN:
         return _PLAIN[name](seed)
@@ -65,6 +65,10 @@ def make_policy(
 
 
 def _ppo(model: Path | None) -> Policy:
+    if model is not None and model.suffix == ".onnx":
+        from agents.placement.onnx_policy import OnnxPolicy
+
+        return OnnxPolicy(model)
     # The solvers and heuristics need no torch, which takes a second to import.
     import torch
 

@@ -1,0 +1,276 @@
+"""Searches the hyperparameters of `ppo`: a training for each trial, judged by validation plans.
+
+The sampler is TPE (Bergstra et al., 2011), seeded anew for each trial from (seed, trials that
+ended), so that a study that was cut off goes on as if it had not been. The first trial has the
+config that the search starts from. A trial whose validation cost after a segment is worse than the
+median of those before it ends there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from agents.placement.config import SPACE, Between, config_text, value_of, with_values
+from agents.placement.ppo import PpoConfig, config_as_dict
+from agents.placement.train import train
+from testbed.scenario.errors import InputError, RunError
+from testbed.scenario.model import Scenario
+
+JOURNAL = ".journal"
+STUDY = "placement-ppo"
+STARTUP_TRIALS = 8
+"""Trials drawn at random, the first aside, before the sampler learns from them."""
+WARM_UP_SEGMENTS = 1
+"""Segments that every trial may go through."""
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialNote:
+    """A trial that ended, or was `pruned`; `cost` is the least mean cost of a validation plan."""
+
+    number: int
+    cost: float
+    pruned: bool
+    values: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class TuneReport:
+    """The trials of a study, those of earlier calls too, and the best config of a whole one."""
+
+    trials: tuple[TrialNote, ...]
+    config: PpoConfig
+    cost: float
+    first_cost: float
+    """Of the first trial, which has the config that the search starts from."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "trials": [
+                {"number": t.number, "cost": t.cost, "pruned": t.pruned, "values": t.values}
+                for t in self.trials
+            ],
+            "cost": self.cost,
+            "first_cost": self.first_cost,
+            "config": config_as_dict(self.config),
+        }
+
+
+def tune(
+    scenario: Scenario,
+    out: Path,
+    trials: int,
+    seconds: float | None = None,
+    seed: int = 0,
+    base: PpoConfig | None = None,
+    resume: bool = False,
+    progress: Callable[[float], None] = lambda _: None,
+    ended: Callable[[TrialNote], None] = lambda _: None,
+) -> TuneReport:
+    """Search until `trials` ended in all, or `seconds` passed; the best config goes to `out`.
+
+    Each training learns from the scenario's number of decisions, with its seed, on training plans,
+    and is judged on validation plans; neither held-out plans nor the scenario's own seeds play a
+    part. What `base` has outside SPACE is kept. The study is in `out` with the suffix ".journal";
+    with `resume` it goes on, and the trial that was cut off begins again. `progress` is told the
+    share of the trials that is done. Raises InputError if a study to resume is not of these
+    arguments, RunError if no trial could be ended in time.
+    """
+    base = base or PpoConfig()
+    _check_start(base)
+    deadline_s = None if seconds is None else time.monotonic() + seconds
+    study = _study(_journal(out, resume), _header(scenario, base, seed))
+    _forget_cut_off(study)
+    while (done := len(study.get_trials(states=ENDED))) < trials:
+        if deadline_s is not None and time.monotonic() > deadline_s:
+            break
+        study.sampler = _sampler(seed, done)
+        if done == 0 and not study.get_trials(states=(TrialState.WAITING,)):
+            study.enqueue_trial({name: value_of(base, name) for name in SPACE})
+        try:
+            note = _run(study, scenario, base, deadline_s, lambda s: progress((done + s) / trials))
+        except _OutOfTime:
+            break
+        ended(note)
+        if _whole(study):
+            _write(out, _best(study, base))
+    if not _whole(study):
+        raise RunError(f"no trial of {scenario.name} ended in {seconds} s: nothing to choose from")
+    return _report(study, base)
+
+
+class _OutOfTime(Exception):
+    """The deadline passed within a trial."""
+
+
+def _run(
+    study: optuna.Study,
+    scenario: Scenario,
+    base: PpoConfig,
+    deadline_s: float | None,
+    progress: Callable[[float], None],
+) -> TrialNote:
+    """One trial; an exception that ends it is noted as its failure."""
+    trial = study.ask()
+    try:
+        config = with_values(base, _suggest(trial))
+        cost = _learn(trial, scenario, _even_segments(config, base), deadline_s, progress)
+    except optuna.TrialPruned:
+        return _note(study.tell(trial, state=TrialState.PRUNED))
+    except BaseException:
+        study.tell(trial, state=TrialState.FAIL)
+        raise
+    return _note(study.tell(trial, cost))
+
+
+def _learn(
+    trial: Trial,
+    scenario: Scenario,
+    config: PpoConfig,
+    deadline_s: float | None,
+    progress: Callable[[float], None],
+) -> float:
+    best = np.inf
+
+    def judged(segment: int, cost: float) -> None:
+        nonlocal best
+        best = min(best, cost)
+        trial.report(best, segment)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+        if deadline_s is not None and time.monotonic() > deadline_s:
+            raise _OutOfTime
+
+    spec = scenario.training
+    with tempfile.TemporaryDirectory() as folder:
+        report = train(
+            [scenario],
+            Path(folder) / "trial.pt",
+            decisions=spec.decisions,
+            environments=spec.environments,
+            seed=spec.seed,
+            progress=lambda share, _: progress(share),
+            config=config,
+            judged=judged,
+            compares=False,
+        )
+    return report.best_cost
+
+
+def _even_segments(config: PpoConfig, base: PpoConfig) -> PpoConfig:
+    """Segments of as many decisions as the base's: trials are compared segment by segment."""
+    return with_values(config, {"segment": max(1, base.segment * base.steps // config.steps)})
+
+
+def _suggest(trial: Trial) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for name, search in SPACE.items():
+        if isinstance(search, Between):
+            values[name] = trial.suggest_float(name, search.low, search.high, log=search.log)
+        else:
+            values[name] = trial.suggest_categorical(name, search.values)
+    return values
+
+
+def _sampler(seed: int, done: int) -> optuna.samplers.BaseSampler:
+    drawn = int(np.random.SeedSequence((seed, done)).generate_state(1)[0])
+    return optuna.samplers.TPESampler(seed=drawn, n_startup_trials=STARTUP_TRIALS + 1)
+
+
+def _study(journal: Path, header: dict[str, Any]) -> optuna.Study:
+    """The study in a journal, made if there is none; InputError if it is another's."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    wanted = f"a study with {header}"
+    try:
+        study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(journal))),
+            study_name=STUDY,
+            direction="minimize",
+            pruner=optuna.pruners.MedianPruner(
+                n_startup_trials=2, n_warmup_steps=WARM_UP_SEGMENTS + 1, n_min_trials=2
+            ),
+            load_if_exists=True,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError("resume", str(journal), f"{wanted} ({error})") from error
+    if not study.user_attrs:
+        study.set_user_attr("header", header)
+    elif study.user_attrs.get("header") != header:
+        raise InputError("resume", str(journal), f"{wanted}, not {study.user_attrs.get('header')}")
+    return study
+
+
+def _journal(out: Path, resume: bool) -> Path:
+    journal = out.with_name(out.name + JOURNAL)
+    if journal.exists() and not resume:
+        raise InputError("resume", False, f"--resume, or another --out: {journal} has a study")
+    return journal
+
+
+def _header(scenario: Scenario, base: PpoConfig, seed: int) -> dict[str, Any]:
+    """What must be the same for trials to be comparable."""
+    text = scenario.model_dump_json() + json.dumps(config_as_dict(base)) + repr(SPACE)
+    return {
+        "format": 1,
+        "scenario": scenario.name,
+        "decisions": scenario.training.decisions,
+        "seed": seed,
+        "digest": hashlib.sha256(text.encode()).hexdigest(),
+    }
+
+
+def _check_start(base: PpoConfig) -> None:
+    for name, search in SPACE.items():
+        value = value_of(base, name)
+        if isinstance(search, Between):
+            inside, expected = search.low <= value <= search.high, f"{search.low} to {search.high}"
+        else:
+            inside, expected = value in search.values, f"one of {search.values}"
+        if not inside:
+            raise InputError(name, value, f"a value of the search, {expected}, to start from")
+
+
+def _forget_cut_off(study: optuna.Study) -> None:
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _whole(study: optuna.Study) -> Sequence[FrozenTrial]:
+    return study.get_trials(states=(TrialState.COMPLETE,))
+
+
+def _best(study: optuna.Study, base: PpoConfig) -> PpoConfig:
+    return _even_segments(with_values(base, study.best_trial.params), base)
+
+
+def _note(trial: FrozenTrial) -> TrialNote:
+    costs = trial.intermediate_values
+    cost = costs[max(costs)] if trial.value is None else trial.value
+    return TrialNote(trial.number, cost, trial.state is TrialState.PRUNED, dict(trial.params))
+
+
+def _report(study: optuna.Study, base: PpoConfig) -> TuneReport:
+    notes = tuple(_note(trial) for trial in study.get_trials(states=ENDED))
+    return TuneReport(notes, _best(study, base), study.best_value, notes[0].cost)
+
+
+def _write(out: Path, config: PpoConfig) -> None:
+    part = out.with_name(out.name + ".part")
+    part.write_text(config_text(config, out.suffix == ".json"), encoding="utf-8")
+    os.replace(part, out)
