@@ -325,3 +325,15 @@ def test_runs_decide_by_onnx_and_a_models_own_folder_stays_as_it_is(
     assert [path.name for path in given.parent.iterdir()] == ["model.pt"]
     assert served_file(served, tmp_path / "none") == served
     assert not (tmp_path / "none").exists()
+
+
+def test_the_example_of_the_guide_works(exported: Path, tmp_path: Path) -> None:
+    shutil.copyfile(exported / "model.onnx", tmp_path / "ppo.onnx")
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    code = text.split("```python\n")[1].split("```")[0]
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    primary, backup = (int(part.split("]")[0]) for part in ran.stdout.split("array([")[1:])
+    assert 0 <= primary <= 4
+    assert -1 <= backup < 4
