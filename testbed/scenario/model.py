@@ -275,8 +275,8 @@ class TrainingSpec(Model):
     """How `ppo` learns on the twin of this scenario."""
 
     seed: int = Field(default=0, ge=0)
-    decisions: int = Field(default=200_000, ge=1)
-    environments: int = Field(default=128, ge=1)
+    decisions: int = Field(default=800_000, ge=1)
+    environments: int = Field(default=512, ge=1)
 
 
 class ToleranceSpec(Model):
