@@ -1,0 +1,217 @@
+"""Prioritised experience replay (Schaul et al., ICLR 2016) with n-step returns."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+Rows = NDArray[np.floating]
+
+
+class Transition(NamedTuple):
+    """M transitions: in state `rows` action `action`, `reward`, then state `next_rows`.
+
+    `discount` is what the value of the next state counts for: 0 where the episode is over.
+    """
+
+    rows: Rows  # [M, W]
+    action: IntArray  # [M]
+    reward: FloatArray  # [M]
+    discount: FloatArray  # [M]
+    next_rows: Rows  # [M, W]
+    next_mask: BoolArray  # [M, A], valid actions of the next state
+
+
+class Sample(NamedTuple):
+    """M transitions drawn, where they lie, and what each weighs in the loss."""
+
+    transition: Transition
+    index: IntArray  # [M]
+    weight: FloatArray  # [M], largest 1
+
+
+class SumTree:
+    """Numbers >= 0 of which one is drawn with a probability in proportion to it.
+
+    A binary tree in an array, each inner node the sum of its two children, so that setting and
+    drawing take O(log capacity).
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._leaves = 1 << max(0, capacity - 1).bit_length()
+        self._nodes = np.zeros(2 * self._leaves)
+
+    @property
+    def total(self) -> float:
+        """The sum of all numbers."""
+        return float(self._nodes[1])
+
+    def set(self, index: IntArray, value: FloatArray) -> None:
+        """Put value[i] at index[i]; of two for the same place the later one stays."""
+        _set(self._nodes, index + self._leaves, value)
+
+    def get(self, index: IntArray) -> FloatArray:
+        """The numbers at `index` [M]."""
+        found: FloatArray = self._nodes[index + self._leaves]
+        return found
+
+    def find(self, mass: FloatArray) -> IntArray:
+        """For each of mass [M] in [0, total) the first place whose prefix sum is above it."""
+        return _find(self._nodes, mass) - self._leaves
+
+
+@numba.njit(cache=True)
+def _set(nodes: FloatArray, at: IntArray, value: FloatArray) -> None:
+    for i in range(len(at)):
+        node = at[i]
+        nodes[node] = value[i]
+        while node > 1:
+            node //= 2
+            nodes[node] = nodes[2 * node] + nodes[2 * node + 1]
+
+
+@numba.njit(cache=True)
+def _find(nodes: FloatArray, mass: FloatArray) -> IntArray:
+    found = np.empty(len(mass), dtype=np.int64)
+    for i in range(len(mass)):
+        left, node = mass[i], 1
+        while 2 * node < len(nodes):
+            node *= 2
+            # Rounding may leave a rest at the very end: never go where there is nothing.
+            if left >= nodes[node] and nodes[node + 1] > 0.0:
+                left -= nodes[node]
+                node += 1
+        found[i] = node
+    return found
+
+
+class PrioritisedReplay:
+    """The last `capacity` transitions; p_i = (|error| + floor)^alpha (equation 1 of the paper)."""
+
+    def __init__(
+        self,
+        capacity: int,
+        width: int,
+        actions: int,
+        alpha: float,
+        dtype: DTypeLike = np.float32,
+        floor: float = 1e-3,
+    ) -> None:
+        """`width` of a row, `dtype` in which rows are kept; new transitions have the highest p."""
+        self._capacity, self._alpha, self._floor = capacity, alpha, floor
+        self._tree = SumTree(capacity)
+        self._largest = 1.0
+        self._count = self._next = 0
+        self._data = Transition(
+            np.zeros((capacity, width), dtype=dtype),
+            np.zeros(capacity, dtype=np.int64),
+            np.zeros(capacity),
+            np.zeros(capacity),
+            np.zeros((capacity, width), dtype=dtype),
+            np.zeros((capacity, actions), dtype=np.bool_),
+        )
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, transition: Transition) -> None:
+        """Keep M transitions, in place of the oldest ones once it is full."""
+        index = (self._next + np.arange(len(transition.action))) % self._capacity
+        for kept, given in zip(self._data, transition, strict=True):
+            kept[index] = given
+        self._tree.set(index, np.full(len(index), self._largest))
+        self._next = int(index[-1] + 1) % self._capacity
+        self._count = min(self._count + len(index), self._capacity)
+
+    def sample(self, uniform: FloatArray, beta: float) -> Sample:
+        """One transition from each of M strata of equal mass.
+
+        `uniform` [M] in [0, 1) says where in each; weights are (N P(i))^-beta over the largest.
+        """
+        strata = np.arange(len(uniform))
+        index = self._tree.find((strata + uniform) * (self._tree.total / len(uniform)))
+        probability = self._tree.get(index) / self._tree.total
+        weight = (self._count * probability) ** -beta
+        drawn = Transition(*(kept[index] for kept in self._data))
+        return Sample(drawn, index, weight / weight.max())
+
+    def update(self, index: IntArray, error: FloatArray) -> None:
+        """The temporal-difference errors of transitions drawn at `index` [M]."""
+        priority = (np.abs(error) + self._floor) ** self._alpha
+        self._largest = max(self._largest, float(priority.max()))
+        self._tree.set(index, priority)
+
+    def state(self) -> dict[str, torch.Tensor | float | int]:
+        """All that is needed to go on, as plain values and tensors."""
+        kept = {
+            name: torch.from_numpy(array[: self._count].copy())
+            for name, array in self._data._asdict().items()
+        }
+        priority = torch.from_numpy(self._tree.get(np.arange(self._count)))
+        return {**kept, "priority": priority, "largest": self._largest, "next": self._next}
+
+    def restore(self, state: dict[str, torch.Tensor | float | int]) -> None:
+        """Be as the replay was of which `state` is; it must have had the same sizes."""
+        priority = _array(state["priority"])
+        self._count = len(priority)
+        for name, array in self._data._asdict().items():
+            array[: self._count] = _array(state[name])
+        self._tree.set(np.arange(self._count), priority)
+        self._largest, self._next = float(state["largest"]), int(state["next"])
+
+
+class NStep:
+    """Turns single steps of B environments into n-step transitions.
+
+    reward = sum of r_k times the discounts before it; discount = product of all n. An episode that
+    ends has discount 0, which cuts off what comes after it.
+    """
+
+    def __init__(self, n: int) -> None:
+        self._n = n
+        self._kept: deque[tuple[Rows, IntArray, FloatArray, FloatArray]] = deque()
+
+    def push(
+        self,
+        rows: Rows,
+        action: IntArray,
+        reward: FloatArray,
+        discount: FloatArray,
+        next_rows: Rows,
+        next_mask: BoolArray,
+    ) -> Transition | None:
+        """One step; the transition that began n steps before, None while there are fewer."""
+        self._kept.append((rows, action, reward, discount))
+        if len(self._kept) < self._n:
+            return None
+        total, product = np.zeros(len(reward)), np.ones(len(reward))
+        for _, _, r, d in self._kept:
+            total = total + product * r
+            product = product * d
+        first_rows, first_action, _, _ = self._kept.popleft()
+        return Transition(first_rows, first_action, total, product, next_rows, next_mask)
+
+    def state(self) -> list[list[torch.Tensor]]:
+        """The steps that are not part of a transition yet."""
+        return [[torch.from_numpy(np.array(part)) for part in step] for step in self._kept]
+
+    def restore(self, state: list[list[torch.Tensor]]) -> None:
+        """Be as it was when `state` was taken."""
+        self._kept.clear()
+        for rows, action, reward, discount in state:
+            self._kept.append((rows.numpy(), action.numpy(), reward.numpy(), discount.numpy()))
+
+
+def _array(value: torch.Tensor | float | int) -> NDArray[np.generic]:
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{value!r}: expected a tensor")
+    array: NDArray[np.generic] = value.numpy()
+    return array

@@ -1,0 +1,64 @@
+"""Every hyperparameter of the DQN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from agents.provisioning.generator import GeneratorConfig
+from agents.provisioning.reward import RewardWeights
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSize:
+    """Widths of the layers, as in the paper, and what it leaves open."""
+
+    own: tuple[int, int] = (128, 64)
+    underway: tuple[int, int] = (64, 64)
+    pending: tuple[int, int] = (64, 64)
+    trunk: tuple[int, int, int] = (256, 128, 64)
+    heads: int = 4
+
+
+@dataclass(frozen=True, slots=True)
+class DqnConfig:
+    """Of the algorithm; `rounds` of decisions and gradient steps, as the paper's 350 updates."""
+
+    gamma: float = 0.9
+    """Discount of a millisecond; of a decision within it, a hundredth of that."""
+    n_step: int = 5
+    learning_rate: float = 5e-4
+    """Of Adam; falls linearly to a tenth."""
+    batch: int = 256
+    gradient_norm: float = 10.0
+    target_every: int = 200
+    """Gradient steps between copies to the target network."""
+    replay: int = 100_000
+    alpha: float = 0.6
+    """How much priorities matter; 0 draws uniformly."""
+    beta: tuple[float, float] = (0.4, 1.0)
+    """Exponent of the importance weights, from the first round to the last."""
+    warm_up: int = 4_000
+    """Transitions before the first gradient step."""
+    double: bool = True
+    dueling: bool = True
+    environments: int = 32
+    rounds: int = 350
+    steps: int = 32
+    """Decisions of each environment in a round."""
+    updates: int = 8
+    """Gradient steps in a round."""
+    phases: tuple[tuple[float, float], ...] = ((1 / 7, 1.0), (2 / 7, 0.8), (2 / 7, 0.5), (2 / 7, 0.2))
+    """The seed's phases: (share of the rounds, exploration)."""
+    exploration_spread: float = 7.0
+    """Environment i of B explores with phase^(1 + spread i / (B - 1)), as Ape-X's actors do
+    (Horgan et al., ICLR 2018, section 4.1): some follow the policy while others still explore."""
+    reward_scale: float = 0.01
+    """Brings values to about 10; scales nothing that is reported."""
+    evaluate_every: int = 25
+    """Rounds between evaluations on streams of their own, which choose the model that is kept."""
+    evaluation_streams: int = 16
+    checkpoint_every: int = 25
+    """Rounds between checkpoints."""
+    size: NetworkSize = field(default_factory=NetworkSize)
+    rewards: RewardWeights = field(default_factory=RewardWeights)
+    streams: GeneratorConfig = field(default_factory=GeneratorConfig)
