@@ -109,7 +109,7 @@ def empty_state(batch: int, centres: int, bundles: int) -> State:
     return State(
         centres=ints(), bundles=ints(), cpu=floats(d), delay_ms=floats(d, d), kind=ints(r),
         requests=ints(r), source=ints(r), destination=ints(r), rate_mbps=floats(r),
-        arrival=ints(r), step=ints(), actions=ints(), turn=ints(), order=ints(d),
+        arrival=floats(r), step=ints(), actions=ints(), turn=ints(), order=ints(d),
         done=np.zeros(batch, dtype=np.bool_), cpu_free=floats(d), ram_free=floats(d),
         storage_free=floats(d), installed=ints(d, VNFS), idle=ints(d, VNFS),
         link_free=floats(d, d), arrived=ints(), groups=ints(), bundle=ints(g), size=ints(g),

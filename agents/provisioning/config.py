@@ -24,13 +24,20 @@ class DqnConfig:
     """Of the algorithm; `rounds` of decisions and gradient steps, as the paper's 350 updates."""
 
     gamma: float = 0.9
-    """Discount of a millisecond; of a decision within it, a hundredth of that."""
+    """Discount of a millisecond."""
+    gamma_decision: float = 0.95
+    """Discount of a decision, besides. What an allocation displaces is decided within the few that
+    follow it; what comes later is far more than any one decision is worth, and noise to it."""
+    progress: float = 2.0
+    """While learning, a satisfied request's reward is paid as its work is done: this much for a
+    whole chain, in proportion to CPU time, taken back when it is satisfied or dropped. Sums over an
+    episode stay what they are; 0 pays at the end alone."""
     n_step: int = 5
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     """Of Adam; falls linearly to a tenth."""
-    batch: int = 256
+    batch: int = 128
     gradient_norm: float = 10.0
-    target_every: int = 200
+    target_every: int = 50
     """Gradient steps between copies to the target network."""
     replay: int = 100_000
     alpha: float = 0.6
@@ -45,20 +52,23 @@ class DqnConfig:
     rounds: int = 350
     steps: int = 32
     """Decisions of each environment in a round."""
-    updates: int = 8
+    updates: int = 16
     """Gradient steps in a round."""
     phases: tuple[tuple[float, float], ...] = ((1 / 7, 1.0), (2 / 7, 0.8), (2 / 7, 0.5), (2 / 7, 0.2))
     """The seed's phases: (share of the rounds, exploration)."""
     exploration_spread: float = 7.0
     """Environment i of B explores with phase^(1 + spread i / (B - 1)), as Ape-X's actors do
     (Horgan et al., ICLR 2018, section 4.1): some follow the policy while others still explore."""
-    reward_scale: float = 0.01
+    reward_scale: float = 0.1
     """Brings values to about 10; scales nothing that is reported."""
-    evaluate_every: int = 25
+    evaluate_every: int = 50
     """Rounds between evaluations on streams of their own, which choose the model that is kept."""
     evaluation_streams: int = 16
     checkpoint_every: int = 25
     """Rounds between checkpoints."""
     size: NetworkSize = field(default_factory=NetworkSize)
     rewards: RewardWeights = field(default_factory=RewardWeights)
-    streams: GeneratorConfig = field(default_factory=GeneratorConfig)
+    streams: GeneratorConfig = field(
+        default_factory=lambda: GeneratorConfig(arrival_steps=40, load=(1.0, 8.0))
+    )
+    """Loads from the paper's tables to where no more than half can be served at all."""

@@ -156,8 +156,7 @@ def collect(
         actions = explore(learner.network, rows, mask, exploration, generator)
         outcome = problem.step(actions)
         next_rows, next_mask = problem.observe()
-        discount = config.gamma**outcome.elapsed * ~outcome.done
-        ready = steps.push(rows, actions, outcome.reward, discount, next_rows, next_mask)
+        ready = steps.push(rows, actions, *outcome, next_rows, next_mask)
         if ready is not None:
             learner.replay.add(ready)
         rows, mask = next_rows, next_mask

@@ -17,7 +17,7 @@ The model, where paper and table leave a choice:
   its destination after its last VNF. Delay = propagation + processing + waiting.
 - It is dropped as soon as its bound cannot be met any more, even if all that it still needs were
   right where it is.
-- Where `wait` is all that is valid, it is taken without asking.
+- Where `wait` is all that is valid, it is taken without asking, but for an episode's first turn.
 """
 
 from __future__ import annotations
@@ -58,10 +58,20 @@ def _remaining_ms() -> list[list[float]]:
     return table
 
 
+def _work_done() -> list[list[float]]:
+    """Share of a chain's CPU time that is behind it at each stage, by type."""
+    table = []
+    for chain, length in zip(CHAINS, LENGTHS, strict=True):
+        own = [CPU[v] * PROCESSING_MS[v] if i < length else 0.0 for i, v in enumerate(chain)]
+        table.append([sum(own[:i]) / sum(own) for i in range(LONGEST + 1)])
+    return table
+
+
 CHAIN_TABLE = np.array(CHAINS, dtype=np.int64)
 LENGTH_TABLE = np.array(LENGTHS, dtype=np.int64)
 BOUND_TABLE = np.array(BOUND_MS)
 REMAINING_MS = np.array(_remaining_ms())
+WORK_DONE = np.array(_work_done())
 CPU_TABLE, RAM_TABLE = np.array(CPU), np.array(RAM_GB)
 STORAGE_TABLE, PROCESSING_TABLE = np.array(STORAGE_GB), np.array(PROCESSING_MS)
 

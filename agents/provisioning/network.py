@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from agents.provisioning.config import NetworkSize
 from agents.provisioning.observe import CENTRE, OWN, PENDING, UNDERWAY
@@ -59,7 +58,8 @@ class QNetwork(nn.Module):
         self.underway = _branch(TYPES * UNDERWAY, size.underway)
         self.pending = _branch(TYPES * PENDING, size.pending)
         self.centre = _branch(CENTRE, (size.pending[0], width))
-        self.attend = nn.Linear(width, 3 * width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
         self.attended = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
         self.trunk = _branch(3 * width, size.trunk)
@@ -72,24 +72,30 @@ class QNetwork(nn.Module):
         own, underway, pending, centres, present = rows.split(
             [OWN, TYPES * UNDERWAY, TYPES * PENDING, count * CENTRE, count], dim=1
         )
-        parts = [self.own(own), self.underway(underway), self.pending(pending)]
-        nodes = self.centre(centres.view(batch, count, CENTRE))
-        tokens = torch.cat([torch.stack(parts, dim=1), nodes], dim=1)
+        parts = torch.stack(
+            [self.own(own), self.underway(underway), self.pending(pending)], dim=1
+        )
+        nodes = self.centre(centres.reshape(batch, count, CENTRE))
         there = torch.cat([present.new_ones(batch, 3), present], dim=1) > 0.5
-        tokens = self.norm(tokens + self._attention(tokens, there))
-        hidden = self.trunk(tokens[:, :3].reshape(batch, -1))
+        mixed = self._attention(parts, torch.cat([parts, nodes], dim=1), there)
+        hidden = self.trunk(self.norm(parts + mixed).reshape(batch, -1))
         values: Tensor = self.head(hidden)
         return values
 
-    def _attention(self, tokens: Tensor, there: Tensor) -> Tensor:
-        """Scaled dot-product attention (Vaswani et al., 2017) over the tokens that are there."""
+    def _attention(self, parts: Tensor, tokens: Tensor, there: Tensor) -> Tensor:
+        """Scaled dot-product attention (Vaswani et al., 2017) of the parts over the tokens.
+
+        parts [B, 3, W] and tokens [B, T, W] to [B, 3, W]; there [B, T], which tokens count.
+        """
         batch, count, width = tokens.shape
-        split = self.attend(tokens).view(batch, count, 3, self.heads, width // self.heads)
-        query, key, value = split.permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=there[:, None, None, :]
-        )
-        attended: Tensor = self.attended(mixed.transpose(1, 2).reshape(batch, count, width))
+        each = width // self.heads
+        query = self.query(parts).view(batch, 3, self.heads, each).transpose(1, 2)
+        keys, values = self.key_value(tokens).chunk(2, dim=-1)
+        key = keys.reshape(batch, count, self.heads, each).permute(0, 2, 3, 1)
+        value = values.reshape(batch, count, self.heads, each).transpose(1, 2)
+        scores = (query @ key) / each**0.5  # [B, H, 3, T]
+        weight = scores.masked_fill(~there[:, None, None, :], -torch.inf).softmax(-1)
+        attended: Tensor = self.attended((weight @ value).transpose(1, 2).reshape(parts.shape))
         return attended
 
 

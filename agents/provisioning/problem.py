@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
+import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,13 +12,14 @@ from torch import Tensor
 from agents.provisioning.batch import ProvisioningBatch
 from agents.provisioning.config import DqnConfig
 from agents.provisioning.generator import draw_stream
+from agents.provisioning.kernel import WORK_DONE
 from agents.provisioning.network import pack
 from agents.provisioning.types import (
-    ACTIONS_A_STEP,
     BoolArray,
     Float32Array,
     FloatArray,
     IntArray,
+    State,
 )
 
 
@@ -25,8 +27,7 @@ class Outcome(NamedTuple):
     """What a step gave in each of B environments; a new episode follows where one is done."""
 
     reward: FloatArray
-    elapsed: FloatArray  # time, in the unit of the discount
-    done: BoolArray
+    discount: FloatArray  # what the value of the state that follows counts for; 0: it was the last
 
 
 class Problem(Protocol):
@@ -59,15 +60,20 @@ class ProvisioningProblem:
     def step(self, actions: IntArray) -> Outcome:
         """Act in all episodes and begin new ones in place of those that are over."""
         state = self._batch.state
-        before = state.step.copy()
-        reward = self._batch.step(actions) * self._config.reward_scale
-        elapsed = (state.step - before) + 1.0 / ACTIONS_A_STEP
-        done = state.done.copy()
-        for b in np.flatnonzero(done):
+        before, potential = state.step.copy(), self._potential()
+        reward = self._batch.step(actions)
+        reward += self._potential() - potential
+        reward *= self._config.reward_scale
+        discount = self._config.gamma_decision * self._config.gamma ** (state.step - before)
+        discount[state.done] = 0.0
+        for b in np.flatnonzero(state.done):
             self._number[b] += 1
             drawn = draw_stream(self._config.streams, (self._seed, 0, int(b), int(self._number[b])))
             self._batch.load(int(b), drawn)
-        return Outcome(reward, elapsed, done)
+        return Outcome(reward, discount)
+
+    def _potential(self) -> FloatArray:
+        return self._config.progress * progress(self._batch.state)
 
     def state(self) -> list[Tensor]:
         """All arrays, as tensors."""
@@ -81,3 +87,13 @@ class ProvisioningProblem:
     def _arrays(self) -> list[np.ndarray[Any, Any]]:
         s = self._batch.state
         return [self._number, *s[:-1], *s.totals]
+
+
+@numba.njit(cache=True)
+def progress(s: State) -> FloatArray:
+    """Chains alive in each of B episodes, each counted by the share of its work done; [B]."""
+    found = np.zeros(len(s.step))
+    for b in range(len(found)):
+        for g in range(s.groups[b]):
+            found[b] += s.size[b, g] * WORK_DONE[s.kind[b, s.bundle[b, g]], s.stage[b, g]]
+    return found

@@ -101,7 +101,7 @@ class State(NamedTuple):
     source: IntArray  # [B, R]
     destination: IntArray  # [B, R]
     rate_mbps: FloatArray  # [B, R]
-    arrival: IntArray  # [B, R]
+    arrival: FloatArray  # [B, R], ms
     # clock
     step: IntArray  # [B]
     actions: IntArray  # [B], taken in this step

@@ -1,0 +1,135 @@
+"""The learned policy against the priority heuristic, on streams that neither has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agents.provisioning.batch import Actor, ProvisioningBatch
+from agents.provisioning.bound import accepted_at_most
+from agents.provisioning.generator import GeneratorConfig, draw_stream
+from agents.provisioning.heuristic import priority_heuristic
+from agents.provisioning.model import network_actor
+from agents.provisioning.network import QNetwork
+from agents.provisioning.types import FloatArray, Stream
+
+_COMPARISON = 2
+"""Second number of the seeds of these streams; training has 0, the choice of a model 1."""
+
+
+class Outcomes(NamedTuple):
+    """One policy on S streams; all [S]. Resources are used from the first step to the last."""
+
+    acceptance: FloatArray  # share of the requests satisfied within their bound
+    delay_ms: FloatArray  # mean end-to-end delay of the satisfied
+    cpu_ms: FloatArray
+    ram_gb_ms: FloatArray
+    storage_gb_ms: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate with its 95 % percentile bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Means over streams of both policies, and the relative change from heuristic to DQN.
+
+    `bound` is the mean share of the requests that no policy can exceed (see bound.py).
+    """
+
+    data_centres: int
+    load: float
+    streams: int
+    bound: float | None
+    dqn: dict[str, Interval]
+    heuristic: dict[str, Interval]
+    change: dict[str, Interval]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def compare(
+    model: QNetwork,
+    seeds: Sequence[int],
+    streams: int,
+    data_centres: Sequence[int],
+    load: float = 1.0,
+    bound: bool = True,
+    arrival_steps: int = 100,
+) -> list[Comparison]:
+    """Both policies on `streams` streams of each seed, for each number of data centres.
+
+    The same arguments give the same figures, intervals included.
+    """
+    found = []
+    for count in data_centres:
+        config = GeneratorConfig((count, count), load=(load, load), arrival_steps=arrival_steps)
+        drawn = [
+            draw_stream(config, (seed, _COMPARISON, count, i))
+            for seed in seeds
+            for i in range(streams)
+        ]
+        learned = run_policy(network_actor(model), drawn)
+        heuristic = run_policy(priority_heuristic, drawn)
+        most = float(np.mean([accepted_at_most(one) for one in drawn])) if bound else None
+        found.append(_judge(count, load, learned, heuristic, most))
+    return found
+
+
+def run_policy(actor: Actor, streams: Sequence[Stream]) -> Outcomes:
+    """What `actor` makes of each stream."""
+    batch = ProvisioningBatch(streams)
+    totals = batch.run(actor)
+    satisfied = totals.satisfied_by_type.sum(1)
+    return Outcomes(
+        acceptance=satisfied / batch.state.requests.sum(1),
+        delay_ms=totals.delay_ms / np.maximum(1, satisfied),
+        cpu_ms=totals.cpu_ms,
+        ram_gb_ms=totals.ram_gb_ms,
+        storage_gb_ms=totals.storage_gb_ms,
+    )
+
+
+def _judge(
+    count: int, load: float, learned: Outcomes, heuristic: Outcomes, bound: float | None
+) -> Comparison:
+    def mean(values: FloatArray) -> Interval:
+        return bootstrap(lambda rows: values[rows].mean(axis=-1), len(values))
+
+    def change(a: FloatArray, b: FloatArray) -> Interval:
+        return bootstrap(lambda rows: a[rows].mean(-1) / b[rows].mean(-1) - 1.0, len(a))
+
+    names = Outcomes._fields
+    return Comparison(
+        data_centres=count,
+        load=load,
+        streams=len(learned.acceptance),
+        bound=bound,
+        dqn={name: mean(getattr(learned, name)) for name in names},
+        heuristic={name: mean(getattr(heuristic, name)) for name in names},
+        change={name: change(getattr(learned, name), getattr(heuristic, name)) for name in names},
+    )
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray[Any, Any]], FloatArray], count: int, draws: int = 5_000
+) -> Interval:
+    """The statistic of all of `count` streams, and its percentiles over resampled ones.
+
+    `statistic` takes row numbers [..., count] and gives a value for each [...]; both policies of a
+    pair are resampled together.
+    """
+    rows = np.random.default_rng(0).integers(0, count, (draws, count))
+    low, high = np.percentile(statistic(rows), [2.5, 97.5])
+    return Interval(float(statistic(np.arange(count))), float(low), float(high))

@@ -1,0 +1,318 @@
+"""The DQN on problems whose answer is known, and on provisioning: learns, repeats, resumes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from agents.common.replay import NStep, PrioritisedReplay
+from agents.provisioning.batch import ProvisioningBatch
+from agents.provisioning.config import DqnConfig
+from agents.provisioning.dqn import Learner, collect, exploration_of, explore, learn, score, train
+from agents.provisioning.evaluation import bootstrap, compare
+from agents.provisioning.generator import GeneratorConfig, draw_stream
+from agents.provisioning.model import load_model, make_network, network_actor, save_model
+from agents.provisioning.network import Dueling, QNetwork, pack
+from agents.provisioning.observe import CENTRE
+from agents.provisioning.problem import Outcome
+from agents.provisioning.types import ACTIONS
+from testbed.scenario.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+class Identity:
+    """Say the number that is shown; one step is an episode. Number 0 may not be said."""
+
+    def __init__(self, count: int, numbers: int) -> None:
+        self._rng = np.random.default_rng(0)
+        self._count, self._numbers = count, numbers
+        self._shown = self._rng.integers(1, numbers, count)
+
+    def observe(self) -> tuple[Any, Any]:
+        mask = np.ones((self._count, self._numbers), dtype=bool)
+        mask[:, 0] = False
+        return np.eye(self._numbers, dtype=np.float32)[self._shown], mask
+
+    def step(self, actions: Any) -> Outcome:
+        reward = (actions == self._shown).astype(np.float64)
+        self._shown = self._rng.integers(1, self._numbers, self._count)
+        return Outcome(reward, np.zeros(self._count))
+
+
+class CartPole:
+    """Gymnasium's, without its limit on time, so that an end is always a fall."""
+
+    def __init__(self, count: int) -> None:
+        self._environments = [gym.make("CartPole-v1", max_episode_steps=10**9) for _ in range(count)]
+        self._rows = np.stack([e.reset(seed=i)[0] for i, e in enumerate(self._environments)])
+
+    def observe(self) -> tuple[Any, Any]:
+        return self._rows.copy(), np.ones((len(self._rows), 2), dtype=bool)
+
+    def step(self, actions: Any) -> Outcome:
+        done = np.zeros(len(actions), dtype=bool)
+        for i, environment in enumerate(self._environments):
+            self._rows[i], _, done[i], _, _ = environment.step(int(actions[i]))
+            if done[i]:
+                self._rows[i], _ = environment.reset()
+        return Outcome(np.ones(len(actions)), CARTPOLE.gamma * ~done)
+
+
+def small_learner(width: int, actions: int, config: DqnConfig) -> Learner:
+    def network() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(),
+            Dueling(64, actions, config.dueling),
+        )  # fmt: skip
+
+    replay = PrioritisedReplay(config.replay, width, actions, config.alpha)
+    return Learner(network(), network(), replay, config)
+
+
+def run_rounds(problem: Any, learner: Learner) -> torch.Generator:
+    config, generator = learner.config, torch.Generator().manual_seed(0)
+    steps = NStep(config.n_step)
+    for number in range(config.rounds):
+        share = number / config.rounds
+        collect(problem, learner, steps, exploration_of(config, share), generator)
+        learn(learner, share, generator)
+    return generator
+
+
+@pytest.mark.parametrize("double", [True, False])
+def test_it_learns_to_say_what_it_sees(double: bool) -> None:
+    config = DqnConfig(
+        environments=16, rounds=60, steps=8, updates=8, batch=64, warm_up=256, n_step=1,
+        learning_rate=3e-3, double=double, dueling=double,
+    )  # fmt: skip
+    learner = small_learner(6, 6, config)
+    problem = Identity(16, 6)
+    run_rounds(problem, learner)
+    with torch.no_grad():
+        values = learner.network(torch.eye(6)[1:])
+    best = values[:, 1:].argmax(1) + 1
+    assert best.tolist() == [1, 2, 3, 4, 5]
+    right = values[torch.arange(5), torch.arange(1, 6)]
+    torch.testing.assert_close(right, torch.ones(5), atol=0.1, rtol=0.0)
+
+
+CARTPOLE = DqnConfig(
+    gamma=0.99, n_step=3, environments=8, rounds=500, steps=16, updates=16, batch=64,
+    learning_rate=1e-3, replay=50_000, warm_up=1_000, target_every=100,
+    phases=((0.05, 1.0), (0.15, 0.3), (0.8, 0.1)), exploration_spread=1.0,
+)  # fmt: skip
+
+
+def cartpole_lengths(network: nn.Module, episodes: int) -> list[int]:
+    """Steps that the policy without exploration holds the pole in episodes of other seeds."""
+    environment, lengths = gym.make("CartPole-v1"), []
+    for episode in range(episodes):
+        row, _ = environment.reset(seed=10_000 + episode)
+        over, length = False, 0
+        while not over:
+            with torch.no_grad():
+                action = int(network(torch.from_numpy(row)[None]).argmax())
+            row, _, fell, late, _ = environment.step(action)
+            over, length = fell or late, length + 1
+        lengths.append(length)
+    return lengths
+
+
+@pytest.mark.slow
+def test_it_solves_cartpole() -> None:
+    learner = small_learner(4, 2, CARTPOLE)
+    run_rounds(CartPole(8), learner)
+    lengths = cartpole_lengths(learner.network, 20)
+    assert np.mean(lengths) >= 475.0  # Gymnasium's threshold for CartPole-v1
+
+
+def test_double_learning_takes_the_targets_value_of_the_networks_choice() -> None:
+    config = DqnConfig(double=True)
+    learner = small_learner(1, 3, config)
+
+    class Fixed(nn.Module):
+        def __init__(self, values: list[float]) -> None:
+            super().__init__()
+            self.values = torch.tensor(values)
+
+        def forward(self, rows: torch.Tensor) -> torch.Tensor:
+            return self.values.expand(len(rows), -1)
+
+    learner.network, learner.target = Fixed([1.0, 2.0, 9.0]), Fixed([10.0, 20.0, 30.0])
+    mask = torch.tensor([[True, True, True], [True, True, False], [True, True, True]])
+    reward, discount = torch.tensor([1.0, 1.0, 1.0]), torch.tensor([0.5, 0.5, 0.0])
+    found = learner._targets(torch.zeros(3, 1), mask, reward, discount)
+    assert found.tolist() == [16.0, 11.0, 1.0]  # a shape [3], not [3, 3]
+
+
+def test_an_update_moves_priorities_and_weighs_by_importance() -> None:
+    config = DqnConfig(environments=4, steps=8, batch=8, warm_up=1, n_step=1)
+    learner = small_learner(6, 6, config)
+    problem, generator = Identity(4, 6), torch.Generator().manual_seed(0)
+    collect(problem, learner, NStep(1), np.ones(4), generator)
+    before = learner.replay.state()["priority"]
+    learner.update(np.full(8, 0.5), 1.0)
+    after = learner.replay.state()["priority"]
+    assert isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor)
+    assert (before != after).sum() == 8
+    drawn = learner.replay.sample(np.linspace(0, 0.99, 8), 1.0)
+    assert drawn.weight.min() < drawn.weight.max() == 1.0
+
+
+def test_exploration_takes_valid_actions_alone() -> None:
+    mask = np.zeros((500, 4), dtype=bool)
+    mask[:, [1, 3]] = True
+    network = nn.Linear(2, 4)
+    generator = torch.Generator().manual_seed(0)
+    rows = np.zeros((500, 2), dtype=np.float32)
+    drawn = explore(network, rows, mask, np.ones(500), generator)
+    assert set(drawn.tolist()) == {1, 3}
+    assert len(set(explore(network, rows, mask, np.zeros(500), generator).tolist())) == 1
+
+
+def test_exploration_goes_through_the_seeds_phases() -> None:
+    config = DqnConfig(environments=3)
+    first = [float(exploration_of(config, number / 350)[0]) for number in (0, 49, 50, 149, 150, 250, 349)]
+    assert first == [1.0, 1.0, 0.8, 0.8, 0.5, 0.2, 0.2]
+    assert exploration_of(config, 0.2).tolist() == pytest.approx([0.8, 0.8**4.5, 0.8**8])
+
+
+TINY = DqnConfig(
+    environments=3, rounds=8, steps=8, updates=2, batch=16, warm_up=40, replay=500, n_step=3,
+    evaluate_every=4, evaluation_streams=2, checkpoint_every=3,
+    streams=GeneratorConfig(centres=(2, 3), arrival_steps=4),
+)  # fmt: skip
+
+
+def silent(share: float, point: dict[str, float]) -> None:
+    del share, point
+
+
+def observed(config: GeneratorConfig = TINY.streams, count: int = 4) -> ProvisioningBatch:
+    return ProvisioningBatch([draw_stream(config, (9, i)) for i in range(count)])
+
+
+def test_the_order_of_the_data_centres_and_room_for_more_change_no_value() -> None:
+    batch = observed(GeneratorConfig(centres=(4, 4)))
+    seen = batch.observe()
+    network = make_network(TINY, 0)
+    order = np.array([2, 0, 3, 1])
+    other = seen._replace(centres=seen.centres[:, order], present=seen.present[:, order])
+    room = seen._replace(
+        centres=np.concatenate([seen.centres, np.ones((4, 3, CENTRE), np.float32)], axis=1),
+        present=np.concatenate([seen.present, np.zeros((4, 3), bool)], axis=1),
+    )
+    with torch.no_grad():
+        one, two, three = (network(torch.from_numpy(pack(x))) for x in (seen, other, room))
+    torch.testing.assert_close(one, two)
+    torch.testing.assert_close(one, three)
+
+
+def test_every_part_and_every_data_centre_is_attended_to() -> None:
+    batch = observed()
+    rows = torch.from_numpy(pack(batch.observe())).requires_grad_()
+    make_network(TINY, 0)(rows)[:, 0].sum().backward()
+    gradient = rows.grad
+    assert gradient is not None
+    seen = batch.observe()
+    sizes = [part[0].size for part in (seen.own, seen.underway, seen.pending, seen.centres)]
+    for part in gradient[:, : sum(sizes)].split(sizes, dim=1):
+        assert (part != 0.0).any(dim=1).all()
+    centres = gradient[:, sum(sizes[:3]) : sum(sizes)].reshape(*seen.centres.shape)
+    assert torch.equal((centres != 0.0).any(-1), torch.from_numpy(seen.present))
+
+
+def test_the_same_seed_gives_the_same_model_and_another_one_does_not(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.pt", "b.pt", "c.pt")]
+    for path, seed in zip(paths, (1, 1, 2), strict=True):
+        train(TINY, path, seed, silent)
+    one, two, three = (load_model(path).state_dict() for path in paths)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert any(not torch.equal(one[name], three[name]) for name in one)
+    assert list((tmp_path / "a-tensorboard").glob("events.*"))
+
+
+def test_a_training_that_was_interrupted_goes_on_to_the_same_run(tmp_path: Path) -> None:
+    whole, part = tmp_path / "whole.pt", tmp_path / "part.pt"
+    expected = train(TINY, whole, 1, silent)
+
+    class Interrupted(Exception):
+        pass
+
+    def stop(share: float, point: dict[str, float]) -> None:
+        if point["round"] == 6:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(TINY, part, 1, stop)
+    found = train(TINY, part, 1, silent, resume=part.with_suffix(".checkpoint"))
+    assert found.curve == expected.curve
+    one, two = load_model(whole).state_dict(), load_model(part).state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
+    train(TINY, tmp_path / "a.pt", 1, silent)
+    other = dataclasses.replace(TINY, gamma=0.5)
+    with pytest.raises(InputError, match="resume"):
+        train(other, tmp_path / "b.pt", 1, silent, resume=tmp_path / "a.checkpoint")
+
+
+def test_a_model_comes_back_from_its_file_and_nothing_else_does(tmp_path: Path) -> None:
+    network = make_network(TINY, 3)
+    save_model(tmp_path / "m.pt", network, TINY)
+    batch = observed()
+    assert network_actor(network)(batch).tolist() == network_actor(load_model(tmp_path / "m.pt"))(
+        batch
+    ).tolist()
+    (tmp_path / "other.pt").write_bytes(b"no model")
+    for path in (None, tmp_path / "none.pt", tmp_path / "other.pt"):
+        with pytest.raises(InputError, match="model"):
+            load_model(path)
+
+
+def test_the_evaluation_of_a_training_can_be_repeated() -> None:
+    network = make_network(TINY, 0)
+    first = score(network, TINY, 1)
+    assert first == score(network, TINY, 1)
+    assert 0.0 <= first["acceptance"] <= 1.0
+
+
+def test_a_comparison_gives_both_policies_their_change_and_the_bound() -> None:
+    network = make_network(TINY, 0)
+    found = compare(network, (1,), 4, (2, 9), arrival_steps=4)
+    assert found == compare(network, (1,), 4, (2, 9), arrival_steps=4)
+    for one in found:
+        assert one.streams == 4
+        assert one.bound is not None and one.heuristic["acceptance"].value <= one.bound
+        for name, change in one.change.items():
+            ratio = one.dqn[name].value / one.heuristic[name].value
+            assert change.value == pytest.approx(ratio - 1.0)
+            assert change.low <= change.value <= change.high
+
+
+def test_the_bootstrap_interval_of_a_mean_is_the_normal_one() -> None:
+    values = np.random.default_rng(1).normal(10.0, 2.0, 400)
+    found = bootstrap(lambda rows: values[rows].mean(axis=-1), 400)
+    error = 1.96 * values.std() / 20.0
+    assert found.value == pytest.approx(values.mean())
+    assert found.low == pytest.approx(values.mean() - error, abs=0.03)
+    assert found.high == pytest.approx(values.mean() + error, abs=0.03)
+
+
+def test_a_q_network_gives_a_value_for_each_action() -> None:
+    network = QNetwork(TINY.size)
+    rows = torch.from_numpy(pack(observed().observe()))
+    assert network(rows).shape == (4, ACTIONS)
