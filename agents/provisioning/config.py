@@ -23,17 +23,14 @@ class NetworkSize:
 class DqnConfig:
     """Of the algorithm; `rounds` of decisions and gradient steps, as the paper's 350 updates."""
 
-    gamma: float = 0.9
-    """Discount of a millisecond."""
-    gamma_decision: float = 0.95
-    """Discount of a decision, besides. What an allocation displaces is decided within the few that
-    follow it; what comes later is far more than any one decision is worth, and noise to it."""
-    progress: float = 2.0
-    """While learning, a satisfied request's reward is paid as its work is done: this much for a
-    whole chain, in proportion to CPU time, taken back when it is satisfied or dropped. Sums over an
-    episode stay what they are; 0 pays at the end alone."""
-    n_step: int = 5
-    learning_rate: float = 1e-3
+    gamma: float = 0.6
+    """Discount of a millisecond; decisions within one are not discounted. CPU that is not used in a
+    millisecond is lost, so that little of what a decision displaces comes later than the next."""
+    early: bool = True
+    """While learning, pay a request's reward as its fate takes shape rather than at the end alone
+    (`fate` in problem.py). The sum over an episode stays what it is."""
+    n_step: int = 3
+    learning_rate: float = 5e-4
     """Of Adam; falls linearly to a tenth."""
     batch: int = 128
     gradient_norm: float = 10.0
@@ -59,7 +56,7 @@ class DqnConfig:
     exploration_spread: float = 7.0
     """Environment i of B explores with phase^(1 + spread i / (B - 1)), as Ape-X's actors do
     (Horgan et al., ICLR 2018, section 4.1): some follow the policy while others still explore."""
-    reward_scale: float = 0.1
+    reward_scale: float = 0.02
     """Brings values to about 10; scales nothing that is reported."""
     evaluate_every: int = 50
     """Rounds between evaluations on streams of their own, which choose the model that is kept."""

@@ -12,8 +12,9 @@ from torch import Tensor
 from agents.provisioning.batch import ProvisioningBatch
 from agents.provisioning.config import DqnConfig
 from agents.provisioning.generator import draw_stream
-from agents.provisioning.kernel import WORK_DONE
+from agents.provisioning.kernel import BOUND_TABLE, WORK_DONE, time_left_ms
 from agents.provisioning.network import pack
+from agents.provisioning.reward import RewardWeights
 from agents.provisioning.types import (
     BoolArray,
     Float32Array,
@@ -64,7 +65,7 @@ class ProvisioningProblem:
         reward = self._batch.step(actions)
         reward += self._potential() - potential
         reward *= self._config.reward_scale
-        discount = self._config.gamma_decision * self._config.gamma ** (state.step - before)
+        discount = self._config.gamma ** (state.step - before).astype(np.float64)
         discount[state.done] = 0.0
         for b in np.flatnonzero(state.done):
             self._number[b] += 1
@@ -73,7 +74,9 @@ class ProvisioningProblem:
         return Outcome(reward, discount)
 
     def _potential(self) -> FloatArray:
-        return self._config.progress * progress(self._batch.state)
+        if not self._config.early:
+            return np.zeros(self._config.environments)
+        return fate(self._batch.state, self._config.rewards)
 
     def state(self) -> list[Tensor]:
         """All arrays, as tensors."""
@@ -90,10 +93,19 @@ class ProvisioningProblem:
 
 
 @numba.njit(cache=True)
-def progress(s: State) -> FloatArray:
-    """Chains alive in each of B episodes, each counted by the share of its work done; [B]."""
+def fate(s: State, w: RewardWeights) -> FloatArray:
+    """What the chains alive in each of B episodes look like earning, [B].
+
+    A chain of which a share `done` of the work is behind it, with a share `left` of its time left,
+    counts left x done x satisfied + (1 - left) x dropped: nothing when it arrives, a drop's price
+    when its time is up. The change of it is added to the reward, so that serving a chain pays at
+    once, waiting costs at once, and what is left for the end is the difference.
+    """
     found = np.zeros(len(s.step))
     for b in range(len(found)):
         for g in range(s.groups[b]):
-            found[b] += s.size[b, g] * WORK_DONE[s.kind[b, s.bundle[b, g]], s.stage[b, g]]
+            kind = s.kind[b, s.bundle[b, g]]
+            left = min(1.0, max(0.0, time_left_ms(s, b, g) / BOUND_TABLE[kind]))
+            done = WORK_DONE[kind, s.stage[b, g]]
+            found[b] += s.size[b, g] * (left * done * w.satisfied + (1.0 - left) * w.dropped)
     return found
