@@ -34,7 +34,7 @@ class Sample(NamedTuple):
     """M transitions drawn, where they lie, and what each weighs in the loss."""
 
     transition: Transition
-    index: IntArray  # [M]
+    places: IntArray  # [M]
     weight: FloatArray  # [M], largest 1
 
 
@@ -140,7 +140,11 @@ class PrioritisedReplay:
         index = self._tree.find((strata + uniform) * (self._tree.total / len(uniform)))
         probability = self._tree.get(index) / self._tree.total
         weight = (self._count * probability) ** -beta
-        drawn = Transition(*(kept[index] for kept in self._data))
+        d = self._data
+        drawn = Transition(
+            d.rows[index], d.action[index], d.reward[index], d.discount[index],
+            d.next_rows[index], d.next_mask[index],
+        )  # fmt: skip
         return Sample(drawn, index, weight / weight.max())
 
     def update(self, index: IntArray, error: FloatArray) -> None:
@@ -164,7 +168,7 @@ class PrioritisedReplay:
         self._count = len(priority)
         for name, array in self._data._asdict().items():
             array[: self._count] = _array(state[name])
-        self._tree.set(np.arange(self._count), priority)
+        self._tree.set(np.arange(self._count), priority.astype(np.float64))
         self._largest, self._next = float(state["largest"]), int(state["next"])
 
 

@@ -37,6 +37,8 @@ from agents.provisioning.types import (
     TYPES,
     VNF_NAMES,
     WAIT,
+    IntArray,
+    Observation,
     State,
 )
 from testbed.scenario.placement import BoolArray, FloatArray, PlacementObservation
@@ -102,7 +104,11 @@ def chain_type(o: PlacementObservation) -> tuple[int, int]:
     name = o.functions[o.function_index]
     vnf = VNF_NAMES.index(_STAND_IN.get(name, name))
     found = [
-        (abs(stage - o.function_index) + abs(LENGTHS[kind] - stage - 1 - o.functions_left), kind, stage)
+        (
+            abs(stage - o.function_index) + abs(LENGTHS[kind] - stage - 1 - o.functions_left),
+            kind,
+            stage,
+        )
         for kind in range(TYPES)
         for stage in range(LENGTHS[kind])
         if CHAINS[kind][stage] == vnf
@@ -111,7 +117,9 @@ def chain_type(o: PlacementObservation) -> tuple[int, int]:
     return kind, stage
 
 
-def _seen(o: PlacementObservation, nodes: np.ndarray, cores: float, kind: int, stage: int):  # type: ignore[no-untyped-def,type-arg]
+def _seen(
+    o: PlacementObservation, nodes: IntArray, cores: float, kind: int, stage: int
+) -> Observation:
     """One observation for each of `nodes`, as the data centre whose turn it is."""
     state = _state(o, nodes, cores, kind, stage)
     seen = empty_observation(len(nodes), len(o.alive))
@@ -119,9 +127,7 @@ def _seen(o: PlacementObservation, nodes: np.ndarray, cores: float, kind: int, s
     return seen
 
 
-def _state(
-    o: PlacementObservation, nodes: np.ndarray, cores: float, kind: int, stage: int  # type: ignore[type-arg]
-) -> State:
+def _state(o: PlacementObservation, nodes: IntArray, cores: float, kind: int, stage: int) -> State:
     """The simulator's state [len(nodes)] with this one request in it, nothing else under way."""
     alive = np.flatnonzero(o.alive)
     s = empty_state(len(nodes), len(o.alive), 1)

@@ -51,7 +51,12 @@ class DqnConfig:
     """Decisions of each environment in a round."""
     updates: int = 16
     """Gradient steps in a round."""
-    phases: tuple[tuple[float, float], ...] = ((1 / 7, 1.0), (2 / 7, 0.8), (2 / 7, 0.5), (2 / 7, 0.2))
+    phases: tuple[tuple[float, float], ...] = (
+        (1 / 7, 1.0),
+        (2 / 7, 0.8),
+        (2 / 7, 0.5),
+        (2 / 7, 0.2),
+    )
     """The seed's phases: (share of the rounds, exploration)."""
     exploration_spread: float = 7.0
     """Environment i of B explores with phase^(1 + spread i / (B - 1)), as Ape-X's actors do
@@ -61,7 +66,7 @@ class DqnConfig:
     evaluate_every: int = 50
     """Rounds between evaluations on streams of their own, which choose the model that is kept."""
     evaluation_streams: int = 16
-    checkpoint_every: int = 25
+    checkpoint_every: int = 50
     """Rounds between checkpoints."""
     size: NetworkSize = field(default_factory=NetworkSize)
     rewards: RewardWeights = field(default_factory=RewardWeights)

@@ -18,24 +18,20 @@ from torch.nn import functional
 from torch.utils.tensorboard import SummaryWriter
 
 from agents.common.replay import NStep, PrioritisedReplay
-from agents.provisioning.batch import ProvisioningBatch
 from agents.provisioning.config import DqnConfig
-from agents.provisioning.generator import draw_stream
+from agents.provisioning.evaluation import score
 from agents.provisioning.model import (
     make_network,
-    network_actor,
     read_checkpoint,
     save_model,
     write_checkpoint,
 )
-from agents.provisioning.network import QNetwork, row_width
+from agents.provisioning.network import row_width
 from agents.provisioning.problem import Problem, ProvisioningProblem
 from agents.provisioning.types import ACTIONS, BoolArray, Float32Array, FloatArray, IntArray
 from testbed.scenario.errors import InputError
 
 Progress = Callable[[float, dict[str, float]], None]
-_EVALUATION = 1
-"""Second number of the seeds of the streams that choose the model; training's is 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +60,7 @@ class Learner:
         """`target` is a network of the same shape; it becomes a copy of `network`."""
         self.network, self.target, self.replay, self.config = network, target, replay, config
         self.target.load_state_dict(network.state_dict())
-        self.optimiser = torch.optim.Adam(
-            network.parameters(), lr=config.learning_rate, eps=1.5e-4
-        )
+        self.optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, eps=1.5e-4)
         self.updates = 0
 
     def update(self, uniform: FloatArray, beta: float) -> dict[str, float]:
@@ -88,7 +82,7 @@ class Learner:
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_norm)
         self.optimiser.step()
         error = (target - value).detach()
-        self.replay.update(drawn.index, error.double().numpy())
+        self.replay.update(drawn.places, error.double().numpy())
         self.updates += 1
         if self.updates % self.config.target_every == 0:
             self.target.load_state_dict(self.network.state_dict())
@@ -177,29 +171,6 @@ def learn(learner: Learner, share: float, generator: torch.Generator) -> dict[st
         uniform = torch.rand(config.batch, generator=generator, dtype=torch.float64).numpy()
         found.append(learner.update(uniform, beta))
     return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
-
-
-def score(network: QNetwork, config: DqnConfig, seed: int) -> dict[str, float]:
-    """The policy without exploration on the streams that choose the model.
-
-    `score` is the mean over the streams of their reward a request.
-    """
-    streams = [
-        draw_stream(config.streams, (seed, _EVALUATION, i))
-        for i in range(config.evaluation_streams)
-    ]
-    batch = ProvisioningBatch(streams, config.rewards)
-    actor, reward = network_actor(network), np.zeros(len(streams))
-    while not batch.done.all():
-        reward += batch.step(actor(batch))
-    totals, requests = batch.state.totals, batch.state.requests.sum(1)
-    satisfied = totals.satisfied_by_type.sum(1)
-    return {
-        "score": float((reward / requests).mean()),
-        "acceptance": float((satisfied / requests).mean()),
-        "delay_ms": float(totals.delay_ms.sum() / max(1, satisfied.sum())),
-        "storage_gb_ms": float(totals.storage_gb_ms.mean()),
-    }
 
 
 class Training:
@@ -320,4 +291,4 @@ def train(
 def _log(log: SummaryWriter, point: dict[str, float]) -> None:
     for name, value in point.items():
         if name not in ("round", "decisions"):
-            log.add_scalar(name, value, int(point["decisions"]))  # type: ignore[no-untyped-call]
+            log.add_scalar(name, value, int(point["decisions"]))

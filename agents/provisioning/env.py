@@ -126,9 +126,11 @@ class ProvisioningVectorEnv(VectorEnv):  # type: ignore[misc]
     ) -> tuple[Dict, dict[str, Any]]:
         """Begin all episodes; `seed` s gives episode b the seed s + b, as Gymnasium has it."""
         if seed is not None or not self._generators:
-            seeds = [None if seed is None else seed + b for b in range(self.num_envs)] if not (
-                isinstance(seed, list)
-            ) else seed
+            seeds = (
+                [None if seed is None else seed + b for b in range(self.num_envs)]
+                if not (isinstance(seed, list))
+                else seed
+            )
             self._generators = [gym.utils.seeding.np_random(one)[0] for one in seeds]
         room = (self._config.centres[1], self._config.bundles)
         streams = [self._draw(b) for b in range(self.num_envs)]

@@ -10,14 +10,37 @@ import numpy as np
 
 from agents.provisioning.batch import Actor, ProvisioningBatch
 from agents.provisioning.bound import accepted_at_most
+from agents.provisioning.config import DqnConfig
 from agents.provisioning.generator import GeneratorConfig, draw_stream
 from agents.provisioning.heuristic import priority_heuristic
 from agents.provisioning.model import network_actor
 from agents.provisioning.network import QNetwork
 from agents.provisioning.types import FloatArray, Stream
 
-_COMPARISON = 2
-"""Second number of the seeds of these streams; training has 0, the choice of a model 1."""
+_CHOICE, _COMPARISON = 1, 2
+"""Second numbers of the seeds of streams: to choose a model, to compare; training has 0."""
+
+
+def score(network: QNetwork, config: DqnConfig, seed: int) -> dict[str, float]:
+    """The policy without exploration on the streams that choose the model.
+
+    `score` is the mean over the streams of their reward a request.
+    """
+    streams = [
+        draw_stream(config.streams, (seed, _CHOICE, i)) for i in range(config.evaluation_streams)
+    ]
+    batch = ProvisioningBatch(streams, config.rewards)
+    actor, reward = network_actor(network), np.zeros(len(streams))
+    while not batch.done.all():
+        reward += batch.step(actor(batch))
+    totals, requests = batch.state.totals, batch.state.requests.sum(1)
+    satisfied = totals.satisfied_by_type.sum(1)
+    return {
+        "score": float((reward / requests).mean()),
+        "acceptance": float((satisfied / requests).mean()),
+        "delay_ms": float(totals.delay_ms.sum() / max(1, satisfied.sum())),
+        "storage_gb_ms": float(totals.storage_gb_ms.mean()),
+    }
 
 
 class Outcomes(NamedTuple):

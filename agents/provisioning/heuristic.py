@@ -6,7 +6,8 @@ import numba
 import numpy as np
 
 from agents.provisioning.batch import Actor, ProvisioningBatch
-from agents.provisioning.kernel import has_room, next_vnf, servable
+from agents.provisioning.chains import next_vnf, servable
+from agents.provisioning.kernel import has_room
 from agents.provisioning.types import WAIT, IntArray, State
 
 

@@ -69,12 +69,10 @@ class QNetwork(nn.Module):
         """Rows [B, row_width(D)] of any D to Q [B, ACTIONS]."""
         batch = len(rows)
         count = (rows.shape[1] - _FIXED) // (CENTRE + 1)
-        own, underway, pending, centres, present = rows.split(
-            [OWN, TYPES * UNDERWAY, TYPES * PENDING, count * CENTRE, count], dim=1
+        own, underway, pending, centres, present = torch.split(
+            rows, [OWN, TYPES * UNDERWAY, TYPES * PENDING, count * CENTRE, count], dim=1
         )
-        parts = torch.stack(
-            [self.own(own), self.underway(underway), self.pending(pending)], dim=1
-        )
+        parts = torch.stack([self.own(own), self.underway(underway), self.pending(pending)], dim=1)
         nodes = self.centre(centres.reshape(batch, count, CENTRE))
         there = torch.cat([present.new_ones(batch, 3), present], dim=1) > 0.5
         mixed = self._attention(parts, torch.cat([parts, nodes], dim=1), there)

@@ -21,15 +21,15 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from agents.provisioning.kernel import (
+from agents.provisioning.chains import (
     BOUND_TABLE,
     LENGTH_TABLE,
     PROCESSING_TABLE,
     next_vnf,
     servable,
     time_left_ms,
-    valid_actions,
 )
+from agents.provisioning.kernel import valid_actions
 from agents.provisioning.types import (
     ACTIONS,
     ACTIONS_A_STEP,

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from agents.provisioning.batch import ProvisioningBatch
+from agents.provisioning.chains import BOUND_TABLE, WORK_DONE, time_left_ms
 from agents.provisioning.config import DqnConfig
 from agents.provisioning.generator import draw_stream
-from agents.provisioning.kernel import BOUND_TABLE, WORK_DONE, time_left_ms
 from agents.provisioning.network import pack
 from agents.provisioning.reward import RewardWeights
 from agents.provisioning.types import (
@@ -42,14 +42,12 @@ class Problem(Protocol):
 
 
 class ProvisioningProblem:
-    """Episodes of streams drawn one after another; environment b's k-th has seed (seed, 0, b, k)."""
+    """Episodes one after another; environment b draws its k-th by the seed (seed, 0, b, k)."""
 
     def __init__(self, config: DqnConfig, seed: int) -> None:
         self._config, self._seed = config, seed
         self._number = np.zeros(config.environments, dtype=np.int64)
-        streams = [
-            draw_stream(config.streams, (seed, 0, b, 0)) for b in range(config.environments)
-        ]
+        streams = [draw_stream(config.streams, (seed, 0, b, 0)) for b in range(config.environments)]
         room = (config.streams.centres[1], config.streams.bundles)
         self._batch = ProvisioningBatch(streams, config.rewards, room)
 

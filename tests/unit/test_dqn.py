@@ -15,8 +15,8 @@ from torch import nn
 from agents.common.replay import NStep, PrioritisedReplay
 from agents.provisioning.batch import ProvisioningBatch
 from agents.provisioning.config import DqnConfig
-from agents.provisioning.dqn import Learner, collect, exploration_of, explore, learn, score, train
-from agents.provisioning.evaluation import bootstrap, compare
+from agents.provisioning.dqn import Learner, collect, exploration_of, explore, learn, train
+from agents.provisioning.evaluation import bootstrap, compare, score
 from agents.provisioning.generator import GeneratorConfig, draw_stream
 from agents.provisioning.model import load_model, make_network, network_actor, save_model
 from agents.provisioning.network import Dueling, QNetwork, pack
@@ -54,7 +54,9 @@ class CartPole:
     """Gymnasium's, without its limit on time, so that an end is always a fall."""
 
     def __init__(self, count: int) -> None:
-        self._environments = [gym.make("CartPole-v1", max_episode_steps=10**9) for _ in range(count)]
+        self._environments = [
+            gym.make("CartPole-v1", max_episode_steps=10**9) for _ in range(count)
+        ]
         self._rows = np.stack([e.reset(seed=i)[0] for i, e in enumerate(self._environments)])
 
     def observe(self) -> tuple[Any, Any]:
@@ -184,7 +186,9 @@ def test_exploration_takes_valid_actions_alone() -> None:
 
 def test_exploration_goes_through_the_seeds_phases() -> None:
     config = DqnConfig(environments=3)
-    first = [float(exploration_of(config, number / 350)[0]) for number in (0, 49, 50, 149, 150, 250, 349)]
+    first = [
+        float(exploration_of(config, number / 350)[0]) for number in (0, 49, 50, 149, 150, 250, 349)
+    ]
     assert first == [1.0, 1.0, 0.8, 0.8, 0.5, 0.2, 0.2]
     assert exploration_of(config, 0.2).tolist() == pytest.approx([0.8, 0.8**4.5, 0.8**8])
 
@@ -228,7 +232,7 @@ def test_every_part_and_every_data_centre_is_attended_to() -> None:
     assert gradient is not None
     seen = batch.observe()
     sizes = [part[0].size for part in (seen.own, seen.underway, seen.pending, seen.centres)]
-    for part in gradient[:, : sum(sizes)].split(sizes, dim=1):
+    for part in torch.split(gradient[:, : sum(sizes)], sizes, dim=1):
         assert (part != 0.0).any(dim=1).all()
     centres = gradient[:, sum(sizes[:3]) : sum(sizes)].reshape(*seen.centres.shape)
     assert torch.equal((centres != 0.0).any(-1), torch.from_numpy(seen.present))
@@ -274,9 +278,10 @@ def test_a_model_comes_back_from_its_file_and_nothing_else_does(tmp_path: Path) 
     network = make_network(TINY, 3)
     save_model(tmp_path / "m.pt", network, TINY)
     batch = observed()
-    assert network_actor(network)(batch).tolist() == network_actor(load_model(tmp_path / "m.pt"))(
-        batch
-    ).tolist()
+    assert (
+        network_actor(network)(batch).tolist()
+        == network_actor(load_model(tmp_path / "m.pt"))(batch).tolist()
+    )
     (tmp_path / "other.pt").write_bytes(b"no model")
     for path in (None, tmp_path / "none.pt", tmp_path / "other.pt"):
         with pytest.raises(InputError, match="model"):

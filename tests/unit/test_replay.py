@@ -45,10 +45,10 @@ def test_transitions_are_drawn_in_proportion_to_their_priority() -> None:
     replay.add(transitions([0.0, 1.0, 2.0]))
     replay.update(np.arange(3), np.array([1.0, -4.0, 9.0]))  # priorities 1, 2, 3
     drawn = replay.sample(np.full(6000, 0.5), beta=1.0)
-    assert np.bincount(drawn.index).tolist() == [1000, 2000, 3000]
+    assert np.bincount(drawn.places).tolist() == [1000, 2000, 3000]
     # (N P)^-1 is 2, 1, 2/3; over the largest of them: 1, 1/2, 1/3.
     for index, weight in ((0, 1.0), (1, 0.5), (2, 1.0 / 3.0)):
-        np.testing.assert_allclose(drawn.weight[drawn.index == index], weight)
+        np.testing.assert_allclose(drawn.weight[drawn.places == index], weight)
 
 
 def test_without_alpha_all_are_equal_and_weigh_the_same() -> None:
@@ -56,7 +56,7 @@ def test_without_alpha_all_are_equal_and_weigh_the_same() -> None:
     replay.add(transitions([0.0, 1.0, 2.0, 3.0]))
     replay.update(np.arange(4), np.array([1.0, 10.0, 100.0, 1000.0]))
     drawn = replay.sample(np.full(400, 0.5), beta=0.7)
-    assert np.bincount(drawn.index).tolist() == [100] * 4
+    assert np.bincount(drawn.places).tolist() == [100] * 4
     assert (drawn.weight == 1.0).all()
 
 
@@ -65,7 +65,7 @@ def test_a_new_transition_has_the_highest_priority_there_was() -> None:
     replay.add(transitions([0.0, 1.0]))
     replay.update(np.arange(2), np.array([3.0, 1.0]))
     replay.add(transitions([2.0]))
-    assert np.bincount(replay.sample(np.full(700, 0.5), 1.0).index).tolist() == [300, 100, 300]
+    assert np.bincount(replay.sample(np.full(700, 0.5), 1.0).places).tolist() == [300, 100, 300]
 
 
 def test_the_oldest_make_room() -> None:
@@ -87,7 +87,7 @@ def test_a_restored_replay_goes_on_as_the_first() -> None:
         replay.add(transitions([7.0, 8.0]))
     uniform = np.random.default_rng(0).random(64)
     one, two = first.sample(uniform, 0.4), second.sample(uniform, 0.4)
-    assert one.index.tolist() == two.index.tolist()
+    assert one.places.tolist() == two.places.tolist()
     assert one.weight.tolist() == two.weight.tolist()
     assert one.transition.reward.tolist() == two.transition.reward.tolist()
 
