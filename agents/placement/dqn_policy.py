@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import nn
 
 from agents.provisioning.batch import empty_state
-from agents.provisioning.network import QNetwork, pack
+from agents.provisioning.network import pack
 from agents.provisioning.observe import empty_observation, observe_all
 from agents.provisioning.types import (
     ACTIONS_A_STEP,
@@ -41,7 +42,7 @@ from agents.provisioning.types import (
     Observation,
     State,
 )
-from testbed.scenario.placement import BoolArray, FloatArray, PlacementObservation
+from testbed.scenario.placement import BoolArray, PlacementObservation
 from testbed.scenario.types import Placement
 
 _STAND_IN = {"lb": "nat"}
@@ -50,45 +51,46 @@ _MOST_CPU, _LEAST_CPU = 120.0, 12.0
 
 
 class DqnPolicy:
-    """Primary on the willing server of the highest gain, backup on the next one.
+    """Primary on the first willing server in order of priority, backup on the next one.
 
-    The gain of a server is Q(allocate) - Q(wait) there; of equal ones the nearer along the path
-    goes first. Where no server is willing, a request is rejected and a primary stays where it is;
-    a backup goes to the candidate of the highest gain, willing or not, for losing protection is
-    nothing that the network was trained to weigh.
+    Priority is least added delay: from where the packets come, to the server and on to the egress.
+    Where no server is willing, a request is rejected and a primary stays where it is; a backup goes
+    to the first candidate, willing or not, for what losing protection costs is nothing that the
+    network was trained to weigh.
     """
 
-    def __init__(self, network: QNetwork) -> None:
+    def __init__(self, network: nn.Module) -> None:
+        """`network`: rows of `pack` to the value of each action, such as a QNetwork."""
         self._network = network.eval()
 
     def decide(self, observation: PlacementObservation) -> Placement | None:
         """The network's choice; None where it takes none."""
         o = observation
-        by_gain, gain = self._ranked(o, o.backup_cores if o.task == "backup" else o.primary_cores)
-        if not by_gain:
-            return None
         if o.task == "backup":
-            return Placement(o.members[0], by_gain[0])
-        primary = by_gain[0]
-        if gain[primary] < 0.0:
+            chosen = self._backup(o, o.members[0])
+            return None if chosen is None else Placement(o.members[0], chosen)
+        willing = [node for node, gain in self._asked(o, o.primary_cores) if gain >= 0.0]
+        if not willing:
             return None
-        backups = [node for node in self._ranked(o, o.backup_cores)[0] if node != primary]
-        return Placement(primary, backups[0] if backups else None)
+        return Placement(willing[0], self._backup(o, willing[0]))
+
+    def _backup(self, o: PlacementObservation, primary: int) -> int | None:
+        asked = [pair for pair in self._asked(o, o.backup_cores) if pair[0] != primary]
+        willing = [node for node, gain in asked if gain >= 0.0]
+        return willing[0] if willing else asked[0][0] if asked else None
 
     @torch.no_grad()
-    def _ranked(self, o: PlacementObservation, cores: float) -> tuple[list[int], FloatArray]:
-        """Candidates by falling gain, and the gain of every server [N]."""
+    def _asked(self, o: PlacementObservation, cores: float) -> list[tuple[int, float]]:
+        """(server, what allocating there is worth above waiting) of candidates, by priority."""
         nodes = np.flatnonzero(candidates(o, cores))
-        gain = np.full(len(o.alive), -np.inf)
         if len(nodes) == 0:
-            return [], gain
-        kind, stage = chain_type(o)
-        rows = pack(_seen(o, nodes, cores, kind, stage))
-        values = self._network(torch.from_numpy(rows)).double().numpy()
-        gain[nodes] = values[:, CHAINS[kind][stage]] - values[:, WAIT]
+            return []
         added_ns = o.delay_from_previous_ns + o.delay_to_egress_ns
-        order = np.lexsort((nodes, added_ns[nodes], -gain[nodes]))
-        return [int(node) for node in nodes[order]], gain
+        nodes = nodes[np.argsort(added_ns[nodes], kind="stable")]
+        kind, stage = chain_type(o)
+        values = self._network(torch.from_numpy(pack(shown(o, nodes, cores, kind, stage))))
+        gain = values[:, CHAINS[kind][stage]] - values[:, WAIT]
+        return [(int(node), float(g)) for node, g in zip(nodes, gain, strict=True)]
 
 
 def candidates(o: PlacementObservation, cores: float) -> BoolArray:
@@ -117,7 +119,7 @@ def chain_type(o: PlacementObservation) -> tuple[int, int]:
     return kind, stage
 
 
-def _seen(
+def shown(
     o: PlacementObservation, nodes: IntArray, cores: float, kind: int, stage: int
 ) -> Observation:
     """One observation for each of `nodes`, as the data centre whose turn it is."""
