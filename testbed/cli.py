@@ -119,18 +119,22 @@ def run(
             "seeds": [loaded.seeds[0] if seed is None else seed],
         }
     )
-    _compare(scenario, chosen, model, results, as_json)
+    _compare(scenario, chosen, {policy: model} if model else {}, results, as_json)
 
 
 @app.command()
 def compare(
     scenario: ScenarioPath,
     model: Model = None,
+    dqn_model: Annotated[Path | None, typer.Option(help="the same for `dqn`")] = None,
     results: Results = None,
     as_json: AsJson = False,
 ) -> None:
     """Run every policy with every seed on the same requests, packets and faults, and compare."""
-    _compare(scenario, load_checked(scenario), model, results, as_json)
+    loaded = load_checked(scenario)
+    given = {"ppo": model, "dqn": dqn_model}
+    models = {name: file for name, file in given.items() if file is not None}
+    _compare(scenario, loaded, models, results, as_json)
 
 
 app.command()(cli_learning.train)
@@ -281,17 +285,18 @@ def clean(
 
 
 def _compare(
-    path: Path, scenario: Scenario, model: Path | None, results: Path | None, as_json: bool
+    path: Path, scenario: Scenario, models: dict[str, Path], results: Path | None, as_json: bool
 ) -> None:
-    if model is not None and not model.is_file():
-        raise InputError("--model", str(model), "a model file written by `deftbed train`")
+    for model in models.values():
+        if not model.is_file():
+            raise InputError("--model", str(model), "a model file written by `deftbed train`")
     if results is not None and results.exists():
         raise InputError("--results", str(results), "a folder that does not exist yet")
     _need_root("run an emulation")
     from testbed.compare import compare_policies
     from testbed.screen import print_summary
 
-    folder, summary = compare_policies(path, scenario, model, results, console)
+    folder, summary = compare_policies(path, scenario, models, results, console)
     if as_json:
         print(json.dumps({**summary, "results": str(folder)}))
     else:

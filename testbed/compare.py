@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -30,10 +31,13 @@ from testbed.training import run_training
 RUN_OVERHEAD_S = 5.0
 TRAIN_S = 45.0
 """First guesses for the time left; the bar corrects itself."""
+LEARNED = ("ppo", "dqn")
+Models = Mapping[str, Path]
+"""The files of learned policies by name; those that are missing are trained."""
 
 
 def compare_policies(
-    path: Path, scenario: Scenario, model: Path | None, results: Path | None, console: Console
+    path: Path, scenario: Scenario, models: Models, results: Path | None, console: Console
 ) -> tuple[Path, dict[str, Any]]:
     """Run, summarise, report; the results folder and the content of its summary.json.
 
@@ -44,8 +48,8 @@ def compare_policies(
         backends = choose(capabilities)
     except CapabilityError as error:
         raise InputError("host", "unable", str(error)) from error
-    if model is not None and "ppo" in scenario.policies:
-        make_policy("ppo", scenario.seeds[0], model)  # a model that is none is told of now
+    for name, model in models.items():
+        make_policy(name, scenario.seeds[0], model)  # a model that is none is told of now
     for line in clean_stale():
         console.print(f"left by a run that died: {line}", markup=False)
     folder = _folder(scenario, results)
@@ -59,7 +63,7 @@ def compare_policies(
             f"{', '.join(map(str, scenario.seeds))}; datapath {backends.datapath}, "
             f"links {backends.link}, cgroup {backends.cgroup}"
         )
-        _run_all(folder, scenario, model, backends, capabilities, phases, console)
+        _run_all(folder, scenario, models, backends, capabilities, phases, console)
         manifest["complete"] = True
     finally:
         manifest["phases"] = {name: round(value, 2) for name, value in phases.items()}
@@ -90,35 +94,30 @@ def _note_phase(folder: Path, name: str, seconds: float) -> None:
 def _run_all(
     folder: Path,
     scenario: Scenario,
-    model: Path | None,
+    given: Models,
     backends: Backends,
     capabilities: Capabilities,
     phases: dict[str, float],
     console: Console,
 ) -> None:
-    trains = "ppo" in scenario.policies and model is None
+    trains = [name for name in LEARNED if name in scenario.policies and name not in given]
     run_s = scenario.traffic.duration_s + scenario.traffic.drain_s + RUN_OVERHEAD_S
-    total_s = run_s * len(scenario.policies) * len(scenario.seeds) + (TRAIN_S if trains else 0)
+    total_s = run_s * len(scenario.policies) * len(scenario.seeds) + TRAIN_S * len(trains)
+    models = dict(given)
     with progress_bar(console) as bar:
         task = bar.add_task("", total=total_s)
         done_s = 0.0
-        if trains:
-            model = folder / "model" / "ppo.pt"
-            model.parent.mkdir()
-            bar.update(task, description="training ppo on the twin")
-            begin = time.monotonic()
-            report = run_training(
-                "ppo", [scenario], model, lambda part: bar.update(task, completed=part * TRAIN_S)
-            )
-            write_json(model.with_name("training.json"), report)
-            phases["train_s"] = time.monotonic() - begin
-            done_s = TRAIN_S
-        if model is not None and "ppo" in scenario.policies and model.suffix != ".onnx":
+        for name in trains:
+            bar.update(task, description=f"training {name}")
+            advance = partial(_advance_share, bar, task, done_s)
+            models[name] = _train(name, scenario, folder / "model", advance, phases)
+            done_s += TRAIN_S
+        if "ppo" in scenario.policies and models["ppo"].suffix != ".onnx":
             from agents.placement.export import served_file
 
             bar.update(task, description="exporting ppo", completed=done_s)
             begin = time.monotonic()
-            model = served_file(model, folder / "model")
+            models["ppo"] = served_file(models["ppo"], folder / "model")
             phases["export_s"] = time.monotonic() - begin
         for seed in scenario.seeds:
             for policy in scenario.policies:
@@ -128,7 +127,7 @@ def _run_all(
                     policy,
                     seed,
                     folder / policy / f"seed-{seed}",
-                    model if policy == "ppo" else None,
+                    models.get(policy),
                     backends,
                     capabilities,
                 )
@@ -137,6 +136,26 @@ def _run_all(
                 phases[f"{policy}/seed-{seed}_s"] = time.monotonic() - begin
                 done_s += run_s
         bar.update(task, completed=total_s, description="done")
+
+
+def _train(
+    name: str,
+    scenario: Scenario,
+    folder: Path,
+    progress: Callable[[float], None],
+    phases: dict[str, float],
+) -> Path:
+    folder.mkdir(exist_ok=True)
+    begin = time.monotonic()
+    model = folder / f"{name}.pt"
+    report = run_training(name, [scenario], model, progress)
+    write_json(folder / f"training-{name}.json", report)
+    phases[f"train_{name}_s"] = time.monotonic() - begin
+    return model
+
+
+def _advance_share(bar: Progress, task: TaskID, start_s: float, share: float) -> None:
+    bar.update(task, completed=start_s + share * TRAIN_S)
 
 
 def _advance(bar: Progress, task: TaskID, start_s: float, at_s: float) -> None:

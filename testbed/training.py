@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,4 +67,16 @@ def run_training(
             resume=resume,
         )
         return report.as_dict()
-    raise InputError("algorithm", algorithm, "one of ppo, dqn")
+    if algorithm != "dqn":
+        raise InputError("algorithm", algorithm, "one of ppo, dqn")
+    from agents.provisioning.config import DqnConfig
+    from agents.provisioning.dqn import train as train_dqn
+
+    if config is not None:
+        raise InputError("--config", str(config), "ppo: dqn takes the paper's hyperparameters")
+    # It learns in the setting of its paper, whatever the scenario.
+    checkpoint = out.with_name(f"{out.stem}.checkpoint")
+    kept = checkpoint if resume and checkpoint.exists() else None
+    seed = scenarios[0].training.seed
+    learned = train_dqn(DqnConfig(), out, seed, lambda done, _: progress(done), kept)
+    return dataclasses.asdict(learned)

@@ -59,6 +59,8 @@ def make_policy(
         return _PLAIN[name](seed)
     if name == "ppo":
         return _ppo(model)
+    if name == "dqn":
+        return _dqn(model)
     if name in ("milp", "milp-hindsight"):
         return _solver(name, plan, constants or TwinConstants())
     raise InputError("policy", name, f"one of {', '.join(POLICIES)}, and one that can be made")
@@ -76,6 +78,16 @@ def _ppo(model: Path | None) -> Policy:
 
     torch.set_num_threads(1)  # two threads make small batches slower where a core is busy
     return PpoPolicy(load_model(model))
+
+
+def _dqn(model: Path | None) -> Policy:
+    import torch
+
+    from agents.placement.dqn_policy import DqnPolicy
+    from agents.provisioning.model import load_model
+
+    torch.set_num_threads(1)
+    return DqnPolicy(load_model(model))
 
 
 def _solver(name: str, plan: RunPlan | None, constants: TwinConstants) -> Policy:

@@ -16,7 +16,7 @@ from agents.provisioning.types import ACTIONS, CHAINS, VNF_NAMES, WAIT
 from testbed.scenario.placement import Ledger, PlacementObservation, refusal
 from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import FunctionName, Placement
-from testbed.twin.replay import place_all
+from testbed.twin.replay import play
 from tests.unit.twin_support import line_plan, make_request, random_plan
 
 
@@ -150,6 +150,6 @@ def test_on_random_plans_it_keeps_to_what_may_be_answered() -> None:
 
     for seed in range(6):
         plan = dataclasses.replace(random_plan(seed), admission=True)
-        first = place_all(plan, decide, 0)
-        assert first == place_all(plan, decide, 0)
+        first = play([plan], [decide])[0].placements
+        assert first == play([plan], [decide])[0].placements
     assert asked > 50

@@ -354,7 +354,7 @@ def test_all_names_are_made_but_for_those_that_need_what_is_missing() -> None:
     assert set(HEURISTICS) > {"random", "pl-rank", "milp"}
     for name in ONLINE:
         assert make_policy(name, 1, None).decide(observe()) is not None
-    for name, field in (("milp-hindsight", "policy"), ("dqn", "policy"), ("ppo", "model")):
+    for name, field in (("milp-hindsight", "policy"), ("dqn", "model"), ("ppo", "model")):
         with pytest.raises(InputError) as caught:
             make_policy(name, 1, None)
         assert caught.value.field == field
