@@ -23,16 +23,16 @@ class NetworkSize:
 class DqnConfig:
     """Of the algorithm; `rounds` of decisions and gradient steps, as the paper's 350 updates."""
 
-    gamma: float = 0.6
+    gamma: float = 0.75
     """Discount of a millisecond; decisions within one are not discounted. CPU that is not used in a
-    millisecond is lost, so that little of what a decision displaces comes later than the next."""
+    millisecond is lost, so that little of what a decision displaces comes later than the next few."""
     early: bool = True
     """While learning, pay a request's reward as its fate takes shape rather than at the end alone
     (`fate` in problem.py). The sum over an episode stays what it is."""
     n_step: int = 3
     learning_rate: float = 5e-4
     """Of Adam; falls linearly to a tenth."""
-    batch: int = 128
+    batch: int = 256
     gradient_norm: float = 10.0
     target_every: int = 50
     """Gradient steps between copies to the target network."""
@@ -47,9 +47,9 @@ class DqnConfig:
     dueling: bool = True
     environments: int = 32
     rounds: int = 350
-    steps: int = 32
+    steps: int = 64
     """Decisions of each environment in a round."""
-    updates: int = 16
+    updates: int = 32
     """Gradient steps in a round."""
     phases: tuple[tuple[float, float], ...] = (
         (1 / 7, 1.0),
@@ -63,7 +63,7 @@ class DqnConfig:
     (Horgan et al., ICLR 2018, section 4.1): some follow the policy while others still explore."""
     reward_scale: float = 0.02
     """Brings values to about 10; scales nothing that is reported."""
-    evaluate_every: int = 50
+    evaluate_every: int = 25
     """Rounds between evaluations on streams of their own, which choose the model that is kept."""
     evaluation_streams: int = 16
     checkpoint_every: int = 50
