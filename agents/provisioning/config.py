@@ -25,7 +25,7 @@ class DqnConfig:
 
     gamma: float = 0.75
     """Discount of a millisecond; decisions within one are not discounted. CPU that is not used in a
-    millisecond is lost, so that little of what a decision displaces comes later than the next few."""
+    millisecond is lost, so that little of what a decision displaces comes much later."""
     early: bool = True
     """While learning, pay a request's reward as its fate takes shape rather than at the end alone
     (`fate` in problem.py). The sum over an episode stays what it is."""

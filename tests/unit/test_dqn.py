@@ -22,7 +22,7 @@ from agents.provisioning.generator import GeneratorConfig, draw_stream
 from agents.provisioning.model import load_model, make_network, network_actor, save_model
 from agents.provisioning.network import Dueling, QNetwork, pack
 from agents.provisioning.observe import CENTRE
-from agents.provisioning.problem import Outcome
+from agents.provisioning.problem import Outcome, ProvisioningProblem
 from agents.provisioning.types import ACTIONS
 from testbed.scenario.errors import InputError
 
@@ -235,6 +235,26 @@ def silent(share: float, point: dict[str, float]) -> None:
 
 def observed(config: GeneratorConfig = TINY.streams, count: int = 4) -> ProvisioningBatch:
     return ProvisioningBatch([draw_stream(config, (9, i)) for i in range(count)])
+
+
+def test_rewards_paid_early_sum_to_the_same_over_an_episode() -> None:
+    sums = []
+    for early in (True, False):
+        config = dataclasses.replace(TINY, environments=1, early=early, gamma=0.5)
+        problem, rng, total = ProvisioningProblem(config, 4), np.random.default_rng(0), 0.0
+        steps = 0
+        while True:
+            _, mask = problem.observe()
+            actions = np.array([rng.choice(np.flatnonzero(mask[0]))])
+            outcome = problem.step(actions)
+            total, steps = total + float(outcome.reward[0]), steps + 1
+            if outcome.discount[0] == 0.0:
+                break
+            assert outcome.discount[0] in 0.5 ** np.arange(200)
+        sums.append((total, steps))
+    assert sums[0][1] == sums[1][1] > 50
+    assert sums[0][0] == pytest.approx(sums[1][0])
+    assert sums[0][0] != 0.0
 
 
 def test_the_order_of_the_data_centres_and_room_for_more_change_no_value() -> None:
