@@ -34,8 +34,10 @@ class DqnConfig:
     """Of Adam; falls linearly to a tenth."""
     batch: int = 256
     gradient_norm: float = 10.0
-    target_every: int = 50
-    """Gradient steps between copies to the target network."""
+    target_mix: float = 0.005
+    """Share of the network that goes into the target at each gradient step (Lillicrap et al., ICLR
+    2016, algorithm 1). The target is an average of the last 1 / mix networks; being steadier than
+    the last of them, it is also the model that is evaluated and kept."""
     replay: int = 100_000
     alpha: float = 0.6
     """How much priorities matter; 0 draws uniformly."""

@@ -84,14 +84,19 @@ class Learner:
         error = (target - value).detach()
         self.replay.update(drawn.places, error.double().numpy())
         self.updates += 1
-        if self.updates % self.config.target_every == 0:
-            self.target.load_state_dict(self.network.state_dict())
+        self._follow()
         return {
             "loss": float(weighted.detach()),
             "error": float(error.abs().mean()),
             "value": float(value.detach().mean()),
             "gradient_norm": float(norm),
         }
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        pairs = zip(self.target.parameters(), self.network.parameters(), strict=True)
+        for kept, moved in pairs:
+            kept.lerp_(moved, self.config.target_mix)
 
     @torch.no_grad()
     def _targets(
@@ -181,8 +186,8 @@ class Training:
         width = row_width(config.streams.centres[1])
         network = make_network(config, seed)
         replay = PrioritisedReplay(config.replay, width, ACTIONS, config.alpha, np.float16)
-        self.learner = Learner(network, make_network(config, seed), replay, config)
-        self.network = network
+        self.target = make_network(config, seed)
+        self.learner = Learner(network, self.target, replay, config)
         self.problem = ProvisioningProblem(config, seed)
         self.steps = NStep(config.n_step)
         self.generator = torch.Generator().manual_seed(seed)
@@ -205,7 +210,7 @@ class Training:
             **figures,
         }
         if (number + 1) % config.evaluate_every == 0 or number + 1 == config.rounds:
-            point.update(score(self.network, config, self.seed))
+            point.update(score(self.target, config, self.seed))
         self.curve.append(point)
         return point
 
@@ -273,7 +278,7 @@ def train(
             _log(log, point)
             if point.get("score", -np.inf) > training.best[1]:
                 training.best = (number - 1, point["score"])
-                save_model(out, training.network, config)
+                save_model(out, training.target, config)
             if number % config.checkpoint_every == 0:
                 write_checkpoint(out.with_suffix(".checkpoint"), training.state())
             progress(number / config.rounds, point)

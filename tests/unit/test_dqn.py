@@ -123,7 +123,7 @@ CARTPOLE = DqnConfig(
     learning_rate=1e-3,
     replay=50_000,
     warm_up=1_000,
-    target_every=100,
+    target_mix=0.01,
     phases=((0.05, 1.0), (0.15, 0.3), (0.8, 0.1)),
     exploration_spread=1.0,
     evaluate_every=50,
@@ -154,9 +154,9 @@ def solve_cartpole(seed: int) -> tuple[nn.Module, int]:
         collect(problem, learner, steps, exploration_of(CARTPOLE, share), generator)
         learn(learner, share, generator)
         if number % CARTPOLE.evaluate_every == 0:
-            length = cartpole_length(learner.network, range(20_000, 20_010))
+            length = cartpole_length(learner.target, range(20_000, 20_010))
             if length > best[0]:
-                best, kept = (length, number * 16 * 8), copy.deepcopy(learner.network)
+                best, kept = (length, number * 16 * 8), copy.deepcopy(learner.target)
             if length == 500.0:
                 break
     return kept, best[1]
