@@ -34,7 +34,7 @@ class DqnConfig:
     """Of Adam; falls linearly to a tenth."""
     batch: int = 256
     gradient_norm: float = 10.0
-    target_mix: float = 0.005
+    target_mix: float = 0.01
     """Share of the network that goes into the target at each gradient step (Lillicrap et al., ICLR
     2016, algorithm 1). The target is an average of the last 1 / mix networks; being steadier than
     the last of them, it is also the model that is evaluated and kept."""
@@ -71,7 +71,8 @@ class DqnConfig:
     checkpoint_every: int = 50
     """Rounds between checkpoints."""
     size: NetworkSize = field(default_factory=NetworkSize)
-    rewards: RewardWeights = field(default_factory=RewardWeights)
+    rewards: RewardWeights = field(default_factory=lambda: RewardWeights(storage_gb_ms=-0.005))
+    """The paper's, and a small price of storage: some 5 % of what requests earn."""
     streams: GeneratorConfig = field(
         default_factory=lambda: GeneratorConfig(arrival_steps=40, load=(1.0, 8.0))
     )

@@ -12,7 +12,7 @@ from agents.provisioning.batch import Actor, ProvisioningBatch
 from agents.provisioning.bound import accepted_at_most
 from agents.provisioning.config import DqnConfig
 from agents.provisioning.generator import GeneratorConfig, draw_stream
-from agents.provisioning.heuristic import priority_heuristic
+from agents.provisioning.heuristic import lean_heuristic, priority_heuristic
 from agents.provisioning.model import network_actor
 from agents.provisioning.network import QNetwork
 from agents.provisioning.types import FloatArray, Stream
@@ -64,8 +64,9 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Means over streams of both policies, and the relative change from heuristic to DQN.
+    """Means over streams, and the relative change from the priority heuristic to the DQN.
 
+    `lean` is the heuristic that uninstalls what is idle, for storage costs nothing to give back.
     `bound` is the mean share of the requests that no policy can exceed (see bound.py).
     """
 
@@ -75,6 +76,7 @@ class Comparison:
     bound: float | None
     dqn: dict[str, Interval]
     heuristic: dict[str, Interval]
+    lean: dict[str, Interval]
     change: dict[str, Interval]
 
     def as_dict(self) -> dict[str, Any]:
@@ -91,7 +93,7 @@ def compare(
     bound: bool = True,
     arrival_steps: int = 100,
 ) -> list[Comparison]:
-    """Both policies on `streams` streams of each seed, for each number of data centres.
+    """The policies on `streams` streams of each seed, for each number of data centres.
 
     The same arguments give the same figures, intervals included.
     """
@@ -105,8 +107,9 @@ def compare(
         ]
         learned = run_policy(network_actor(model), drawn)
         heuristic = run_policy(priority_heuristic, drawn)
+        lean = run_policy(lean_heuristic, drawn)
         most = float(np.mean([accepted_at_most(one) for one in drawn])) if bound else None
-        found.append(_judge(count, load, learned, heuristic, most))
+        found.append(_judge(count, load, (learned, heuristic, lean), most))
     return found
 
 
@@ -125,8 +128,10 @@ def run_policy(actor: Actor, streams: Sequence[Stream]) -> Outcomes:
 
 
 def _judge(
-    count: int, load: float, learned: Outcomes, heuristic: Outcomes, bound: float | None
+    count: int, load: float, outcomes: tuple[Outcomes, Outcomes, Outcomes], bound: float | None
 ) -> Comparison:
+    learned, heuristic, lean = outcomes
+
     def mean(values: FloatArray) -> Interval:
         return bootstrap(lambda rows: values[rows].mean(axis=-1), len(values))
 
@@ -141,6 +146,7 @@ def _judge(
         bound=bound,
         dqn={name: mean(getattr(learned, name)) for name in names},
         heuristic={name: mean(getattr(heuristic, name)) for name in names},
+        lean={name: mean(getattr(lean, name)) for name in names},
         change={name: change(getattr(learned, name), getattr(heuristic, name)) for name in names},
     )
 

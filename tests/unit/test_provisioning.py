@@ -10,7 +10,7 @@ import pytest
 from agents.provisioning.batch import ProvisioningBatch
 from agents.provisioning.bound import accepted_at_most
 from agents.provisioning.generator import GeneratorConfig, draw_stream
-from agents.provisioning.heuristic import priority_heuristic, random_actions
+from agents.provisioning.heuristic import lean_heuristic, priority_heuristic, random_actions
 from agents.provisioning.types import (
     ACTIONS_A_STEP,
     BOUND_MS,
@@ -257,6 +257,14 @@ def test_the_heuristic_takes_the_most_urgent_first_and_the_nearest_data_centre()
     batch = ProvisioningBatch([far])
     batch.state.order[0] = [1, 0]  # the turn is that of the data centre that is further away
     assert priority_heuristic(batch).tolist() == [WAIT]
+
+
+def test_the_lean_heuristic_keeps_less_installed() -> None:
+    streams = [draw_stream(SHORT, (8, i)) for i in range(4)]
+    plain, lean = ProvisioningBatch(streams), ProvisioningBatch(streams)
+    kept, freed = plain.run(priority_heuristic), lean.run(lean_heuristic)
+    assert (freed.storage_gb_ms < kept.storage_gb_ms).all()
+    assert (lean.state.installed.sum((1, 2)) < plain.state.installed.sum((1, 2))).all()
 
 
 def test_no_policy_exceeds_the_bound_with_hindsight() -> None:
