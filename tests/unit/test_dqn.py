@@ -120,10 +120,10 @@ CARTPOLE = DqnConfig(
     steps=16,
     updates=16,
     batch=64,
-    learning_rate=1e-3,
+    learning_rate=5e-4,
     replay=50_000,
     warm_up=1_000,
-    target_mix=0.01,
+    target_mix=0.02,
     phases=((0.05, 1.0), (0.15, 0.3), (0.8, 0.1)),
     exploration_spread=1.0,
     evaluate_every=50,
@@ -145,7 +145,7 @@ def cartpole_length(network: nn.Module, seeds: range) -> float:
 
 
 def solve_cartpole(seed: int) -> tuple[nn.Module, int]:
-    """The network that did best on 10 episodes after some rounds, and decisions until then."""
+    """The network that did best on 30 episodes after some rounds, and decisions until then."""
     learner, generator = small_learner(4, 2, CARTPOLE), torch.Generator().manual_seed(seed)
     problem, steps, best = CartPole(8), NStep(CARTPOLE.n_step), (-1.0, 0)
     kept = copy.deepcopy(learner.network)
@@ -154,7 +154,7 @@ def solve_cartpole(seed: int) -> tuple[nn.Module, int]:
         collect(problem, learner, steps, exploration_of(CARTPOLE, share), generator)
         learn(learner, share, generator)
         if number % CARTPOLE.evaluate_every == 0:
-            length = cartpole_length(learner.target, range(20_000, 20_010))
+            length = cartpole_length(learner.target, range(20_000, 20_030))
             if length > best[0]:
                 best, kept = (length, number * 16 * 8), copy.deepcopy(learner.target)
             if length == 500.0:
