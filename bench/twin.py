@@ -20,16 +20,18 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from agents.common.policy import Policy
 from agents.placement.cells import Cell, cell_scenario
 from agents.placement.features import masks
 from agents.placement.plans import held_out_plans, training_plans
 from agents.placement.policies import make_policy
 from agents.placement.ppo import Learner, PpoConfig
+from agents.placement.timing import decision_times
 from testbed.compiled import compiled_view
 from testbed.scenario.load import load_scenario
 from testbed.scenario.model import Scenario
 from testbed.scenario.placement import BoolArray, PlacementObservation
-from testbed.scenario.types import NS_PER_S, Placement
+from testbed.scenario.types import NS_PER_S, Placement, RunPlan
 from testbed.twin.constants import constants_for
 from testbed.twin.decisions import DecisionBatch
 from testbed.twin.pack import IntArray, PlanArrays, pack_plans
@@ -160,25 +162,33 @@ def bench_decisions(model: Path | None) -> Iterator[Row]:
         plans = held_out_plans(scenario, 4)
         for name in names:
             policy = make_policy(name, 1, model if name == "ppo" else None)
-            times_us: list[float] = []
-
-            def timed(seen: PlacementObservation, decide: Any = policy.decide) -> Placement | None:
-                begin_ns = time.perf_counter_ns()
-                choice: Placement | None = decide(seen)
-                times_us.append((time.perf_counter_ns() - begin_ns) / 1e3)  # noqa: B023
-                return choice
-
-            for plan in plans:
-                play([plan], [timed], constants_for(scenario))
-            case = {"nodes": len(plans[0].servers), "policy": name}
-            p50, p99 = np.percentile(times_us[20:], [50, 99])
+            seen = _observations(policy, plans, scenario)
+            times = decision_times(policy, seen)
             yield {
                 "bench": "twin",
-                "case": case,
-                "figures": {"decision_p50_us": round(p50, 1), "decision_p99_us": round(p99, 1)},
+                "case": {"nodes": len(plans[0].servers), "policy": name},
+                "figures": {
+                    "decision_p50_us": round(times.p50_us, 1),
+                    "decision_p99_us": round(times.p99_us, 1),
+                },
                 "spread": {},
-                "runs": len(times_us) - 20,
+                "runs": len(seen),
             }
+
+
+def _observations(
+    policy: Policy, plans: Sequence[RunPlan], scenario: Scenario
+) -> list[PlacementObservation]:
+    """What a policy sees on some plans of the twin."""
+    found: list[PlacementObservation] = []
+
+    def decide(seen: PlacementObservation) -> Placement | None:
+        found.append(seen)
+        return policy.decide(seen)
+
+    for plan in plans:
+        play([plan], [decide], constants_for(scenario))
+    return found
 
 
 def _row(case: Row, found: dict[str, list[float]]) -> Row:

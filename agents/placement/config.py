@@ -11,12 +11,13 @@ import difflib
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
 import yaml
 
-from agents.placement.ppo import PpoConfig, config_as_dict
+from agents.placement.ppo import PpoConfig
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import parse_mapping
 
@@ -137,7 +138,7 @@ def value_of(config: PpoConfig, name: str) -> Any:
 
 def config_text(config: PpoConfig, as_json: bool = False) -> str:
     """The whole config as a file that `read_config` reads: YAML, or JSON."""
-    values = config_as_dict(config)
+    values = asdict(config)
     if as_json:
         return json.dumps(values, indent=2) + "\n"
     return yaml.safe_dump(values, sort_keys=False)

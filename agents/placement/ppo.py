@@ -16,7 +16,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -225,8 +225,3 @@ class Learner:
         for batch, arrays in zip(self.batches, state["environments"], strict=True):
             for mine, kept in zip(batch.state, arrays, strict=True):
                 mine[...] = kept.numpy()
-
-
-def config_as_dict(config: PpoConfig) -> dict[str, Any]:
-    """Plain values for JSON and checkpoints."""
-    return asdict(config)

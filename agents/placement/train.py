@@ -18,7 +18,7 @@ from agents.common.policy import Policy
 from agents.placement.baselines import DeftPolicy, GreedyDelayPolicy
 from agents.placement.model import PpoPolicy, save_model
 from agents.placement.plans import held_out_plans, training_plans, validation_plans
-from agents.placement.ppo import Learner, PpoConfig, config_as_dict, mean_cost
+from agents.placement.ppo import Learner, PpoConfig, mean_cost
 from testbed.scenario.model import Scenario
 from testbed.scenario.types import NS_PER_S, RunPlan
 from testbed.twin.constants import TwinConstants, constants_for
@@ -149,7 +149,7 @@ def _header(
         "format": 1,
         "kind": "placement-ppo-checkpoint",
         "scenarios": hashlib.sha256(text.encode()).hexdigest(),
-        "config": config_as_dict(config),
+        "config": asdict(config),
         "decisions": decisions,
         "environments": environments,
         "seed": seed,

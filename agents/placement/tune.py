@@ -14,7 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from agents.placement.config import SPACE, Between, config_text, value_of, with_values
-from agents.placement.ppo import PpoConfig, config_as_dict
+from agents.placement.ppo import PpoConfig
 from agents.placement.train import train
 from testbed.scenario.errors import InputError, RunError
 from testbed.scenario.model import Scenario
@@ -68,7 +68,7 @@ class TuneReport:
             ],
             "cost": self.cost,
             "first_cost": self.first_cost,
-            "config": config_as_dict(self.config),
+            "config": asdict(self.config),
         }
 
 
@@ -225,7 +225,7 @@ def _journal(out: Path, resume: bool) -> Path:
 
 def _header(scenario: Scenario, base: PpoConfig, seed: int) -> dict[str, Any]:
     """What must be the same for trials to be comparable."""
-    text = scenario.model_dump_json() + json.dumps(config_as_dict(base)) + repr(SPACE)
+    text = scenario.model_dump_json() + json.dumps(asdict(base)) + repr(SPACE)
     return {
         "format": 1,
         "scenario": scenario.name,

@@ -22,9 +22,9 @@ from agents.provisioning.config import DqnConfig
 from agents.provisioning.evaluation import score
 from agents.provisioning.model import (
     make_network,
-    read_checkpoint,
+    read_training,
     save_model,
-    write_checkpoint,
+    write_training,
 )
 from agents.provisioning.network import row_width
 from agents.provisioning.problem import Problem, ProvisioningProblem
@@ -268,7 +268,7 @@ def train(
     began = time.monotonic()
     training = Training(config, seed)
     if resume is not None:
-        training.restore(read_checkpoint(resume))
+        training.restore(read_training(resume))
     out.parent.mkdir(parents=True, exist_ok=True)
     done = len(training.curve)
     with SummaryWriter(str(out.with_name(f"{out.stem}-tensorboard")), purge_step=done) as log:
@@ -280,7 +280,7 @@ def train(
                 training.best = (number - 1, point["score"])
                 save_model(out, training.target, config)
             if number % config.checkpoint_every == 0:
-                write_checkpoint(out.with_suffix(".checkpoint"), training.state())
+                write_training(out.with_suffix(".checkpoint"), training.state())
             progress(number / config.rounds, point)
     return TrainReport(
         seed=seed,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from agents.common.checkpoints import read_checkpoint, write_checkpoint
 from agents.provisioning.batch import Actor, ProvisioningBatch
 from agents.provisioning.config import DqnConfig, NetworkSize
 from agents.provisioning.network import QNetwork, pack
@@ -48,48 +48,28 @@ def save_model(path: Path, network: QNetwork, config: DqnConfig) -> None:
     """Write weights and what is needed to build the network again."""
     path.parent.mkdir(parents=True, exist_ok=True)
     head = {**_KIND, "size": asdict(config.size), "dueling": config.dueling}
-    _write(path, {**head, "weights": network.state_dict()})
+    write_checkpoint(path, {**head, "weights": network.state_dict()})
 
 
 def load_model(path: Path | None) -> QNetwork:
     """The network in a file of `save_model`; InputError naming "model" if there is none in it."""
     if path is None:
         raise InputError("model", None, "the file of a trained model (deftbed train writes one)")
-    data = _read("model", path)
+    data = read_checkpoint(path, "model", _KIND)
     try:
         network = QNetwork(NetworkSize(**data["size"]), bool(data["dueling"]))
         network.load_state_dict(data["weights"])
     except (KeyError, TypeError, RuntimeError, AttributeError) as error:
-        raise InputError("model", str(path), f"weights that fit ({_first(error)})") from error
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError("model", str(path), f"weights that fit ({first})") from error
     return network.eval()
 
 
-def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+def write_training(path: Path, state: dict[str, Any]) -> None:
     """Write what a training needs to go on; an interruption leaves the one before."""
-    _write(path, {**_KIND, **state})
+    write_checkpoint(path, {**_KIND, **state})
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The checkpoint in a file; InputError naming "resume" if there is none in it."""
-    return _read("resume", path)
-
-
-def _write(path: Path, data: dict[str, Any]) -> None:
-    draft = path.with_name(path.name + ".part")
-    torch.save(data, draft)
-    draft.replace(path)
-
-
-def _read(field: str, path: Path) -> dict[str, Any]:
-    try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise InputError(field, str(path), f"a readable file ({_first(error)})") from error
-    found = {key: data.get(key) for key in _KIND} if isinstance(data, dict) else None
-    if found != _KIND:
-        raise InputError(field, str(path), f"a file with {_KIND}, not {found}")
-    return dict(data)
-
-
-def _first(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def read_training(path: Path) -> dict[str, Any]:
+    """What `write_training` wrote; InputError naming "resume" if there is none in it."""
+    return read_checkpoint(path, "resume", _KIND)

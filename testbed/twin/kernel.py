@@ -154,10 +154,9 @@ def _serve(
 ) -> tuple[float, float]:
     """Carry wait and loss of every server over a slot; (overload in server-seconds, cost)."""
     overload_s, cost = 0.0, 0.0
-    wait, loss, demand = state.wait_s[b], state.loss[b], state.demand[b]
+    wait, loss = state.wait_s[b], state.loss[b]
     for n in range(wait.shape[0]):
         rho, sigma2 = load[0, n], load[1, n]
-        demand[n] = rho
         if rho == 0.0 and wait[n] == 0.0:
             variance[n] = loss[n] = 0.0
             continue

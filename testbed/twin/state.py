@@ -10,8 +10,8 @@ from testbed.compiled import compiled_view
 from testbed.scenario.placement import FloatArray, Task
 from testbed.twin.pack import NEVER_NS, IntArray, PlanArrays
 
-PLACE, BACKUP, MOVE, NOTHING = 0, 1, 2, 3
-"""What is asked: a function's members, one more backup, another node for a primary; or no more."""
+PLACE, BACKUP, NOTHING = 0, 1, 3
+"""What is asked, by its place in TASKS (the twin never asks for a move); or no more."""
 TASKS: tuple[Task, ...] = ("place", "backup", "move")
 LOAD, SQUARE, WEIGHT, COST = range(4)
 """Rows of `ahead`: what a server is asked for in a slot to come, and what it will cost."""
@@ -33,7 +33,7 @@ class State(NamedTuple):
     request: IntArray  # [B], the next one that arrives
     fault: IntArray  # [B], the next one that is detected
     slot: IntArray  # [B], the next one that is run
-    task: IntArray  # [B], PLACE, BACKUP, MOVE or NOTHING
+    task: IntArray  # [B], PLACE, BACKUP or NOTHING
     asked: IntArray  # [B, 2], the request and the function that a decision is about
     placed: IntArray  # [B, R], functions placed; 0 for a request that was rejected
     primary: IntArray  # [B, R, F], a node
@@ -44,10 +44,8 @@ class State(NamedTuple):
     active_count: IntArray  # [B]
     queue: IntArray  # [B, R x F, 2]
     queue_ends: IntArray  # [B, 2], the next one and the end
-    moved_ns: IntArray  # [B, R, F], when a primary was moved last
     wait_s: FloatArray  # [B, N], mean wait at each server in the last slot
     loss: FloatArray  # [B, N]
-    demand: FloatArray  # [B, N], used over capacity in the last slot
     used: FloatArray  # [B, N], packets/s x ns: demand x 1e9 in reference cores
     memory: FloatArray  # [B, N], bytes in use
     held: FloatArray  # [B, N], members of the request that a decision is about
@@ -87,8 +85,8 @@ def make_state(pool: PlanArrays, environments: int, slots: int) -> State:
         placed=ints(environments, requests), primary=ints(*groups), backup=ints(*groups),
         joined_ns=ints(*groups), died_ns=ints(*groups), active=ints(environments, requests),
         active_count=ints(*one), queue=ints(environments, requests * functions, 2),
-        queue_ends=ints(environments, 2), moved_ns=ints(*groups), wait_s=floats(*per_node),
-        loss=floats(*per_node), demand=floats(*per_node), used=floats(*per_node),
+        queue_ends=ints(environments, 2), wait_s=floats(*per_node),
+        loss=floats(*per_node), used=floats(*per_node),
         memory=floats(*per_node), held=floats(*per_node), load=floats(environments, 4, nodes),
         ahead=floats(environments, nodes, AHEAD, slots), outlook=floats(environments, slots),
     )  # fmt: skip
@@ -107,8 +105,8 @@ def clear(state: State, b: int, plan: int) -> None:
         for f in range(state.primary.shape[2]):
             state.primary[b, r, f] = state.backup[b, r, f] = -1
             state.joined_ns[b, r, f] = 0
-            state.died_ns[b, r, f] = state.moved_ns[b, r, f] = NEVER_NS
+            state.died_ns[b, r, f] = NEVER_NS
     for n in range(state.wait_s.shape[1]):
-        state.wait_s[b, n] = state.loss[b, n] = state.demand[b, n] = 0.0
+        state.wait_s[b, n] = state.loss[b, n] = 0.0
     state.ahead[b, :] = 0.0
     state.outlook[b, :] = 0.0
