@@ -119,6 +119,8 @@ def _run_all(
             begin = time.monotonic()
             models["ppo"] = served_file(models["ppo"], folder / "model")
             phases["export_s"] = time.monotonic() - begin
+        for name, model in models.items():
+            models[name] = _kept(model, folder / "model")
         for seed in scenario.seeds:
             for policy in scenario.policies:
                 bar.update(task, description=f"{policy}, seed {seed}", completed=done_s)
@@ -152,6 +154,15 @@ def _train(
     write_json(folder / f"training-{name}.json", report)
     phases[f"train_{name}_s"] = time.monotonic() - begin
     return model
+
+
+def _kept(model: Path, folder: Path) -> Path:
+    """A copy of a model among the results, so that its runs can be repeated."""
+    kept = folder / model.name
+    if not kept.exists():
+        folder.mkdir(exist_ok=True)
+        shutil.copyfile(model, kept)
+    return kept
 
 
 def _advance_share(bar: Progress, task: TaskID, start_s: float, share: float) -> None:

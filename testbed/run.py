@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import platform
 import secrets
@@ -172,6 +173,7 @@ def _manifest(spec: RunSpec, plan: RunPlan, run_id: str) -> dict[str, Any]:
         "run_id": run_id,
         "scenario": spec.scenario.name,
         "policy": spec.policy,
+        "model": None if spec.model is None else _named(spec.model),
         "seed": spec.seed,
         "complete": False,
         "valid": False,
@@ -198,3 +200,9 @@ def _manifest(spec: RunSpec, plan: RunPlan, run_id: str) -> dict[str, Any]:
         "versions": {name: metadata.version(name) for name in LIBRARIES},
         "git_revision": git_revision(),
     }
+
+
+def _named(file: Path) -> dict[str, str]:
+    """Which file of a learned policy it was, to be told from others of that name."""
+    with file.open("rb") as content:
+        return {"file": file.name, "sha256": hashlib.file_digest(content, "sha256").hexdigest()}

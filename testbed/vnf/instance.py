@@ -20,7 +20,7 @@ import numpy as np
 
 from testbed.results.events import EventLog
 from testbed.vnf.cpu import ServerCpu
-from testbed.vnf.dataplane import loop, ring
+from testbed.vnf.dataplane import loop, pending, ring
 from testbed.vnf.dataplane.calls import configure, drain, serve
 from testbed.vnf.dataplane.loop import Plane
 from testbed.vnf.dataplane.system import ipv4_endpoint
@@ -171,7 +171,7 @@ class Instance:
             "shared_changes": int(m[layout.SHARED_INDEX]),
             "records_refused": int(self.member.records.head[REFUSED]),
             "send_discarded": int(self.plane.ring.cursors[ring.TX_DISCARDED]),
-            "waiting": int(words[loop.PENDING_COUNT]),
+            "waiting": int(self.plane.pending[pending.COUNT]),
             "buffered": int(m[layout.INPUTS]),
             "log_index": int(m[layout.NEXT]),
             "committed": int(m[layout.COMMITTED]),

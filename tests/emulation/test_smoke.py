@@ -8,15 +8,21 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from agents.placement.model import NetworkSize, PpoPolicy, build, save_model
 from testbed.results.fairness import check_fairness
+from testbed.scenario.load import load_scenario
+from testbed.scenario.plan import make_plan
 from testbed.substrate.ownership import known_runs
+from testbed.twin.replay import play
 
 pytestmark = pytest.mark.emulation
 
@@ -118,6 +124,30 @@ def test_report_is_the_same_when_it_is_computed_anew(compared: Path) -> None:
 def test_nothing_of_the_runs_is_left(compared: Path) -> None:
     for manifest in compared.glob("*/seed-1/manifest.json"):
         assert json.loads(manifest.read_text())["run_id"] not in known_runs()
+
+
+def test_a_learned_policy_decides_in_a_run_and_its_model_is_kept(tmp_path: Path) -> None:
+    torch.manual_seed(3)  # not trained: it must only be this network that decides
+    network = build(NetworkSize())
+    given, scenario, results = tmp_path / "mine.pt", tmp_path / "one.yaml", tmp_path / "results"
+    save_model(given, network, NetworkSize())
+    scenario.write_text(SMOKE.read_text().replace("[deft, greedy-delay]", "[deft, ppo]"))
+    done = deftbed(
+        "compare", str(scenario), "--model", str(given), "--results", str(results), "--json"
+    )
+    assert json.loads(done.stdout)["results"] == str(results), done.stderr
+    plan = make_plan(load_scenario(scenario), 1)
+    (in_twin,) = play([plan], [PpoPolicy(network).decide])
+    expected = in_twin.placements[plan.requests[0].id]
+    assert expected is not None
+    events = map(json.loads, (results / "ppo" / "seed-1" / "events.jsonl").read_text().splitlines())
+    (decision,) = [event for event in events if event["event"] == "decision"]
+    assert decision["placements"] == [list(placement.nodes) for placement in expected]
+    manifest = json.loads((results / "ppo" / "seed-1" / "manifest.json").read_text())
+    kept = (results / "model" / "mine.onnx").read_bytes()
+    assert manifest["model"] == {"file": "mine.onnx", "sha256": sha256(kept).hexdigest()}
+    other = json.loads((results / "deft" / "seed-1" / "manifest.json").read_text())
+    assert other["model"] is None
 
 
 def test_a_results_folder_that_exists_is_refused(tmp_path: Path) -> None:

@@ -24,6 +24,14 @@ from testbed.vnf.cpu import admit
 from testbed.vnf.dataplane.ahead import look_ahead
 from testbed.vnf.dataplane.frames import Head, read_head, write_head
 from testbed.vnf.dataplane.nsh import HEADER_BYTES
+from testbed.vnf.dataplane.pending import (
+    has_place,
+    new_pending,
+    next_done_ns,
+    put_note,
+    put_packet,
+    take_done,
+)
 from testbed.vnf.dataplane.ring import (
     TX_WAITING,
     Ring,
@@ -45,14 +53,13 @@ from testbed.vnf.dataplane.system import (
 from testbed.vnf.functions.checksums import byte
 from testbed.vnf.functions.function import Process
 from testbed.vnf.replication.batches import close_batch
-from testbed.vnf.replication.copying import copy_from_words, copy_to_words
+from testbed.vnf.replication.copying import copy_from_words
 from testbed.vnf.replication.flow_table import BASE_PATH_MASK
 from testbed.vnf.replication.handling import on_packet, release_bound
 from testbed.vnf.replication.log import OUTPUT_BIT, entry_at, is_granted, length_of, output_at
 from testbed.vnf.replication.member import (
     FOLLOWER,
     MAX_MEMBERS,
-    NEVER,
     NO_CPU,
     NOT_LOST,
     P_CAUGHT_UP,
@@ -81,13 +88,10 @@ MANY_COPIES = 4
 """It does so if it took this many since it slept last."""
 MESSAGE_WORDS = 8192
 """Room for a message; a datagram over IPv4 carries 65,507 bytes at most."""
-PENDING_PACKETS = 1024
-"""Packets that may be in the server's CPU at a time."""
 
 # Places in `Plane.words`: what the loop is told, what it keeps, what it counts.
 GROUP, UDP_FD, SOURCE_MAC, FORWARD, FORWARD_HOP, REVERSE, REVERSE_HOP = 0, 1, 2, 3, 4, 5, 6
 CLOCK_FD, PRIMARY_SERVICE_NS, BACKUP_SERVICE_NS = 7, 8, 9
-PENDING_FIRST, PENDING_COUNT = 10, 11
 FIRST_RELEASE_NS = 12  # WATCHING: the time of the next release is wanted
 RECEIVED, MALFORMED, FOREIGN, NO_CPU_COUNT, HANDED, EMITTED = 16, 17, 18, 19, 20, 21
 MESSAGES_SENT, MESSAGES_FAILED, MESSAGES_RECEIVED, MESSAGES_MALFORMED = 22, 23, 24, 25
@@ -103,10 +107,6 @@ CAUGHT_UP = 1 << 61
 """What `serve` returns when a learner has caught up."""
 ASK_DUE = 1 << 60
 """What it returns when operations on shared records are to be asked for (`replication.shared`)."""
-
-# A packet in the server's CPU: when it is done, its head, its length; the packet follows.
-_DONE_NS, _HEAD, _LENGTH = 0, 1, 8
-_PENDING_WORDS = 9 + 192
 
 
 class Plane(NamedTuple):
@@ -134,7 +134,7 @@ def new_plane(ring: Ring, polled: Words, clock: Words) -> Plane:
         outbox=np.zeros(MESSAGE_WORDS, np.int64),
         polled=polled,
         addresses=np.zeros(MAX_MEMBERS * ADDRESS_BYTES, np.uint8),
-        pending=np.zeros(PENDING_PACKETS * _PENDING_WORDS, np.int64),
+        pending=new_pending(),
         clock=clock,
     )
 
@@ -172,7 +172,7 @@ def serve(member: Member, process: Process, plane: Plane, until_ns: int) -> int:
         if ask_due(m):
             return ASK_DUE
         if frames + messages + handed + sent + emitted == 0:
-            due_ns = min(until_ns, min(next_time_ns(m, now), _pending_due_ns(plane)))
+            due_ns = min(until_ns, min(next_time_ns(m, now), next_done_ns(plane.pending)))
             if plane.ring.cursors[TX_WAITING]:
                 due_ns = min(due_ns, now + SEND_AGAIN_NS)  # the interface was busy
             if took >= MANY_COPIES and m[ROLE] == FOLLOWER and plane.words[CLOCK_FD] < 0:
@@ -228,64 +228,29 @@ def _take_packet(
         return
     leads = member.words[ROLE] == PRIMARY
     done_ns = -1
-    if words[PENDING_COUNT] < PENDING_PACKETS:
+    if has_place(plane.pending):
         cost_ns = words[PRIMARY_SERVICE_NS] if leads else words[BACKUP_SERVICE_NS]
         done_ns = admit(plane.clock, words[CLOCK_FD], now, cost_ns)
-    if done_ns < 0:
-        words[NO_CPU_COUNT] += 1
-        # A backup that lacks a copy learns from the log what became of it.
-        if leads:
-            _hand_over(member, process, plane, now, head, plane.ring.rx, begin, 0, NO_CPU)
+    if done_ns >= 0:
+        put_packet(plane.pending, done_ns, head, plane.ring.rx, begin, length)
         return
-    place = (words[PENDING_FIRST] + words[PENDING_COUNT]) % PENDING_PACKETS * _PENDING_WORDS
-    pending = plane.pending
-    pending[place + _DONE_NS] = done_ns
-    pending[place + _HEAD] = head.path
-    pending[place + _HEAD + 1] = head.hop
-    pending[place + _HEAD + 2] = head.member
-    pending[place + _HEAD + 3] = head.flow
-    pending[place + _HEAD + 4] = head.bucket
-    pending[place + _HEAD + 5] = head.epoch
-    pending[place + _HEAD + 6] = head.seq
-    pending[place + _LENGTH] = length
-    copy_to_words(plane.ring.rx, begin, pending, place + _LENGTH + 1, length)
-    words[PENDING_COUNT] += 1
-
-
-@compiled
-def _pending_due_ns(plane: Plane) -> int:
-    """When the packet that is in the CPU is done; NEVER if there is none."""
-    if plane.words[PENDING_COUNT] == 0:
-        return NEVER
-    return plane.pending[plane.words[PENDING_FIRST] * _PENDING_WORDS + _DONE_NS]
+    words[NO_CPU_COUNT] += 1
+    # A backup that lacks a copy learns from the log what became of it.
+    if leads and not put_note(plane.pending, head, NO_CPU):
+        _hand_over(member, process, plane, now, head, plane.ring.rx, begin, 0, NO_CPU)
 
 
 @compiled
 def _hand_over_done(member: Member, process: Process, plane: Plane, now: int) -> int:
-    """Hand the packets that the CPU is done with to the protocol."""
-    words, pending = plane.words, plane.pending
-    done = 0
-    while _pending_due_ns(plane) <= now:
-        place = words[PENDING_FIRST] * _PENDING_WORDS
-        length = pending[place + _LENGTH]
-        at = place + _HEAD
-        head = Head(
-            1,
-            pending[at],
-            pending[at + 1],
-            pending[at + 2],
-            pending[at + 3],
-            pending[at + 4],
-            pending[at + 5],
-            pending[at + 6],
-        )
+    """Hand the packets that the CPU is done with to the protocol, and what it refused."""
+    handed = 0
+    while next_done_ns(plane.pending) <= now:
         # The inbox is free between two messages.
-        copy_from_words(pending, place + _LENGTH + 1, plane.inbox, 0, length)
-        words[PENDING_FIRST] = (words[PENDING_FIRST] + 1) % PENDING_PACKETS
-        words[PENDING_COUNT] -= 1
-        _hand_over(member, process, plane, now, head, plane.inbox, 0, length, NOT_LOST)
-        done += 1
-    return done
+        head, reason, length = take_done(plane.pending, plane.inbox)
+        if reason == NOT_LOST or member.words[ROLE] == PRIMARY:
+            _hand_over(member, process, plane, now, head, plane.inbox, 0, length, reason)
+        handed += 1
+    return handed
 
 
 @compiled
