@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from testbed.results.metric_columns import METRIC_COLUMNS, ON_SCREEN
+
 COLUMNS = ("p50 ms", "p99 ms", "lost", "kb/s", "accepted", "overload s", "recovery ms")
 
 
@@ -29,6 +31,9 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
     name = summary["scenario"]
     out.print(f"{name}: means over the seeds, counts over all of them", style="bold")
     out.print(_figures(summary))
+    if any("metrics" in entry for entry in summary["policies"].values()):
+        out.print("all packets together, with 95 % intervals of percentiles", style="bold")
+        out.print(_metrics(summary["policies"]))
     if summary["comparison"]:
         out.print("ratios of the means, with 95 % intervals over the seeds", style="bold")
         out.print(_ratios(summary["comparison"]))
@@ -50,6 +55,20 @@ def _figures(summary: dict[str, Any]) -> Table:
         table.add_column(column, justify="right")
     for policy, entry in summary["policies"].items():
         table.add_row(policy, *_row(entry["runs"]))
+    return table
+
+
+def _metrics(policies: dict[str, Any]) -> Table:
+    table = _table()
+    table.add_column("policy", no_wrap=True)
+    columns = [column for column in METRIC_COLUMNS if column.key in ON_SCREEN]
+    for column in columns:
+        name = column.label if column.key != "delay_p50" else "delay p50"
+        table.add_column(f"{name} {column.unit}", justify="right")
+    for policy, entry in policies.items():
+        if "metrics" in entry:
+            cells = [column.text(entry["metrics"]) for column in columns]
+            table.add_row(policy, *[f"{text}\n{note}" if note else text for text, note in cells])
     return table
 
 

@@ -1,4 +1,8 @@
-"""summary.json and summary.csv of a comparison, from the recorded packets and events alone."""
+"""What is computed of a comparison, from the recorded packets and events alone.
+
+`summary.json` and `summary.csv` have an entry for each run; `metrics.csv` has a line for each run,
+chain and flow, and `<policy>/seed-<n>/metrics.json` the same with notes (see `results.metrics`).
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from testbed.results import packets as packet_records
 from testbed.results.events import read_events
 from testbed.results.folder import write_json
+from testbed.results.metrics import FORMAT as METRICS_FORMAT
+from testbed.results.metrics import flat, measure, measure_all, of_packets
+from testbed.results.quantiles import PERCENTILES
 from testbed.results.statistics import paired_ratio
-from testbed.results.summary import PERCENTILES, summarise
+from testbed.results.summary import summarise
 
 FORMAT = 1
 GREEDY, LEARNED = "greedy-delay", "ppo"
@@ -66,7 +74,7 @@ def _figure(
 
 
 def write_summary(results_dir: Path) -> dict[str, Any]:
-    """Write summary.json and summary.csv into a results folder; the content of summary.json.
+    """Write summary.json and the files beside it (see above); the content of summary.json.
 
     Reads <policy>/seed-<n>/{manifest.json, packets.parquet, events.jsonl} and, for what was to be
     run, manifest.json beside the policies. "valid" is false, and "reasons" says why, if a run is
@@ -75,6 +83,8 @@ def write_summary(results_dir: Path) -> dict[str, Any]:
     """
     plan = json.loads((results_dir / "manifest.json").read_text(encoding="utf-8"))
     runs: dict[str, list[dict[str, Any]]] = {}
+    merged: dict[str, list[pd.DataFrame]] = {}
+    lines: list[dict[str, Any]] = []
     reasons = [f"not fair: {difference}" for difference in plan.get("unfair", [])]
     for policy in plan["policies"]:
         for seed in plan["seeds"]:
@@ -83,7 +93,12 @@ def write_summary(results_dir: Path) -> dict[str, Any]:
                 reasons.append(f"{policy}, seed {seed}: not run")
                 continue
             manifest = json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))
-            runs.setdefault(policy, []).append(summarise_folder(run_dir, manifest))
+            packets = packet_records.read(run_dir / "packets.parquet")
+            runs.setdefault(policy, []).append(_summarise(packets, run_dir, manifest))
+            merged.setdefault(policy, []).append(of_packets(packets))
+            entries = measure_all(packets)
+            write_json(run_dir / "metrics.json", {"format": METRICS_FORMAT, "scopes": entries})
+            lines += [{"policy": policy, "seed": seed, **flat(entry)} for entry in entries]
             if not manifest["valid"]:
                 reasons += [f"{policy}, seed {seed}: {reason}" for reason in manifest["reasons"]]
     summary = {
@@ -92,22 +107,30 @@ def write_summary(results_dir: Path) -> dict[str, Any]:
         "valid": not reasons,
         "reasons": reasons,
         "baseline": plan["baseline"],
-        "policies": {policy: {"runs": entries} for policy, entries in runs.items()},
+        "policies": {
+            policy: {"runs": entries, "metrics": measure(pd.concat(merged[policy]))}
+            for policy, entries in runs.items()
+        },
         "comparison": compare(runs, plan["baseline"]),
     }
     write_json(results_dir / "summary.json", summary)
-    _write_csv(results_dir / "summary.csv", runs)
+    _write_csv(results_dir / "summary.csv", _lines(runs), "policy")
+    _write_csv(results_dir / "metrics.csv", lines, "policy")
     return summary
 
 
 def summarise_folder(run_dir: Path, manifest: Run) -> dict[str, Any]:
     """The summary of the run in a folder, from its packets and events."""
+    return _summarise(packet_records.read(run_dir / "packets.parquet"), run_dir, manifest)
+
+
+def _summarise(packets: pd.DataFrame, run_dir: Path, manifest: Run) -> dict[str, Any]:
     events = run_dir / "events.jsonl"
     timeline = list(read_events(events)) if events.is_file() else []
-    return summarise(packet_records.read(run_dir / "packets.parquet"), timeline, manifest)
+    return summarise(packets, timeline, manifest)
 
 
-def _write_csv(path: Path, runs: Mapping[str, Sequence[Run]]) -> None:
+def _lines(runs: Mapping[str, Sequence[Run]]) -> list[dict[str, Any]]:
     """One line a run; recovery times stand in one field, with blanks between them."""
     rows = []
     for policy, entries in runs.items():
@@ -115,11 +138,19 @@ def _write_csv(path: Path, runs: Mapping[str, Sequence[Run]]) -> None:
             row = {"policy": policy, **run}
             latency = row.pop("latency_ns")
             recovery = row.pop("recovery_ns")
+            metrics = flat(row.pop("metrics"))
             row |= {f"latency_{name}_ns": latency[name] for name in PERCENTILES}
-            rows.append({**row, "recovery_ns": " ".join(map(str, recovery))})
+            row["recovery_ns"] = " ".join(map(str, recovery))
+            rows.append(row | {key: metrics[key] for key in metrics if key not in row})
+    return rows
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]], first: str) -> None:
+    """A line for each row, whose columns are those of all rows; `first` if there are none."""
+    columns = list(dict.fromkeys(column for row in rows for column in row)) or [first]
     temporary = path.with_name(f".{path.name}")
     with open(temporary, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else ["policy"], lineterminator="\n")
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
     temporary.replace(path)

@@ -37,6 +37,8 @@ class RunFolder:
     servers: pd.DataFrame
     events: tuple[Json, ...]
     lacking: tuple[str, ...]
+    metrics: tuple[Json, ...] = ()
+    """The entries of metrics.json (see `testbed.results.metrics`)."""
 
     def named(self, event: str) -> list[Json]:
         """The events called `event`, in the order of time."""
@@ -116,6 +118,7 @@ def _run(path: Path, folder: Path) -> RunFolder:
         servers=servers,
         events=tuple(read_events(events)) if events.is_file() else (),
         lacking=tuple(lacking),
+        metrics=tuple(_json(path / "metrics.json").get("scopes", ())),
     )
 
 

@@ -11,7 +11,7 @@
 | `received_ns`  | int64 or null | first arrival                                                   |
 | `copies`       | int64         | arrivals; 2 is one duplicate                                    |
 | `arrival`      | int64 or null | rank of the first arrival among those of the flow, from 0       |
-| `hops`         | string or null| what was spent where, when measured                             |
+| `hops`         | string or null| what was spent where, if it was traced (`testbed.results.hops`) |
 
 Times are nanoseconds from the run's origin. Rows are ordered by (chain, scheduled_ns, flow, seq).
 """

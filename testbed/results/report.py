@@ -9,17 +9,25 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from testbed.results import plots, plots_map, plots_time
+from testbed.results import plots, plots_map, plots_metrics, plots_time
 from testbed.results.figures import COLUMNS, spread
 from testbed.results.gather import Json, Results, RunFolder, gather
 from testbed.results.plot_style import slot
+from testbed.results.report_metrics import metrics_content
 from testbed.results.statistics import MIN_PAIRS
 from testbed.results.verdict import findings, headline, sentence
 
 TEMPLATES = Path(__file__).parent / "templates"
 ENOUGH_SEEDS = 10
 """Below this the report says beside its verdict that it rests on few seeds."""
-RAW_FILES = ("packets.parquet", "events.jsonl", "servers.parquet", "manifest.json", "summary.json")
+RAW_FILES = (
+    "packets.parquet",
+    "events.jsonl",
+    "servers.parquet",
+    "manifest.json",
+    "summary.json",
+    "metrics.json",
+)
 
 
 def write_report(results_dir: Path) -> Path:
@@ -72,6 +80,9 @@ def _content(results: Results) -> dict[str, Any]:
         "over_time": _picture(plots_time.over_time(results)),
         "load": _picture(plots_time.server_load(results)),
         "recovery": _picture(plots.recovery(results)),
+        "metrics": metrics_content(results),
+        "percentiles": _picture(plots_metrics.percentiles(results)),
+        "hops": _picture(plots_metrics.hops(results)),
         "phases": _phases(results),
         "facts": _facts(results),
         "unfair": results.manifest.get("unfair"),
@@ -179,7 +190,7 @@ def _any_manifest(runs: Sequence[RunFolder]) -> Json:
 
 def _files(results: Results) -> list[tuple[str, list[str]]]:
     """Raw files by relative path, for the folder itself and for each run."""
-    own = ("summary.json", "summary.csv", "manifest.json", "scenario.yaml")
+    own = ("summary.json", "summary.csv", "metrics.csv", "manifest.json", "scenario.yaml")
     groups = [("all runs", [name for name in own if (results.folder / name).is_file()])]
     for run in results.runs:
         paths = [f"{run.path}/{name}" for name in RAW_FILES]

@@ -18,6 +18,7 @@ Definitions:
   `lost`.
 - `goodput_bps`: L3 bits of the packets received, each counted once, over the traffic's duration:
   from the first to the last scheduled time of all packets, arrived or not.
+- `metrics`: what `testbed.results.metrics` measures of all packets of the run together.
 - `requested`, `accepted`: requests that arrived, and those of them that the policy placed.
 - `overload_s`: time in overload, summed over the servers ("overload-begin" to "overload-end", at
   most to "run-end").
@@ -33,9 +34,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from testbed.results.metrics import goodput_bps, measure, of_packets
+from testbed.results.quantiles import PERCENTILES
 from testbed.results.statistics import nearest_rank
 
-PERCENTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 _NS_PER_S = 1_000_000_000
 
 Event = Mapping[str, Any]
@@ -57,6 +59,7 @@ def summarise(
     rejected = packets["chain"].isin([r for r, accepted in decisions.items() if not accepted])
     blocked = sent & rejected.to_numpy()
     latency_ns = latencies(packets)
+    rows = of_packets(packets)
     return {
         "seed": manifest["seed"],
         "valid": manifest["valid"],
@@ -67,11 +70,12 @@ def summarise(
         "unserved": int((lost & ~blocked & _before_ready(packets, events)).sum()),
         "unsent": int((~sent).sum()),
         "duplicated": int((packets["copies"].to_numpy() - 1).clip(min=0).sum()),
-        "reordered": int(reordered(packets).sum()),
+        "reordered": int(rows["reordered"].sum()),
         "latency_ns": {
             name: nearest_rank(latency_ns, share) for name, share in PERCENTILES.items()
         },
         "goodput_bps": goodput_bps(packets),
+        "metrics": measure(rows),
         "accepted": sum(decisions.values()),
         "requested": len(asked),
         "overload_s": overload_s(events),
@@ -84,25 +88,6 @@ def latencies(packets: pd.DataFrame) -> NDArray[np.int64]:
     arrived = packets[packets["received_ns"].notna()]
     received_ns = arrived["received_ns"].to_numpy(dtype=np.int64)
     return np.asarray(received_ns - arrived["scheduled_ns"].to_numpy(dtype=np.int64))
-
-
-def reordered(packets: pd.DataFrame) -> NDArray[np.bool_]:
-    """For each packet that arrived, in the order (chain, flow, arrival): was it reordered?"""
-    arrived = packets[packets["arrival"].notna()].sort_values(["chain", "flow", "arrival"])
-    greatest = arrived.groupby(["chain", "flow"])["seq"].cummax()
-    # A packet is the greatest so far, or some packet before it was greater.
-    return np.asarray(arrived["seq"].to_numpy() < greatest.to_numpy())
-
-
-def goodput_bps(packets: pd.DataFrame) -> float | None:
-    """L3 bits received once per second of traffic; None if the traffic has no duration."""
-    if packets.empty:
-        return None
-    duration_ns = int(packets["scheduled_ns"].max() - packets["scheduled_ns"].min())
-    if duration_ns <= 0:
-        return None
-    received_bytes = int(packets.loc[packets["received_ns"].notna(), "l3_bytes"].sum())
-    return received_bytes * 8 * _NS_PER_S / duration_ns
 
 
 def overload_s(events: Sequence[Event]) -> float:

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from testbed.results import packets
 from testbed.results.compare import write_summary
+from testbed.results.hops import PARTS
 from testbed.results.plots_map import placed
 from testbed.results.report import write_report
 from testbed.results.verdict import findings, headline, sentence
@@ -143,6 +145,41 @@ def test_ratios_of_the_summary_stand_in_the_page(page_text: str, folder: Path) -
         for found in findings(figures):
             # In the sentence or as a name without interval, and in the forest plot.
             assert page_text.count(found.text) >= 1
+
+
+def test_packet_metrics_are_those_of_metrics_json(page_text: str, folder: Path) -> None:
+    cells = Page(page_text).cells
+    summary = json.loads((folder / "summary.json").read_text())
+    checked = 0
+    for policy, entry in summary["policies"].items():
+        p50 = entry["metrics"]["delay_ns"]["p50"]
+        shown = numbers(cells[f"metrics/{policy}/delay_p50"])
+        expected = [p50["value"] / 1e6, p50["low"] / 1e6, p50["high"] / 1e6]
+        assert all(near(s, e) for s, e in zip(shown, expected, strict=True)), policy
+        scopes = json.loads((folder / policy / "seed-1" / "metrics.json").read_text())["scopes"]
+        for scope in scopes:
+            keys = [str(scope[key]) for key in ("chain", "flow") if key in scope]
+            place = "/".join(["metrics", policy, "1", *keys])
+            (lost,) = numbers(cells[f"{place}/sent"])
+            assert int(lost.replace(",", "")) == scope["sent"]
+            least = scope["delay_ns"]["p999"]
+            if least["value"] is None:
+                assert least["note"] in cells[f"{place}/delay_p999"]
+            checked += 1
+    assert checked > 3 * 10
+
+
+def test_where_the_time_went_is_drawn_if_it_was_traced(tmp_path: Path) -> None:
+    folder = write_results(tmp_path / "traced", policies=("deft",), seeds=1)
+    assert "Where the time went" not in write_report(folder).read_text()
+    path = folder / "deft" / "seed-1" / "packets.parquet"
+    frame = packets.read(path)
+    spans = json.dumps([[0, part, 1000 + number] for number, part in enumerate(PARTS)])
+    packets.write(frame.assign(hops=spans).astype({"hops": "string"}), path)
+    hops = write_summary(folder)["policies"]["deft"]["metrics"]["hops"]
+    assert [each["mean_ns"] for each in hops] == [1000 + number for number in range(len(PARTS))]
+    text = write_report(folder).read_text()
+    assert "Where the time went" in text and Page(text).open == []
 
 
 def test_one_policy_and_one_seed(tmp_path: Path) -> None:

@@ -113,6 +113,24 @@ def test_the_summary_of_a_folder(results: Path) -> None:
     assert len(rows) == 6
     assert rows[0]["policy"] == "deft"
     assert int(rows[0]["latency_p99_ns"]) == 40 * MS
+    assert rows[0]["delay_p99_ns"] == "" and int(rows[0]["ipdv_pairs"]) > 0
+
+
+def test_every_run_chain_and_flow_has_its_metrics(results: Path) -> None:
+    summary = write_summary(results)
+    with open(results / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    # Six runs of one chain with one flow: each is measured as run, chain and flow.
+    assert [row["scope"] for row in rows] == ["run", "chain", "flow"] * 6
+    entry = json.loads((results / "ppo" / "seed-2" / "metrics.json").read_text())["scopes"][2]
+    (row,) = [
+        row for row in rows if (row["policy"], row["seed"], row["scope"]) == ("ppo", "2", "flow")
+    ]
+    assert float(row["delay_p50_ns"]) == entry["delay_ns"]["p50"]["value"]
+    assert int(row["lost"]) == entry["lost"] == 1
+    # The seeds of a policy are measured together.
+    merged = summary["policies"]["deft"]["metrics"]
+    assert merged["lost"] == 12 and merged["due"] == 3 * entry["due"]
 
 
 def test_the_summary_is_made_from_packets_and_events_alone(results: Path) -> None:
