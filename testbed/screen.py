@@ -33,7 +33,10 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
     out.print(_figures(summary))
     if any("metrics" in entry for entry in summary["policies"].values()):
         out.print("all packets together, with 95 % intervals of percentiles", style="bold")
-        out.print(_metrics(summary["policies"]))
+        table, notes = _metrics(summary["policies"])
+        out.print(table)
+        for note in notes:
+            out.print(f"  {note}", markup=False, soft_wrap=True)
     if summary["comparison"]:
         out.print("ratios of the means, with 95 % intervals over the seeds", style="bold")
         out.print(_ratios(summary["comparison"]))
@@ -58,18 +61,25 @@ def _figures(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _metrics(policies: dict[str, Any]) -> Table:
-    table = _table()
+def _metrics(policies: dict[str, Any]) -> tuple[Table, list[str]]:
+    """The table, and why figures are missing in it."""
+    table, notes = _table(), []
     table.add_column("policy", no_wrap=True)
     columns = [column for column in METRIC_COLUMNS if column.key in ON_SCREEN]
     for column in columns:
-        name = column.label if column.key != "delay_p50" else "delay p50"
-        table.add_column(f"{name} {column.unit}", justify="right")
+        table.add_column(f"{ON_SCREEN[column.key]}\n{column.unit}", justify="right", no_wrap=True)
     for policy, entry in policies.items():
-        if "metrics" in entry:
-            cells = [column.text(entry["metrics"]) for column in columns]
-            table.add_row(policy, *[f"{text}\n{note}" if note else text for text, note in cells])
-    return table
+        cells = []
+        for column in columns if "metrics" in entry else ():
+            figure = column.figure(entry["metrics"])
+            form = ".1f" if isinstance(figure, dict) else None
+            text, below = column.text(entry["metrics"], form)
+            if isinstance(figure, dict) and figure["value"] is None:
+                notes.append(f"{policy}, {ON_SCREEN[column.key]}: {below}")
+                below = ""
+            cells.append(f"{text}\n{below}" if below else text)
+        table.add_row(policy, *cells)
+    return table, notes
 
 
 def _row(runs: list[dict[str, Any]]) -> list[str]:

@@ -27,18 +27,21 @@ class MetricColumn:
             found = found[name]
         return found
 
-    def text(self, entry: Entry) -> tuple[str, str]:
-        """The figure, and what is said below it: its interval, or why there is no figure."""
+    def text(self, entry: Entry, form: str | None = None) -> tuple[str, str]:
+        """The figure, and what is said below it: its interval, or why there is no figure.
+
+        `form` may stand in for the column's own.
+        """
         found = self.figure(entry)
         if not isinstance(found, Mapping):
-            return self._number(found), ""
+            return self._number(found, form), ""
         if found["value"] is None:
             return "–", str(found["note"])
-        high = "∞" if found["high"] is None else self._number(found["high"])
-        return self._number(found["value"]), f"{self._number(found['low'])} – {high}"
+        high = "∞" if found["high"] is None else self._number(found["high"], form)
+        return self._number(found["value"], form), f"{self._number(found['low'], form)} – {high}"
 
-    def _number(self, value: float | None) -> str:
-        return "–" if value is None else format(value * self.scale, self.form)
+    def _number(self, value: float | None, form: str | None) -> str:
+        return "–" if value is None else format(value * self.scale, form or self.form)
 
 
 METRIC_COLUMNS: tuple[MetricColumn, ...] = (
@@ -56,5 +59,12 @@ METRIC_COLUMNS: tuple[MetricColumn, ...] = (
     MetricColumn("pdv", "PDV", "ms", ("pdv_ns",), 1e-6, ".2f"),
     MetricColumn("goodput", "goodput", "kb/s", ("goodput_bps",), 1e-3, ",.0f"),
 )
-ON_SCREEN = ("loss", "duplication", "reordered", "delay_p50", "delay_p99", "ipdv_p99", "pdv")
-"""Those that the terminal shows."""
+ON_SCREEN = {
+    "loss": "loss",
+    "reordered": "reord.",
+    "delay_p50": "delay p50",
+    "delay_p99": "delay p99",
+    "ipdv_p99": "ipdv p99",
+    "pdv": "PDV",
+}
+"""Those that the terminal shows, and what it calls them."""
