@@ -19,6 +19,7 @@ import numpy as np
 from agents.placement.policies import make_policy
 from controller.client import ControllerError
 from testbed import __version__
+from testbed.journeys import cut_traces, fill_hops, read_traced, share_traced
 from testbed.lab import open_lab, timed
 from testbed.orchestration.control import ControlError
 from testbed.orchestration.orchestrator import Orchestrator
@@ -151,7 +152,12 @@ def _write_samples(folder: Path, watch: ServerWatch, origin_ns: int) -> None:
 def _collect(
     spec: RunSpec, plan: RunPlan, manifest: dict[str, Any], phases: dict[str, float]
 ) -> dict[str, Any]:
+    cut_traces(spec.folder / "raw")
     frame = packet_records.collect(spec.folder)
+    traced = read_traced(spec.folder, manifest)
+    if traced is not None:
+        frame = fill_hops(frame, traced)
+        manifest["trace"] = {"rows_missed": traced.missed, "share": share_traced(frame)}
     packet_records.write(frame, spec.folder / "packets.parquet")
     reasons = judge(spec.folder, frame, manifest, spec.scenario.tolerances)
     if not manifest["complete"]:

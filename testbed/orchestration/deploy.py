@@ -163,6 +163,7 @@ def start_instance(
         "configuration": configuration,
         "core": None,
         "alive": site.sign_of_life(spec.name),
+        "trace": site.trace(spec.name, spec.node),
     }
     site.spawner.start(
         spec.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from controller.client import ControllerClient
 from testbed.orchestration.control import ControlClient
@@ -71,6 +72,13 @@ class Site:
     def raw(self, name: str) -> str:
         """A file of raw records in the run's folder."""
         return str(self.run_dir / "raw" / name)
+
+    def trace(self, name: str, node: int) -> dict[str, Any] | None:
+        """Where the process `name` at `node` notes packets, in how many rows; None: it does not."""
+        spec = self.scenario.trace
+        if spec is None:
+            return None
+        return {"path": self.raw(f"trace-{name}.npy"), "rows": spec.rows, "node": node}
 
     def cpu_clock(self, node: int) -> str:
         """The file of the server clock of `node`."""

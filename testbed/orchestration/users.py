@@ -60,6 +60,7 @@ def _start_edge(site: Site, node: int) -> None:
         "events": site.events_path,
         "dump": site.raw(f"{name}.json"),
         "epoch": 0,
+        "trace": site.trace(name, node),
     }
     site.spawner.start(
         name,

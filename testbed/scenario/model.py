@@ -292,6 +292,18 @@ class ToleranceSpec(Model):
     )
 
 
+class TraceSpec(Model):
+    """Edges and instances note when they saw each packet: see `testbed.results.traces`."""
+
+    rows: int = Field(
+        default=50_000,
+        ge=1,
+        le=10_000_000,
+        description="room in the file of each edge and instance, 80 bytes a row; a packet takes "
+        "up to five rows at an instance; what does not fit is counted",
+    )
+
+
 class Scenario(Model):
     """An experiment: substrate, servers, chains, traffic, faults, policies and seeds."""
 
@@ -314,6 +326,7 @@ class Scenario(Model):
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     training: TrainingSpec = TrainingSpec()
     tolerances: ToleranceSpec = ToleranceSpec()
+    trace: TraceSpec | None = Field(default=None, description="none: packets are not traced")
 
     @model_validator(mode="after")
     def _distinct(self) -> Scenario:

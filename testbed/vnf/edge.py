@@ -25,11 +25,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from testbed.results.events import EventLog
+from testbed.results.traces import LEFT, REPEATED
 from testbed.scenario.steering import BASE_PATHS, base_path, with_shard
 from testbed.vnf.control import ControlSocket
 from testbed.vnf.dataplane import nsh
 from testbed.vnf.dataplane.socket import FRAME_BYTES, FrameSocket
 from testbed.vnf.dataplane.tun import TunDevice
+from testbed.vnf.edge_trace import EdgeTrace
 from testbed.vnf.flow_keys import flow_key
 from testbed.vnf.process import Termination, device_drops, prepare_for_packets, write_dump
 from testbed.vnf.stamper import DuplicateFilter, Match, Stamper
@@ -61,13 +63,21 @@ class Edge:
     """Classifier, stamper and duplicate filter between a TUN device and a raw socket."""
 
     def __init__(
-        self, name: str, mac: str, epoch: int, frames: FrameSocket, tun: TunDevice, events: EventLog
+        self,
+        name: str,
+        mac: str,
+        epoch: int,
+        frames: FrameSocket,
+        tun: TunDevice,
+        events: EventLog,
+        trace: EdgeTrace | None = None,
     ) -> None:
         self._name = name
         self._mac = nsh.mac_bytes(mac)
         self._frames = frames
         self._tun = tun
         self._events = events
+        self._trace = trace
         self._counters: Counter[str] = Counter()
         self._stamper = Stamper(epoch)
         self._duplicates = DuplicateFilter()
@@ -89,6 +99,8 @@ class Edge:
             if stamp is None:
                 continue
             entry = self._entry(stamp.path)
+            if self._trace is not None:
+                self._trace.entered(stamp, packet)
             try:
                 send(nsh.encode(entry.prefix, stamp, packet))
             except OSError:
@@ -119,6 +131,8 @@ class Edge:
                     out.stale += 1
                 else:
                     out.duplicates += 1
+                    if self._trace is not None:
+                        self._trace.note(REPEATED, stamp)
                 continue
             key = flow_key(packet)
             if key is None or key != window.key:
@@ -126,6 +140,9 @@ class Edge:
                 # fragment or an ICMP error.
                 window.key = key or window.key
                 self._stamper.learn(packet, out.reverse, stamp.bucket)
+            if self._trace is not None:
+                # Before it goes: its receiver may run before this process does again.
+                self._trace.note(LEFT, stamp)
             try:
                 write(packet)
             except OSError:
@@ -227,7 +244,8 @@ def main(config: dict[str, Any]) -> None:
 
     Keys of `config`: name, interface, mac, tun (the device to make), tun_address,
     control_socket, events, dump, epoch (of the stamper, below 2**16; higher than before if the
-    edge is started again), and tun_address6 if the device gets an IPv6 address too.
+    edge is started again), tun_address6 if the device gets an IPv6 address too, and trace {"path",
+    "rows", "node"}, the file to note packets in (see `testbed.results.traces`), if one is wanted.
     Raises KeyError for a missing key, ValueError for a bad value, OSError, and
     subprocess.CalledProcessError if the TUN device cannot be configured.
     """
@@ -239,7 +257,8 @@ def main(config: dict[str, Any]) -> None:
         stack.callback(frames.close)
         tun = TunDevice(config["tun"], config["tun_address"], config.get("tun_address6"))
         stack.callback(tun.close)
-        edge = Edge(config["name"], config["mac"], config["epoch"], frames, tun, events)
+        trace = _open_trace(config)
+        edge = Edge(config["name"], config["mac"], config["epoch"], frames, tun, events, trace)
         orders = {
             "add-path": edge.add_path,
             "accept-path": edge.accept_path,
@@ -262,6 +281,13 @@ def main(config: dict[str, Any]) -> None:
             for descriptor in select.select(descriptors, (), ())[0]:
                 handlers[descriptor]()
         write_dump(config["dump"], {"name": config["name"], "counters": edge.stats({})})
+
+
+def _open_trace(config: dict[str, Any]) -> EdgeTrace | None:
+    trace = config.get("trace")
+    if trace is None:
+        return None
+    return EdgeTrace(trace["path"], trace["rows"], config["name"], trace["node"])
 
 
 def _base_path(order: dict[str, Any], name: str) -> int:

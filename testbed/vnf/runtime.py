@@ -7,12 +7,15 @@ import json
 import os
 import socket
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from testbed.results.events import EventLog
+from testbed.results.traces import create_trace
 from testbed.scenario.steering import base_path
+from testbed.vnf.arrays import Words
 from testbed.vnf.control import ControlSocket
 from testbed.vnf.cpu import ServerCpu
 from testbed.vnf.dataplane import loop
@@ -29,7 +32,7 @@ from testbed.vnf.process import (
     prepare_for_packets,
     write_dump,
 )
-from testbed.vnf.replication.member import ReplicationConfig
+from testbed.vnf.replication.member import LOSS_REASONS, ReplicationConfig
 from testbed.vnf.shared_records import SharedRecords
 
 MESSAGE_BUFFER_BYTES = 8 << 20
@@ -108,6 +111,8 @@ def main(config: dict[str, Any]) -> None:
     rx_frames, tx_frames: slots of the rings, multiples of 32;
     configuration: what the FDU would say first (see `Instance.configure`), or null;
     core: the only core to run on, or null;
+    trace {"path", "rows", "node"}: the file to note packets in (see `testbed.results.traces`), with
+    how many rows, and where the instance is; or missing;
     alive: where to hold a sign of life (see `hold_sign_of_life`), or missing;
     share {"port", "period_ns"}: the port at `address` for the exchange with other groups, and how
     often something is said; or missing.
@@ -152,6 +157,7 @@ def main(config: dict[str, Any]) -> None:
             ring.ring,
             poll_set(polled),
             clock.words if clock is not None else np.zeros(8, np.int64),
+            _trace(config, function.reasons),
         )
         plane.words[loop.UDP_FD] = group_socket.fileno()
         scope = config.get("scope")
@@ -238,6 +244,20 @@ def _identity(config: dict[str, Any]) -> Identity:
         forward=(base_path(forward["path"]), forward["hop"]),
         reverse=(base_path(reverse["path"]), reverse["hop"]),
     )
+
+
+def _trace(config: dict[str, Any], reasons: Sequence[str]) -> Words | None:
+    trace = config.get("trace")
+    if trace is None:
+        return None
+    about = {
+        "kind": "instance",
+        "node": trace["node"],
+        **{key: config[key] for key in ("name", "group", "member", "function")},
+        "reasons": list(reasons),
+        "losses": list(LOSS_REASONS),
+    }
+    return create_trace(trace["path"], trace["rows"], about)
 
 
 def _group_socket(config: dict[str, Any]) -> socket.socket:

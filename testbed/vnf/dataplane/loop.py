@@ -19,6 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from testbed.compiled import compiled
+from testbed.results import traces
+from testbed.results.traces import no_trace
 from testbed.vnf.arrays import Bytes, Words
 from testbed.vnf.cpu import admit
 from testbed.vnf.dataplane.ahead import look_ahead
@@ -50,6 +52,7 @@ from testbed.vnf.dataplane.system import (
     receive_bytes,
     send_words_to,
 )
+from testbed.vnf.dataplane.tracing import note_emitted, note_frame, note_logged
 from testbed.vnf.functions.checksums import byte
 from testbed.vnf.functions.function import Process
 from testbed.vnf.replication.batches import close_batch
@@ -121,10 +124,14 @@ class Plane(NamedTuple):
     addresses: Bytes
     pending: Words
     clock: Words
+    trace: Words
 
 
-def new_plane(ring: Ring, polled: Words, clock: Words) -> Plane:
-    """A plane with empty buffers; `clock` is that of the server, or any word without one."""
+def new_plane(ring: Ring, polled: Words, clock: Words, trace: Words | None = None) -> Plane:
+    """A plane with empty buffers; `clock` is that of the server, or any word without one.
+
+    `trace` is made by `results.traces.create_trace`; without it nothing is noted.
+    """
     inbox = np.zeros(8 * MESSAGE_WORDS, np.uint8)
     return Plane(
         ring=ring,
@@ -136,6 +143,7 @@ def new_plane(ring: Ring, polled: Words, clock: Words) -> Plane:
         addresses=np.zeros(MAX_MEMBERS * ADDRESS_BYTES, np.uint8),
         pending=new_pending(),
         clock=clock,
+        trace=no_trace() if trace is None else trace,
     )
 
 
@@ -166,6 +174,7 @@ def serve(member: Member, process: Process, plane: Plane, until_ns: int) -> int:
         if next_time_ns(m, now) <= now:
             on_time(member, process, now)
         sent = _send_messages(member, plane, now)
+        note_logged(m, plane.trace)
         emitted = _emit(member, plane)
         if messages and _caught_up(m):
             return CAUGHT_UP
@@ -202,6 +211,7 @@ def _take_frames(member: Member, process: Process, plane: Plane, now: int) -> in
             words[FOREIGN] += 1
         else:
             words[RECEIVED] += 1
+            note_frame(plane.trace, traces.TAKEN, 0, head, head.member)
             begin = at + HEADER_BYTES
             _take_packet(member, process, plane, now, head, begin, length - HEADER_BYTES)
         rx_release(ring)
@@ -245,8 +255,13 @@ def _hand_over_done(member: Member, process: Process, plane: Plane, now: int) ->
     """Hand the packets that the CPU is done with to the protocol, and what it refused."""
     handed = 0
     while next_done_ns(plane.pending) <= now:
+        done_ns = next_done_ns(plane.pending)
         # The inbox is free between two messages.
         head, reason, length = take_done(plane.pending, plane.inbox)
+        if reason == NOT_LOST:
+            leads = member.words[ROLE] == PRIMARY
+            cost_ns = plane.words[PRIMARY_SERVICE_NS if leads else BACKUP_SERVICE_NS]
+            note_frame(plane.trace, traces.DONE, done_ns, head, cost_ns)
         if reason == NOT_LOST or member.words[ROLE] == PRIMARY:
             _hand_over(member, process, plane, now, head, plane.inbox, 0, length, reason)
         handed += 1
@@ -266,6 +281,7 @@ def _hand_over(
     reason: int,
 ) -> None:
     plane.words[HANDED] += 1
+    note_frame(plane.trace, traces.HANDED, 0, head, int(reason == NO_CPU))
     fate = on_packet(
         member,
         process,
@@ -280,6 +296,7 @@ def _hand_over(
         length,
         reason,
     )
+    note_logged(member.words, plane.trace)
     if fate != TAKEN:
         plane.words[FATES + fate] += 1
 
@@ -368,6 +385,7 @@ def _write_frame(m: Words, plane: Plane, at: int, slot: int) -> None:
     write_head(ring.tx, slot, words[SOURCE_MAC], head, byte(ring.tx, slot + HEADER_BYTES))
     tx_commit(ring, HEADER_BYTES + length)
     words[EMITTED] += 1
+    note_emitted(m, plane.trace, at)
     if words[FIRST_RELEASE_NS] == WATCHING:
         words[FIRST_RELEASE_NS] = now_ns()
 
