@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.exceptions import TyperException
 
-from testbed import cli_learning, cli_trace, cli_twin
+from testbed import cli_learning, cli_throughput, cli_trace, cli_twin
 from testbed.cli_evaluate import register as register_evaluate
 from testbed.scenario.errors import InputError, RunError
 from testbed.scenario.load import load_checked
@@ -44,6 +44,7 @@ app = typer.Typer(
 app.command()(cli_twin.calibrate)
 app.command()(cli_twin.validate)
 app.command()(cli_trace.trace)
+app.command()(cli_throughput.throughput)
 console = Console(stderr=True, highlight=False)
 
 ScenarioPath = Annotated[Path, typer.Argument(help="a scenario file, e.g. scenarios/abilene.yaml")]
