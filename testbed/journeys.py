@@ -152,10 +152,10 @@ def read_traced(run_dir: Path, manifest: Mapping[str, Any]) -> Traced | None:
 def cut_traces(raw: Path) -> None:
     """Cut the trace files of a run that is over to the rows that they hold."""
     for path in raw.glob("trace-*.npy"):
-        if not path.with_suffix(".json").is_file():
-            path.unlink()  # its process was killed before it had noted anything
-            continue
         words = read_array(path, np.dtype(np.int64))
+        if int(words[traces.VERSION]) == 0:
+            path.unlink()  # its process was killed while it made the file
+            continue
         end = traces.HEAD_WORDS + min(int(words[traces.ROWS]) * traces.ROW_WORDS, len(words))
         partial = path.with_suffix(".part")
         with open(partial, "wb") as file:
