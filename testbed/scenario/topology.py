@@ -13,7 +13,7 @@ from testbed.scenario.model import LinkSpec, Scenario, TopologySpec
 from testbed.scenario.placement import FloatArray
 from testbed.scenario.types import NS_PER_S, Link, Node, Topology
 
-MAX_NODES = 64
+MAX_NODES = 128
 """Interface names and MAC addresses of a run have room for this many."""
 
 

@@ -203,3 +203,16 @@ def test_moves_and_scales_come_in_the_order_of_time() -> None:
     plan = make_plan(parse_scenario(yaml.safe_dump(data)), 1)
     assert [scale.instances for scale in plan.scales] == [4, 2]
     assert [move.shard for move in plan.moves] == [None]
+
+
+def test_a_topology_has_at_most_128_nodes() -> None:
+    data = smoke()
+    del data["traffic"]["pairs"]
+    data["servers"].pop("by_node")
+    data["faults"] = []
+    data["topology"] = {"topohub": "sndlib/ta2"}
+    plan = make_plan(parse_scenario(yaml.safe_dump(data)), 1)
+    assert len(plan.servers) == 65
+    data["topology"] = {"topohub": "sndlib/brain"}
+    error = error_of(data)
+    assert (error.field, error.value) == ("topology", 161)
