@@ -41,6 +41,9 @@ def register(app: typer.Typer, console: Console) -> None:
             list[Path] | None, typer.Option(help="a model of ppo; once for each training run")
         ] = None,
         models: Annotated[str, typer.Option(help="a pattern of such files, in quotes")] = "",
+        calibration: Annotated[
+            Path | None, typer.Option(help="a file of `deftbed calibrate` [the twin's defaults]")
+        ] = None,
         results: Annotated[
             Path | None, typer.Option(help="the folder to make [results/evaluation-<name>-<time>]")
         ] = None,
@@ -56,7 +59,7 @@ def register(app: typer.Typer, console: Console) -> None:
         else:
             files = _models(model or [], models)
             folder, summary = _evaluate(
-                scenario, policies, loads, topologies, seeds, files, results, console
+                scenario, policies, loads, topologies, seeds, files, calibration, results, console
             )
         if as_json:
             print(json.dumps({**summary, "results": str(folder)}))
@@ -71,11 +74,13 @@ def _evaluate(
     topologies: str,
     streams: int,
     models: tuple[Path, ...],
+    calibration: Path | None,
     results: Path | None,
     console: Console,
 ) -> tuple[Path, dict[str, object]]:
     from agents.placement.cells import cell_scenario, cells_of
     from agents.placement.sweep import SweepSpec, contestants_of
+    from testbed.calibrate import load_calibration
     from testbed.evaluate import run_evaluation
     from testbed.results.folder import RESULTS, make_folder
     from testbed.scenario.plan import make_plan
@@ -85,7 +90,8 @@ def _evaluate(
     for cell in cells:
         make_plan(cell_scenario(scenario, cell), 0)  # what cannot be run is told of at once
     chosen = _policies(policies, scenario, bool(models))
-    spec = SweepSpec(scenario, chosen, cells, streams, models)
+    constants = None if calibration is None else load_calibration(calibration)
+    spec = SweepSpec(scenario, chosen, cells, streams, models, constants)
     contestants_of(spec)
     name = f"evaluation-{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = results or Path(RESULTS) / name

@@ -35,10 +35,14 @@ def train(
     config: Annotated[
         Path | None, typer.Option(help="a file with hyperparameters, e.g. of `deftbed tune`")
     ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="a file of `deftbed calibrate` [the twin's defaults]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Train a placement policy from nothing on the twin of a scenario."""
     from agents.placement.cells import Cell, cell_scenario
+    from testbed.calibrate import load_calibration
     from testbed.training import train_policy
 
     for field, value, known in (
@@ -55,7 +59,8 @@ def train(
     cells = [Cell(1.0, name, name) for name in names]
     substrates = [loaded, *(cell_scenario(loaded, cell) for cell in cells)]
     logs = logs or out.with_name(out.stem + "-logs")
-    report = train_policy(algorithm, substrates, out, console, logs, resume, config)
+    constants = None if calibration is None else load_calibration(calibration)
+    report = train_policy(algorithm, substrates, out, console, logs, resume, config, constants)
     if as_json:
         print(json.dumps(report))
     else:

@@ -12,6 +12,7 @@ from rich.console import Console
 from testbed.scenario.errors import InputError
 from testbed.scenario.model import Scenario
 from testbed.screen import progress_bar
+from testbed.twin.calibration import Calibration
 
 
 def train_policy(
@@ -22,10 +23,12 @@ def train_policy(
     logs: Path | None = None,
     resume: bool = False,
     config: Path | None = None,
+    calibration: Calibration | None = None,
 ) -> dict[str, Any]:
     """Train `algorithm` on the twin of the scenarios; facts about the training, as for JSON.
 
-    `config` is a file with hyperparameters. Raises InputError for a wrong one.
+    `config` is a file with hyperparameters, `calibration` the host's constants. Raises InputError
+    for a wrong config, or for a calibration where none plays a part.
     """
     with progress_bar(console) as bar:
         task = bar.add_task(f"training {algorithm} on the twin", total=1.0)
@@ -37,6 +40,7 @@ def train_policy(
             logs,
             resume,
             config,
+            calibration,
         )
 
 
@@ -48,6 +52,7 @@ def run_training(
     logs: Path | None = None,
     resume: bool = False,
     config: Path | None = None,
+    calibration: Calibration | None = None,
 ) -> dict[str, Any]:
     """`train_policy` where somebody else shows the progress (a share of 1)."""
     if algorithm == "ppo":
@@ -65,18 +70,21 @@ def run_training(
             config=None if config is None else read_config(config),
             logs=logs,
             resume=resume,
+            calibration=calibration,
         )
         return report.as_dict()
     if algorithm != "dqn":
         raise InputError("algorithm", algorithm, "one of ppo, dqn")
     from agents.provisioning.config import DqnConfig
+    from agents.provisioning.config import read_config as read_dqn_config
     from agents.provisioning.dqn import train as train_dqn
 
-    if config is not None:
-        raise InputError("--config", str(config), "ppo: dqn takes the paper's hyperparameters")
     # It learns in the setting of its paper, whatever the scenario.
+    if calibration is not None:
+        raise InputError("--calibration", "given", "ppo: dqn learns in its paper's world")
     checkpoint = out.with_name(f"{out.stem}.checkpoint")
     kept = checkpoint if resume and checkpoint.exists() else None
     seed = scenarios[0].training.seed
-    learned = train_dqn(DqnConfig(), out, seed, lambda done, _: progress(done), kept)
+    chosen = DqnConfig() if config is None else read_dqn_config(config)
+    learned = train_dqn(chosen, out, seed, lambda done, _: progress(done), kept)
     return dataclasses.asdict(learned)

@@ -1,42 +1,17 @@
-"""Hyperparameters of `ppo` in a file, the values that each may have, and those that are searched.
-
-The file is YAML, or JSON, which is YAML: names of `PpoConfig`'s fields and their values, groups
-(`size`, `weights`) as mappings. What is left out keeps its default.
-"""
+"""Hyperparameters of `ppo` from a file, the values that each may have, and which are searched."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple
 
 import yaml
 
+from agents.common.config import COUNT, POSITIVE, SHARE, Bounds, changed, read_values
 from agents.placement.ppo import PpoConfig
-from testbed.scenario.errors import InputError
-from testbed.scenario.load import parse_mapping
-
-
-class Bounds(NamedTuple):
-    """What a number must be: at least (or, `open`, above) `least`, and at most `most`."""
-
-    least: float
-    most: float = math.inf
-    open: bool = False
-
-    def __contains__(self, value: object) -> bool:
-        assert isinstance(value, (int, float))
-        above = value > self.least if self.open else value >= self.least
-        return above and value <= self.most and math.isfinite(value)
-
-    def __str__(self) -> str:
-        low = f"{'above' if self.open else 'at least'} {self.least:g}"
-        return low if self.most == math.inf else f"{low} and at most {self.most:g}"
 
 
 class Between(NamedTuple):
@@ -52,10 +27,6 @@ class OneOf(NamedTuple):
 
     values: tuple[int, ...]
 
-
-POSITIVE = Bounds(0.0, open=True)
-COUNT = Bounds(1)
-SHARE = Bounds(0.0, 1.0)
 
 BOUNDS: dict[str, Bounds] = {
     "gamma": SHARE,
@@ -106,17 +77,12 @@ configs are compared, nor the plans and time slots, which say how much is known 
 
 def read_config(path: Path) -> PpoConfig:
     """The config in a file. Raises InputError naming the field, or "config" for the file."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("config", str(path), f"a readable file ({error})") from error
-    return config_from(parse_mapping(text, "config"))
+    return config_from(read_values(path))
 
 
 def config_from(values: Mapping[Any, Any], base: PpoConfig | None = None) -> PpoConfig:
     """`base`, or the defaults, with these values. Raises InputError naming the field."""
-    made: PpoConfig = _changed(base or PpoConfig(), values, "")
-    return made
+    return changed(base or PpoConfig(), values, BOUNDS)
 
 
 def with_values(config: PpoConfig, values: Mapping[str, float]) -> PpoConfig:
@@ -142,35 +108,3 @@ def config_text(config: PpoConfig, as_json: bool = False) -> str:
     if as_json:
         return json.dumps(values, indent=2) + "\n"
     return yaml.safe_dump(values, sort_keys=False)
-
-
-def _changed(config: Any, values: Mapping[Any, Any], prefix: str) -> Any:
-    types = get_type_hints(type(config))
-    changes: dict[str, Any] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if key not in types:
-            raise InputError(name, value, _unknown(str(key), list(types)))
-        if dataclasses.is_dataclass(types[key]):
-            if not isinstance(value, Mapping):
-                raise InputError(name, value, "a mapping of keys to values")
-            changes[key] = _changed(getattr(config, key), value, f"{name}.")
-        else:
-            changes[key] = _number(name, value, types[key])
-    return dataclasses.replace(config, **changes)
-
-
-def _number(name: str, value: object, kind: type) -> float:
-    kinds, called = ((int,), "a whole number") if kind is int else ((int, float), "a number")
-    bounds = BOUNDS[name]
-    # True is an int to Python.
-    if isinstance(value, bool) or not isinstance(value, kinds) or value not in bounds:
-        raise InputError(name, value, f"{called}, {bounds}")
-    assert isinstance(value, (int, float))
-    return value if kind is int else float(value)
-
-
-def _unknown(key: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"one of the keys {', '.join(known)}{hint}"

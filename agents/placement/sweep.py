@@ -18,18 +18,23 @@ from testbed.scenario.errors import InputError
 from testbed.scenario.model import Scenario
 from testbed.scenario.placement import PlacementObservation
 from testbed.scenario.types import Placement, RunPlan
+from testbed.twin.calibration import Calibration
 from testbed.twin.constants import TwinConstants, constants_for
 
 
 @dataclass(frozen=True, slots=True)
 class SweepSpec:
-    """What is evaluated: `models` are files of one learned policy, a training run each."""
+    """What is evaluated: `models` are files of one learned policy, a training run each.
+
+    The twin has the constants of `calibration`, or its defaults.
+    """
 
     scenario: Scenario
     policies: tuple[str, ...]
     cells: tuple[Cell, ...]
     streams: int
     models: tuple[Path, ...] = ()
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ def sweep(spec: SweepSpec, progress: Callable[[str, float], None]) -> Iterator[d
     for cell in spec.cells:
         scenario = cell_scenario(spec.scenario, cell)
         plans = held_out_plans(scenario, spec.streams)
-        constants = constants_for(scenario)
+        constants = constants_for(scenario, spec.calibration)
         for name, model in contestants:
             progress(f"{name}, {cell.place}, load {cell.load:g}", done / total)
             learned = make_policy(name, 0, model) if model is not None else None

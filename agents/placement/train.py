@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from agents.placement.plans import held_out_plans, training_plans, validation_pl
 from agents.placement.ppo import Learner, PpoConfig, mean_cost
 from testbed.scenario.model import Scenario
 from testbed.scenario.types import NS_PER_S, RunPlan
+from testbed.twin.calibration import Calibration
 from testbed.twin.constants import TwinConstants, constants_for
 from testbed.twin.decisions import DecisionBatch
 from testbed.twin.pack import pack_plans
@@ -60,6 +61,7 @@ def train(
     resume: bool = False,
     judged: Callable[[int, float], None] | None = None,
     compares: bool = True,
+    calibration: Calibration | None = None,
 ) -> TrainReport:
     """Learn on the twin of the scenarios, each on its substrate; the best model goes to `out`.
 
@@ -68,7 +70,8 @@ def train(
     `resume`, a training that was cut off goes on from there and ends with the same weights. `logs`
     is a folder for TensorBoard. `progress` is told the share done and what the last update showed;
     `judged`, after each segment, its number and the mean validation cost, and what it raises ends
-    the training. Without `compares` no held-out plan is made, and `evaluation` is empty.
+    the training. Without `compares` no held-out plan is made, and `evaluation` is empty. The twin
+    has the constants of `calibration`, or its defaults.
     Raises InputError if a checkpoint to resume is not of these arguments.
     """
     config = config or PpoConfig()
@@ -77,11 +80,15 @@ def train(
     began = time.monotonic()
     each = config.steps * environments
     updates = max(1, -(-decisions // each))
-    substrates = [_batches(scenario, environments, seed, config) for scenario in scenarios]
+    constants = [constants_for(scenario, calibration) for scenario in scenarios]
+    substrates = [
+        _batches(scenario, environments, seed, config, judging)
+        for scenario, judging in zip(scenarios, constants, strict=True)
+    ]
     learner = Learner([b for b, _ in substrates], config, seed, updates, device)
     validation = [b for _, b in substrates]
     kept = out.with_name(out.name + CHECKPOINT)
-    header = _header(scenarios, config, decisions, environments, seed)
+    header = _header(scenarios, config, decisions, environments, seed, constants)
     best, curve = _Best(), list[dict[str, float]]()
     if resume and kept.exists():
         _restore(read_checkpoint(kept, "resume", header), learner, best, curve)
@@ -116,7 +123,7 @@ def train(
         device=str(device),
         best_cost=best.cost,
         curve=tuple(curve),
-        evaluation=compare(scenarios[0], learned, seed, config) if compares else {},
+        evaluation=compare(scenarios[0], learned, seed, config, constants[0]) if compares else {},
     )
 
 
@@ -142,14 +149,20 @@ def _restore(
 
 
 def _header(
-    scenarios: Sequence[Scenario], config: PpoConfig, decisions: int, environments: int, seed: int
+    scenarios: Sequence[Scenario],
+    config: PpoConfig,
+    decisions: int,
+    environments: int,
+    seed: int,
+    constants: Sequence[TwinConstants],
 ) -> dict[str, Any]:
     text = "".join(scenario.model_dump_json() for scenario in scenarios)
     return {
-        "format": 1,
+        "format": 2,
         "kind": "placement-ppo-checkpoint",
         "scenarios": hashlib.sha256(text.encode()).hexdigest(),
         "config": asdict(config),
+        "constants": [asdict(each) for each in constants],
         "decisions": decisions,
         "environments": environments,
         "seed": seed,
@@ -157,15 +170,13 @@ def _header(
 
 
 def _batches(
-    scenario: Scenario, environments: int, seed: int, config: PpoConfig
+    scenario: Scenario, environments: int, seed: int, config: PpoConfig, constants: TwinConstants
 ) -> tuple[DecisionBatch, DecisionBatch]:
-    """The environments to learn in and those to judge by."""
-    coarse = constants_for(scenario, slot_ns=config.slot_s * NS_PER_S)
+    """The environments to learn in, in coarser slots, and those to judge by."""
+    coarse = replace(constants, slot_ns=config.slot_s * NS_PER_S)
     pool = pack_plans(training_plans(scenario, config.pool))
     learning = DecisionBatch(pool, environments, seed, coarse, config.weights)
-    return learning, _judges(
-        validation_plans(scenario, config.validation), constants_for(scenario), config
-    )
+    return learning, _judges(validation_plans(scenario, config.validation), constants, config)
 
 
 def _judges(plans: Sequence[RunPlan], constants: TwinConstants, config: PpoConfig) -> DecisionBatch:
@@ -174,7 +185,7 @@ def _judges(plans: Sequence[RunPlan], constants: TwinConstants, config: PpoConfi
 
 
 def compare(
-    scenario: Scenario, learned: Policy, seed: int, config: PpoConfig
+    scenario: Scenario, learned: Policy, seed: int, config: PpoConfig, constants: TwinConstants
 ) -> dict[str, Evaluation]:
     """The learned policy and the heuristics on the same held-out plans of the scenario."""
     plans = held_out_plans(scenario, config.held_out)
@@ -183,5 +194,4 @@ def compare(
         ("greedy-delay", GreedyDelayPolicy()),
         ("ppo", learned),
     )
-    constants = constants_for(scenario)
     return {name: evaluate(p, plans, constants, config.weights) for name, p in policies}

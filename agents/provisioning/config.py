@@ -1,11 +1,14 @@
-"""Every hyperparameter of the DQN."""
+"""Every hyperparameter of the DQN, and the values that each may have."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from agents.common.config import ANY, COUNT, POSITIVE, SHARE, Bounds, changed, read_values
 from agents.provisioning.generator import GeneratorConfig
 from agents.provisioning.reward import RewardWeights
+from testbed.scenario.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,15 @@ class NetworkSize:
     pending: tuple[int, int] = (64, 64)
     trunk: tuple[int, int, int] = (256, 128, 64)
     heads: int = 4
+
+    def __post_init__(self) -> None:
+        """InputError for widths that do not fit together."""
+        width = self.own[-1]
+        for field_, layers in (("size.underway", self.underway), ("size.pending", self.pending)):
+            if layers[-1] != width:
+                raise InputError(field_, list(layers), f"{width} at its end, as size.own has")
+        if width % self.heads:
+            raise InputError("size.heads", self.heads, f"a divisor of size.own's end, {width}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +89,53 @@ class DqnConfig:
         default_factory=lambda: GeneratorConfig(arrival_steps=40, load=(1.0, 8.0))
     )
     """Loads from the paper's tables to where no more than half can be served at all."""
+
+    def __post_init__(self) -> None:
+        """InputError for a training that would never learn."""
+        if self.warm_up > self.replay:
+            raise InputError("warm_up", self.warm_up, f"at most replay, {self.replay}")
+
+
+BOUNDS: dict[str, Bounds] = {
+    "gamma": SHARE,
+    "n_step": COUNT,
+    "learning_rate": Bounds(0.0, 1.0, open=True),
+    "batch": COUNT,
+    "gradient_norm": POSITIVE,
+    "target_mix": Bounds(0.0, 1.0, open=True),
+    "replay": COUNT,
+    "alpha": SHARE,
+    "beta": SHARE,
+    "warm_up": COUNT,
+    "environments": COUNT,
+    "rounds": COUNT,
+    "steps": COUNT,
+    "updates": COUNT,
+    "phases": SHARE,
+    "exploration_spread": Bounds(0.0),
+    "reward_scale": POSITIVE,
+    "evaluate_every": COUNT,
+    "evaluation_streams": COUNT,
+    "checkpoint_every": COUNT,
+    "size.own": COUNT,
+    "size.underway": COUNT,
+    "size.pending": COUNT,
+    "size.trunk": COUNT,
+    "size.heads": COUNT,
+    "rewards.satisfied": ANY,
+    "rewards.dropped": ANY,
+    "rewards.invalid": ANY,
+    "rewards.uninstalled_needed": ANY,
+    "rewards.storage_gb_ms": ANY,
+    "streams.centres": COUNT,
+    "streams.cpu": COUNT,
+    "streams.side_km": POSITIVE,
+    "streams.arrival_steps": COUNT,
+    "streams.load": POSITIVE,
+}
+"""Every number of the config; of lists, each of their numbers."""
+
+
+def read_config(path: Path) -> DqnConfig:
+    """The config in a file. Raises InputError naming the field, or "config" for the file."""
+    return changed(DqnConfig(), read_values(path), BOUNDS)

@@ -19,33 +19,16 @@ from agents.placement.ppo import PpoConfig, make_network
 from agents.placement.train import CHECKPOINT, train
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario
-from testbed.scenario.placement import Ledger, PlacementObservation
-from testbed.scenario.topology import delay_matrix_ns
-from testbed.scenario.types import Placement, Request
+from testbed.scenario.placement import PlacementObservation
+from testbed.scenario.types import Placement
+from testbed.twin.calibration import Calibration
 from testbed.twin.constants import TwinConstants
 from testbed.twin.observe import pack_observations
 from testbed.twin.replay import play
-from tests.unit.twin_support import MS, line_plan, make_request, random_plan
+from tests.unit.test_twin_calibration import make_calibration
+from tests.unit.twin_support import MS, line_plan, make_request, observe, random_plan
 
 SMOKE = Path(__file__).parents[2] / "scenarios" / "smoke.yaml"
-
-
-def observe(
-    request: Request | None = None,
-    placed: tuple[Placement, ...] = (),
-    cores: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0),
-    used: dict[int, float] | None = None,
-    dead: tuple[int, ...] = (),
-) -> PlacementObservation:
-    """A line of four servers; `used` cores are taken by other requests of one NAT."""
-    plan = line_plan((), cores)
-    ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology))
-    for number, (node, demand) in enumerate((used or {}).items()):
-        other = make_request(100 + number, rate_pps=demand / 600e-6)
-        ledger.add(other, (Placement(node, None),))
-    for node in dead:
-        ledger.server_down(node)
-    return ledger.observe(request or make_request(functions=("nat", "fw")), placed)
 
 
 def decisions(policy: object, count: int = 200, **seen: object) -> list[Placement]:
@@ -224,7 +207,11 @@ class CutOff(Exception):
 
 
 def short_training(
-    out: Path, seed: int, until: float = 2.0, resume: bool = False
+    out: Path,
+    seed: int,
+    until: float = 2.0,
+    resume: bool = False,
+    calibration: Calibration | None = None,
 ) -> tuple[dict[str, torch.Tensor], list[float]]:
     shares: list[float] = []
 
@@ -234,7 +221,9 @@ def short_training(
             raise CutOff
 
     scenario = load_scenario(SMOKE)
-    report = train([scenario], out, 300, 8, seed, progress, CONFIG, resume=resume)
+    report = train(
+        [scenario], out, 300, 8, seed, progress, CONFIG, resume=resume, calibration=calibration
+    )
     assert report.decisions >= 300
     assert report.updates == len(report.curve)
     assert set(report.evaluation) == {"deft", "greedy-delay", "ppo"}
@@ -258,15 +247,22 @@ def test_the_same_seed_gives_the_same_weights_and_another_gives_others(tmp_path:
     assert shares[-1] == 1.0
 
 
+def test_a_training_learns_in_the_twin_of_a_calibration(tmp_path: Path) -> None:
+    plain, _ = short_training(tmp_path / "a.pt", 5)
+    fitted, _ = short_training(tmp_path / "b.pt", 5, calibration=make_calibration())
+    assert not same(plain, fitted)
+
+
 def test_a_training_that_was_cut_off_ends_with_the_same_weights(tmp_path: Path) -> None:
     whole, _ = short_training(tmp_path / "a.pt", 5)
     out = tmp_path / "b.pt"
     with pytest.raises(CutOff):
         short_training(out, 5, until=0.7)
     assert not out.exists() and out.with_name(out.name + CHECKPOINT).exists()
-    with pytest.raises(InputError) as caught:
-        short_training(out, 6, resume=True)
-    assert caught.value.field == "resume"
+    for seed, calibration in ((6, None), (5, make_calibration())):
+        with pytest.raises(InputError) as caught:
+            short_training(out, seed, resume=True, calibration=calibration)
+        assert caught.value.field == "resume"
     resumed, shares = short_training(out, 5, resume=True)
     assert shares[0] > 0.3
     assert same(whole, resumed)

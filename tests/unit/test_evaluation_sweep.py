@@ -9,8 +9,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from agents.common.evaluation import evaluate
 from agents.placement.cells import Cell, cell_scenario, cells_of
 from agents.placement.plans import held_out_plans
+from agents.placement.policies import make_policy
 from agents.placement.sweep import SweepSpec, Timed, sweep
 from testbed.cli import main
 from testbed.evaluate import run_evaluation
@@ -18,7 +20,9 @@ from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario
 from testbed.scenario.plan import make_plan
 from testbed.scenario.types import Placement
-from tests.unit.test_placement_baselines import observe
+from testbed.twin.constants import constants_for
+from tests.unit.test_twin_calibration import make_calibration
+from tests.unit.twin_support import observe
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 ABILENE = load_scenario(SCENARIOS / "abilene.yaml")
@@ -111,6 +115,18 @@ def test_one_policys_rows_do_not_depend_on_the_others() -> None:
     pd.testing.assert_frame_equal(mine.filter(regex="^(?!dec)"), alone.filter(regex="^(?!dec)"))
 
 
+def test_a_calibration_is_what_the_twin_goes_by() -> None:
+    cells = cells_of(SMOKE, (1.0,), ())
+    plain = rows_of(SweepSpec(SMOKE, ("round-robin",), cells, 2))
+    fitted = rows_of(SweepSpec(SMOKE, ("round-robin",), cells, 2, (), make_calibration()))
+    constants = constants_for(SMOKE, make_calibration())
+    for number, plan in enumerate(held_out_plans(SMOKE, 2)):
+        found = evaluate(make_policy("round-robin", plan.seed, None), [plan], constants)
+        assert fitted["latency_p50_ns"][number] == found.latency_p50_ns
+        assert fitted["cost"][number] == -found.reward
+    assert (fitted["latency_p50_ns"] != plain["latency_p50_ns"]).all()
+
+
 def test_decisions_are_timed_by_request() -> None:
     class Slow:
         def decide(self, observation: Any) -> Placement:
@@ -144,7 +160,10 @@ def test_the_command_writes_all_and_computes_it_anew(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
+    calibration = tmp_path / "calibration.json"
+    calibration.write_text(json.dumps(make_calibration().to_json()))
     arguments = ["--policies", "deft,pl-rank", "--loads", "1,2", "--seeds", "3"]
+    arguments += ["--calibration", str(calibration)]
     assert run(str(SCENARIOS / "smoke.yaml"), *arguments, "--results", str(out), "--json") == 0
     summary = json.loads(capsys.readouterr().out)
     names = {path.name for path in out.iterdir()}
@@ -154,6 +173,8 @@ def test_the_command_writes_all_and_computes_it_anew(
     }  # fmt: skip
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["complete"] and manifest["policies"] == ["deft", "pl-rank"]
+    assert manifest["calibration"] == make_calibration().identity()
+    assert manifest["constants"]["repair_ns"] == make_calibration().value("backup_start_ns")
     for name in ("summary.json", "evaluation.html"):
         (out / name).unlink()
     assert run(str(out), "--json") == 0
@@ -172,6 +193,7 @@ def test_the_command_writes_all_and_computes_it_anew(
         ("--topologies", "sndlib/nowhere", "topohub"),
         ("--models", "no-such-*.pt", "--models"),
         ("--model", "no-such.pt", "--model"),
+        ("--calibration", "no-such.json", "--calibration"),
     ],
 )
 def test_bad_options_are_told_before_anything_is_made(

@@ -18,31 +18,11 @@ from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import NS_PER_S, Fault, Placement, Request, RunPlan
 from testbed.twin.constants import CostWeights, TwinConstants
 from testbed.twin.replay import play
-from tests.unit.twin_support import MS, PROFILES, line_plan, make_request, random_plan
+from tests.unit.twin_support import MS, PROFILES, line_plan, make_request, observe, random_plan
 
 CAREFUL = HEURISTICS
 """All that look at capacity: all but `deft`."""
 ONLINE = ("deft", *CAREFUL)
-
-
-def observe(
-    request: Request | None = None,
-    placed: tuple[Placement, ...] = (),
-    cores: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0),
-    used: dict[int, float] | None = None,
-    dead: tuple[int, ...] = (),
-    **changes: object,
-) -> PlacementObservation:
-    """A line of servers, 5 ms apart; `used` cores are taken by other requests of one NAT."""
-    plan = line_plan((), cores)
-    ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology))
-    for number, (node, demand) in enumerate((used or {}).items()):
-        other = make_request(100 + number, rate_pps=demand / 600e-6)
-        ledger.add(other, (Placement(node, None),))
-    for node in dead:
-        ledger.server_down(node)
-    seen = ledger.observe(request or make_request(functions=("nat", "fw")), placed)
-    return dataclasses.replace(seen, **changes)  # type: ignore[arg-type]
 
 
 def decide(name: str, seen: PlacementObservation) -> Placement | None:

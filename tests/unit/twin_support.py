@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
+from testbed.scenario.placement import Ledger, PlacementObservation
+from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import (
     NS_PER_S,
     Fault,
@@ -114,3 +118,23 @@ def random_placements(plan: RunPlan, seed: int) -> dict[int, tuple[Placement, ..
         placed = tuple(Placement(int(a), int(b) if rng.random() < 0.9 else None) for a, b in pairs)
         out[request.id] = None if request.id % 5 == 4 else placed
     return out
+
+
+def observe(
+    request: Request | None = None,
+    placed: tuple[Placement, ...] = (),
+    cores: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0),
+    used: dict[int, float] | None = None,
+    dead: tuple[int, ...] = (),
+    **changes: object,
+) -> PlacementObservation:
+    """A line of servers, 5 ms apart; `used` cores are taken by other requests of one NAT."""
+    plan = line_plan((), cores)
+    ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology))
+    for number, (node, demand) in enumerate((used or {}).items()):
+        other = make_request(100 + number, rate_pps=demand / 600e-6)
+        ledger.add(other, (Placement(node, None),))
+    for node in dead:
+        ledger.server_down(node)
+    seen = ledger.observe(request or make_request(functions=("nat", "fw")), placed)
+    return dataclasses.replace(seen, **changes)  # type: ignore[arg-type]
