@@ -52,6 +52,7 @@ BOUNDS: dict[str, Bounds] = {
     "weights.loss": Bounds(0.0),
     "weights.headroom": Bounds(0.0),
     "weights.headroom_from": Bounds(0.0),
+    "weights.overload": Bounds(0.0),
     "weights.packets": POSITIVE,
 }
 """Every field of the config."""

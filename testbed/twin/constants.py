@@ -63,9 +63,10 @@ class CostWeights:
 
     Each packet costs its mean latency beyond the shortest path plus `deviation` standard
     deviations of it, half in units of the request's delay bound and half in units of
-    `reference_s`; a lost packet, or one of a rejected request, costs `loss` more. A server whose
+    `reference_s`; a lost packet, or one of a rejected request, costs `loss` instead. A server whose
     demand is above `headroom_from` of its capacity costs `headroom` a second and unit of demand
-    above it. The sum is divided by `packets`, so that a request costs about one.
+    above it, and one in overload (`TwinConstants.overload_utilisation`) costs `overload` a second
+    beside that. The sum is divided by `packets`, so that a request costs about one.
     """
 
     reference_s: float = 0.03
@@ -73,6 +74,7 @@ class CostWeights:
     loss: float = 10.0
     headroom: float = 200.0
     headroom_from: float = 0.7
+    overload: float = 100.0
     packets: float = 500.0
 
 
@@ -96,6 +98,7 @@ class Rates(NamedTuple):
     loss: float
     headroom: float
     headroom_from: float
+    overload: float
     packets: float
     edge_overhead_s: float
     link_overhead_s: float
@@ -123,6 +126,7 @@ def make_rates(constants: TwinConstants, weights: CostWeights) -> Rates:
         loss=float(weights.loss),
         headroom=float(weights.headroom),
         headroom_from=float(weights.headroom_from),
+        overload=float(weights.overload),
         packets=float(weights.packets),
         edge_overhead_s=float(constants.edge_overhead_ns) / NS_PER_S,
         link_overhead_s=float(constants.link_overhead_ns) / NS_PER_S,

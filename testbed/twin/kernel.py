@@ -167,6 +167,7 @@ def _serve(
         loss[n] = dropped * filled * filled
         if rho >= rates.overload_utilisation:
             overload_s += rates.slot_s
+            cost += rates.overload * rates.slot_s
         cost += rates.headroom * max(0.0, rho - rates.headroom_from) * rates.slot_s
     return overload_s, cost / rates.packets
 

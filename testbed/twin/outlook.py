@@ -77,6 +77,8 @@ def _slot_cost(rho: float, sigma2: float, weight: float, rates: Rates) -> float:
     wait_s = bound_s - below_s if over else below_s
     cost = weight * (wait_s + rates.deviation * below_s)
     cost += rates.headroom * max(0.0, rho - rates.headroom_from)
+    if rho >= rates.overload_utilisation:
+        cost += rates.overload
     if over:
         # Weight is per second of wait: a lost packet costs as much as rates.loss of reference_s.
         cost += rates.loss * weight * rates.reference_s * (1.0 - 1.0 / rho)

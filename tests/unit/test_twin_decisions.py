@@ -10,6 +10,7 @@ import pytest
 from testbed.scenario.placement import Ledger, PlacementObservation, Task
 from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import NS_PER_S, Fault, Placement, RunPlan, load_factor
+from testbed.twin.constants import CostWeights
 from testbed.twin.decisions import DecisionBatch
 from testbed.twin.observe import pack_observations
 from testbed.twin.pack import pack_plans
@@ -202,6 +203,16 @@ def test_reward_feels_the_load_step_and_the_fault_that_are_not_seen_yet() -> Non
     assert first_reward(1, 2, load_steps=((5 * NS_PER_S, 2.0),)) < 2 * calm
     fault = (Fault("server-down", 5 * NS_PER_S, 1),)
     assert first_reward(1, -1, faults=fault) < 3 * first_reward(1, 2, faults=fault)
+
+
+def test_an_overload_to_come_is_paid_for_by_the_decision_that_brings_it() -> None:
+    request = make_request(rate_pps=1200.0, functions=("nat", "fw"))
+    pool = pack_plans([line_plan((request,), load_steps=((5 * NS_PER_S, 2.0),))])
+    paid = []
+    for price in (0.0, 100.0):
+        batch = DecisionBatch(pool, 1, 0, weights=CostWeights(overload=price, packets=500.0))
+        paid.append(-batch.step(np.array([1]), np.array([2]))[0][0])
+    assert paid[1] - paid[0] == pytest.approx(4.0 * 100.0 / 500.0)  # from 5 s to 9 s
 
 
 def test_nodes_that_do_not_exist_are_refused() -> None:

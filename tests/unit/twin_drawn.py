@@ -85,6 +85,7 @@ def drawn_scenario(seed: int) -> Drawn:
         loss=rng.uniform(1.0, 20.0),
         headroom=rng.uniform(0.0, 300.0),
         headroom_from=rng.uniform(0.3, 1.0),
+        overload=rng.uniform(0.0, 300.0),
     )
     return Drawn(plan, constants, weights)
 

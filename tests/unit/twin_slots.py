@@ -144,6 +144,7 @@ class Slots:
         queue.loss = dropped * filled**2  # a queue that is still filling drops little
         if rho >= self.constants.overload_utilisation:
             self.out.overload_s += self._slot_s
+            self.out.cost += weights.overload * self._slot_s / weights.packets
         above = max(0.0, rho - weights.headroom_from)
         self.out.cost += weights.headroom * above * self._slot_s / weights.packets
 

@@ -19,7 +19,8 @@ class StaticCost:
 
     Per packet: path delay, service times and round trips to the backups, in units of half the
     delay bound and half the reference time. Per server: demand above `headroom_from` of its
-    capacity; demand above all of it costs what losing the packets costs. Queueing is left out.
+    capacity; demand above all of it costs what losing the packets costs. Queueing, and the price of
+    a second in overload, are left out.
     """
 
     constants: TwinConstants = field(default_factory=TwinConstants)
