@@ -84,17 +84,18 @@ def each(change: Callable[[torch.Tensor], torch.Tensor], inputs: Inputs) -> Inpu
     return Inputs(*columns, inputs.delay)  # type: ignore[call-arg]
 
 
-def select(batch: Batch, rows: torch.Tensor) -> Batch:
-    """The decisions with the given numbers [m]."""
+def select(batch: Batch, chosen: torch.Tensor | slice) -> Batch:
+    """The decisions with the given numbers [m]; of a slice, as a view."""
     return Batch(
-        each(lambda column: column[rows], batch.inputs), *(column[rows] for column in batch[1:])
+        each(lambda column: column[chosen], batch.inputs), *(column[chosen] for column in batch[1:])
     )
 
 
 def minibatches(batch: Batch, size: int, generator: torch.Generator) -> Iterator[Batch]:
     """The batch in a random order, `size` decisions at a time; a short rest is left out."""
     count = len(batch.primary)
-    order = torch.randperm(count, generator=generator).to(batch.primary.device)
     size = min(size, count)
-    for first in range(0, count - size + 1, size):
-        yield select(batch, order[first : first + size])
+    order = torch.randperm(count, generator=generator)[: count // size * size]
+    mixed = select(batch, order.to(batch.primary.device))
+    for first in range(0, len(order), size):
+        yield select(mixed, slice(first, first + size))

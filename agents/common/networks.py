@@ -82,7 +82,7 @@ class PlacementNetwork(nn.Module):
     def encode(self, inputs: Inputs) -> Encoded:
         """Node states, and the context that the request attends to."""
         asked = functional.relu(self.request(inputs.request))
-        hidden = functional.relu_(self.node_in(inputs.node) + self.request_in(asked)[:, None])
+        hidden = functional.relu_(self.node_in(inputs.node).add_(self.request_in(asked)[:, None]))
         nodes = functional.relu_(self.node_hidden(hidden))
         batch = nodes.shape[0]
         query = self.query(asked).view(batch, self.heads, self.width)
@@ -90,7 +90,7 @@ class PlacementNetwork(nn.Module):
         scores = scores.masked_fill(~inputs.alive[:, None], MASKED)
         attended = torch.bmm(scores.softmax(-1), nodes).view(batch, self.heads * self.width)
         context = functional.relu(self.context(torch.cat([asked, attended], dim=-1)))
-        mixed = self.score_nodes(nodes) + self.score_context(context)[:, None]
+        mixed = self.score_nodes(nodes).add_(self.score_context(context)[:, None])
         primary, backup = mixed.chunk(2, dim=-1)
         return Encoded(nodes, context, primary, backup)
 
@@ -111,8 +111,8 @@ class PlacementNetwork(nn.Module):
         index = node[:, None, None].expand(-1, 1, encoded.nodes.shape[2])
         chosen_node = encoded.nodes.gather(1, index).squeeze(1)
         mixed = encoded.backup + self.backup_primary(chosen_node)[:, None]
-        mixed = torch.addcmul(mixed, inputs.delay[node][..., None], self.backup_delay)
-        scores = self.backup_score(functional.relu(mixed)).squeeze(-1)
+        mixed = mixed.addcmul_(inputs.delay[node][..., None], self.backup_delay)
+        scores = self.backup_score(functional.relu_(mixed)).squeeze(-1)
         chosen = (primary < count) & allowed.any(-1)
         return scores.masked_fill(~allowed, MASKED), chosen
 

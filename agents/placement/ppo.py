@@ -24,6 +24,7 @@ import torch
 from torch.nn import functional
 
 from agents.common.buffers import Batch, RolloutBuffer, minibatches
+from agents.common.memory import keep_freed_memory
 from agents.common.networks import PlacementNetwork
 from agents.placement.features import make_inputs
 from agents.placement.model import NetworkSize, build
@@ -42,7 +43,7 @@ class PpoConfig:
     clip: float = 0.2
     learning_rate: float = 2e-3
     """Falls linearly to a twentieth."""
-    epochs: int = 2
+    epochs: int = 1
     minibatch: int = 1024
     steps: int = 16
     """Decisions of each environment between updates."""
@@ -165,6 +166,7 @@ class Learner:
         updates: int,
         device: torch.device,
     ) -> None:
+        keep_freed_memory()
         self.config, self.device, self.updates = config, device, updates
         self.batches = list(batches)
         self.network = make_network(config.size, seed).to(device)
@@ -172,7 +174,7 @@ class Learner:
         """Updates so far."""
         self._actor = copy.deepcopy(self.network)
         self._optimiser = torch.optim.Adam(
-            self.network.parameters(), lr=config.learning_rate, eps=1e-5
+            self.network.parameters(), lr=config.learning_rate, eps=1e-5, fused=True
         )
         self._act = torch.Generator().manual_seed(2 * seed)
         self._shuffle = torch.Generator().manual_seed(2 * seed + 1)
