@@ -14,8 +14,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from agents.placement.policies import make_policy
 from controller.client import ControllerError
 from testbed import __version__
@@ -42,7 +40,7 @@ from testbed.substrate.links import LinkError
 from testbed.substrate.ownership import clean
 from testbed.substrate.probe import Backends, Capabilities
 from testbed.twin.constants import constants_for
-from traffic.schedule import packet_schedule
+from traffic.workload import write_workload
 
 MANIFEST_FORMAT = 1
 RUN_ERRORS = (SpawnError, ControlError, ControllerError, CommandError, LinkError, OSError)
@@ -134,11 +132,9 @@ def _emulate(
 
 
 def _write_schedules(spec: RunSpec, plan: RunPlan) -> dict[int, str]:
-    paths = {}
+    paths, process = {}, spec.scenario.traffic.process
     for request in plan.requests:
-        path = spec.folder / "raw" / f"schedule-{request.id}.npy"
-        np.save(path, packet_schedule(plan, request, spec.scenario.traffic.process))
-        paths[request.id] = str(path)
+        paths[request.id] = str(write_workload(spec.folder / "raw", plan, request, process))
     return paths
 
 

@@ -37,11 +37,12 @@ class PayloadMaker:
         rng = np.random.default_rng(request)
         self._block = rng.integers(128, 256, _BLOCK_BYTES + MAX_L3_BYTES, np.uint8).tobytes()
 
-    def make(self, flow: int, seq: int, scheduled_ns: int) -> bytes:
-        """The payload of one packet."""
+    def make(self, flow: int, seq: int, scheduled_ns: int, l3_bytes: int | None = None) -> bytes:
+        """The payload of one packet, which has a size of its own if it is given."""
+        filler_bytes = self._filler_bytes if l3_bytes is None else l3_bytes - MIN_L3_BYTES
         at = (flow * _FLOW_STRIDE + seq * _SEQ_STRIDE) % _BLOCK_BYTES
         header = HEADER.pack(MAGIC, self._request, flow, seq, scheduled_ns)
-        return header + self._block[at : at + self._filler_bytes]
+        return header + self._block[at : at + filler_bytes]
 
 
 def parse(payload: bytes | bytearray | memoryview) -> tuple[int, int, int, int] | None:

@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from testbed.results.events import EventLog
 from testbed.results.raw import (
     SCHEDULE_DTYPE,
@@ -43,6 +45,10 @@ class Stream:
         self.request = int(spec["request"])
         self._schedule = read_array(Path(spec["schedule"]), SCHEDULE_DTYPE)
         self._payloads = PayloadMaker(self.request, int(spec["l3_bytes"]))
+        sizes = spec.get("sizes")
+        self._sizes = None if sizes is None else read_array(Path(sizes), np.dtype(np.uint16))
+        if self._sizes is not None and len(self._sizes) != len(self._schedule):
+            raise ValueError(f"{sizes}: {len(self._sizes)}, expected {len(self._schedule)} sizes")
         self._target = (str(spec["destination"]), int(spec["destination_port"]))
         flows = int(self._schedule["flow"].max()) + 1 if len(self._schedule) else 0
         self._sockets: list[socket.socket] = []
@@ -73,7 +79,9 @@ class Stream:
         flow, seq, scheduled_ns = self._chunk[self.next - self._chunk_at]
         failure = 0
         try:
-            self._sockets[flow].sendto(self._payloads.make(flow, seq, scheduled_ns), self._target)
+            size = None if self._sizes is None else int(self._sizes[self.next])
+            payload = self._payloads.make(flow, seq, scheduled_ns, size)
+            self._sockets[flow].sendto(payload, self._target)
             # Noted after the call: a kill in between leaves a packet that was sent and not
             # noted, which its arrival proves, never one noted that nobody sent.
             self._sent_view[self.next] = now_ns or 1
@@ -236,7 +244,8 @@ def main(config: dict[str, Any]) -> None:
     config: `bind` (address), `origin_ns` (CLOCK_MONOTONIC of the run's origin), `out` (folder for
     sent files and counters), `events` (path), `streams` (may be empty), and optionally `name` and
     `control_socket`. A stream: `request`, `destination`, `destination_port`, `source_port_base`
-    (flow f is sent from this port + f), `l3_bytes`, `schedule` (path, see `results.raw`).
+    (flow f is sent from this port + f), `l3_bytes`, `schedule` (path, see `results.raw`) and,
+    if packets differ in size, `sizes` (path).
 
     Orders: "add-stream" {stream}, "stop-stream" {request}, "stats", "ping".
     """

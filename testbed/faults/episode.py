@@ -36,7 +36,7 @@ from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import RunPlan
 from testbed.substrate.ownership import clean
 from testbed.substrate.probe import Backends, Capabilities
-from traffic.schedule import packet_schedule
+from traffic.workload import write_workload
 
 FORMAT = 1
 WARM_UP_S = 1.5
@@ -94,11 +94,10 @@ def _emulate(
     manifest: dict[str, Any],
     progress: Callable[[str], None],
 ) -> int:
-    schedules = {}
-    for request in plan.requests:
-        path = spec.folder / "raw" / f"schedule-{request.id}.npy"
-        np.save(path, packet_schedule(plan, request, spec.scenario.traffic.process))
-        schedules[request.id] = str(path)
+    raw, process = spec.folder / "raw", spec.scenario.traffic.process
+    schedules = {
+        request.id: str(write_workload(raw, plan, request, process)) for request in plan.requests
+    }
     rng = np.random.default_rng(np.random.SeedSequence([spec.seed, 7]))
     realtime = spec.capabilities.realtime.available
     lab_of = open_lab(spec.scenario, plan, run_id, spec.folder, spec.backends, realtime)

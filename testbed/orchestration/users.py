@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from testbed.orchestration import chain
 from testbed.orchestration.chain import user_address
 from testbed.orchestration.site import EDGE_PRIORITY, READY_S, TRAFFIC_PRIORITY, Site
+from testbed.results.raw import sizes_path
 from testbed.scenario.types import Request
 
 
@@ -44,6 +46,9 @@ def start_stream(site: Site, request: Request, schedule: str) -> None:
         "l3_bytes": request.l3_bytes,
         "schedule": schedule,
     }
+    sizes = sizes_path(Path(schedule).parent, request.id)
+    if sizes.exists():
+        stream["sizes"] = str(sizes)
     site.control.call(site.socket(f"sender-{request.source}"), "add-stream", stream=stream)
 
 

@@ -38,6 +38,7 @@ from testbed.results.raw import (
     read_arrivals,
     schedule_path,
     sent_path,
+    sizes_path,
 )
 
 FORMAT = 1
@@ -67,11 +68,14 @@ UNMATCHED = "unmatched_arrivals"
 
 @dataclass(frozen=True, slots=True)
 class Scheduled:
-    """The packets of one request; `schedule` is an array of `SCHEDULE_DTYPE`."""
+    """The packets of one request; `schedule` is an array of `SCHEDULE_DTYPE`.
+
+    `l3_bytes` is the size of all, or one for each row.
+    """
 
     request: int
     sfc: str
-    l3_bytes: int
+    l3_bytes: int | Records
     schedule: Records
 
 
@@ -186,7 +190,10 @@ def collect(run_dir: Path) -> pd.DataFrame:
         if not schedule_path(raw, number).exists():
             continue
         schedule = read_array(schedule_path(raw, number), SCHEDULE_DTYPE)
-        schedules.append(Scheduled(number, request["chain"], int(request["l3_bytes"]), schedule))
+        sizes: int | Records = int(request["l3_bytes"])
+        if sizes_path(raw, number).exists():
+            sizes = read_array(sizes_path(raw, number), np.dtype(np.uint16))
+        schedules.append(Scheduled(number, request["chain"], sizes, schedule))
         if sent_path(raw / "sent", number).exists():
             sent[number] = read_array(sent_path(raw / "sent", number), np.dtype(np.int64))
     arrivals = [read_arrivals(path).records for path in sorted(raw.glob("received-*"))]

@@ -52,6 +52,16 @@ def schedule_path(raw: Path, request: int) -> Path:
     return raw / f"schedule-{request}.npy"
 
 
+def sizes_path(raw: Path, request: int) -> Path:
+    """Where the L3 bytes of each packet of the schedule lie, as uint16, if they differ."""
+    return raw / f"sizes-{request}.npy"
+
+
+def flow_numbers_path(raw: Path, request: int) -> Path:
+    """Where the number of each packet's flow lies, as uint32, if flows take ports in turn."""
+    return raw / f"flow-numbers-{request}.npy"
+
+
 def sent_path(folder: Path, request: int) -> Path:
     """Where the sent file of a request lies in the folder that senders write to."""
     return folder / f"request-{request}.npy"

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from testbed.scenario.types import MAX_SHARDS, FunctionName, ReplicationMode
+from testbed.scenario.workload import ArrivalShape, Diurnal, Mmpp, OnOff, Process, Shape
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -108,7 +109,9 @@ class ChainSpec(Model):
     name: Name
     functions: list[FunctionName] = Field(min_length=1, max_length=8)
     rate_pps: Positive = Field(description="packets per second of a request, over its flows")
-    l3_bytes: int = Field(ge=64, le=1400, description="L3 bytes of a packet")
+    l3_bytes: Annotated[int, Field(ge=64, le=1400)] | Literal["imix"] = Field(
+        description="L3 bytes of a packet, or a mix of 56, 576 and 1400 bytes as 7:4:1"
+    )
     delay_bound_s: Positive
     flows: int = Field(default=2, ge=1, le=64)
     shards: int = Field(
@@ -132,15 +135,30 @@ class TrafficSpec(Model):
 
     duration_s: Positive = Field(description="from the first request to the last packet")
     initial_requests: int = Field(default=0, ge=0, description="requests that arrive at time 0")
-    arrivals_per_s: NonNegative = Field(default=0.0, description="Poisson arrivals after that")
+    arrivals_per_s: NonNegative = Field(default=0.0, description="requests after that")
+    arrivals: ArrivalShape = "poisson"
     mean_lifetime_s: Positive = Field(default=1e9, description="exponential; cut at the run's end")
     setup_s: Positive = Field(default=1.0, description="from a request to its first packet")
     drain_s: Positive = Field(default=1.0, description="from the last packet to the end")
-    process: Literal["cbr", "poisson"] = "poisson"
+    process: Process = "poisson"
     pairs: list[Pair] | None = Field(
         default=None, description="source and destination nodes, instead of the demand matrix"
     )
     load_steps: list[LoadStep] = Field(default_factory=list)
+    load: Shape | None = Field(
+        default=None, description="a shape that every request's rate follows, besides load_steps"
+    )
+
+    @model_validator(mode="after")
+    def _never_silent(self) -> TrafficSpec:
+        silent = (
+            isinstance(self.load, OnOff)
+            or (isinstance(self.load, Mmpp) and min(self.load.factors) == 0)
+            or (isinstance(self.load, Diurnal) and self.load.amplitude == 1)
+        )
+        if silent:
+            raise ValueError("load above 0 at all times: silences belong to process")
+        return self
 
 
 class ReplicationSpec(Model):

@@ -15,7 +15,9 @@ import numpy as np
 
 from testbed.scenario.errors import InputError
 from testbed.scenario.model import ChainSpec, FunctionSpec, MoveSpec, ScaleSpec, Scenario
+from testbed.scenario.modulation import Path, draw_path, points, product
 from testbed.scenario.placement import FloatArray
+from testbed.scenario.sizes import imix
 from testbed.scenario.topology import delay_matrix_ns, make_topology
 from testbed.scenario.types import (
     MAX_UNITS,
@@ -31,6 +33,8 @@ from testbed.scenario.types import (
     Topology,
 )
 
+_ARRIVAL_DOMAIN, _LOAD_DOMAIN = 4, 5
+"""Set these draws apart from others of the same seed."""
 PATH_SHARE_OF_BOUND = 0.5
 """A request's shortest path may take this share of its delay bound at most."""
 
@@ -61,15 +65,34 @@ def make_plan(scenario: Scenario, seed: int) -> RunPlan:
         servers=servers,
         profiles=_profiles(scenario),
         requests=requests,
-        load_steps=tuple(
-            (_ns(step.at_s), step.factor)
-            for step in sorted(scenario.traffic.load_steps, key=lambda step: step.at_s)
-        ),
+        load_steps=_load_steps(scenario, seed),
         faults=_faults(scenario, topology, servers, seed),
         moves=_moves(scenario, topology, requests),
         scales=_scales(scenario, requests),
         admission=scenario.servers.admission,
+        unmodelled=_unmodelled(scenario),
     )
+
+
+def _load_steps(scenario: Scenario, seed: int) -> tuple[tuple[int, float], ...]:
+    """The steps of the file, times the shape that all requests follow."""
+    traffic = scenario.traffic
+    steps = sorted(traffic.load_steps, key=lambda step: step.at_s)
+    if traffic.load is None:
+        return tuple((_ns(step.at_s), step.factor) for step in steps)
+    rng = np.random.default_rng(np.random.SeedSequence([seed, _LOAD_DOMAIN]))
+    asked = Path(
+        np.array([0.0, *(step.at_s for step in steps)]),
+        np.array([1.0, *(step.factor for step in steps)]),
+    )
+    path = product([asked, draw_path(traffic.load, traffic.duration_s, rng)])
+    return tuple((_ns(at), float(factor)) for at, factor in zip(*path.columns, strict=True))
+
+
+def _unmodelled(scenario: Scenario) -> tuple[str, ...]:
+    """What the twin cannot mean: it knows Poisson packets at a rate that all requests share."""
+    process = scenario.traffic.process
+    return () if isinstance(process, str) else (f"traffic.process {process.kind}",)
 
 
 def plan_digest(plan: RunPlan) -> str:
@@ -115,13 +138,14 @@ def _requests(scenario: Scenario, topology: Topology, seed: int) -> tuple[Reques
     weights = np.array([chain.weight for chain in scenario.chains])
     requests: list[Request] = []
     units = 0
-    for number, arrival_s in enumerate(_arrivals(scenario, rng)):
+    for number, arrival_s in enumerate(_arrivals(scenario, seed, rng)):
         chain = scenario.chains[int(rng.choice(len(weights), p=weights / weights.sum()))]
         weight = pairs[chain.name]
         pair = int(rng.choice(weight.size, p=weight.ravel() / weight.sum()))
         source, destination = divmod(pair, len(topology.nodes))
         start_s = arrival_s + traffic.setup_s
         end_s = min(start_s + rng.exponential(traffic.mean_lifetime_s), traffic.duration_s)
+        sizes = imix() if chain.l3_bytes == "imix" else ((chain.l3_bytes, 1.0),)
         requests.append(
             Request(
                 id=number,
@@ -133,11 +157,12 @@ def _requests(scenario: Scenario, topology: Topology, seed: int) -> tuple[Reques
                 start_ns=_ns(start_s),
                 end_ns=_ns(end_s),
                 rate_pps=chain.rate_pps,
-                l3_bytes=chain.l3_bytes,
+                l3_bytes=round(sum(size * share for size, share in sizes)),
                 delay_bound_ns=_ns(chain.delay_bound_s),
                 flows=chain.flows,
                 shards=chain.shards,
                 first_unit=units,
+                l3_sizes=sizes if len(sizes) > 1 else (),
             )
         )
         units += chain.shards
@@ -149,13 +174,23 @@ def _requests(scenario: Scenario, topology: Topology, seed: int) -> tuple[Reques
     return tuple(requests)
 
 
-def _arrivals(scenario: Scenario, rng: np.random.Generator) -> list[float]:
+def _arrivals(scenario: Scenario, seed: int, rng: np.random.Generator) -> list[float]:
+    """When requests arrive, in seconds. Only Poisson arrivals draw from `rng`."""
     traffic = scenario.traffic
     last_s = traffic.duration_s - traffic.setup_s
     if last_s <= 0:
         raise InputError("traffic.setup_s", traffic.setup_s, "less than traffic.duration_s")
     times = [0.0] * traffic.initial_requests
-    if traffic.arrivals_per_s > 0:
+    if traffic.arrivals != "poisson":
+        own = np.random.default_rng(np.random.SeedSequence([seed, _ARRIVAL_DOMAIN]))
+        even = traffic.arrivals == "constant"
+        path = (
+            Path(np.zeros(1), np.ones(1))
+            if isinstance(traffic.arrivals, str)
+            else draw_path(traffic.arrivals, last_s, own)
+        )
+        times += points(path, traffic.arrivals_per_s, last_s, even, own).tolist()
+    elif traffic.arrivals_per_s > 0:
         now = 0.0
         while (now := now + float(rng.exponential(1 / traffic.arrivals_per_s))) < last_s:
             times.append(now)

@@ -100,6 +100,8 @@ class Request:
     flows: int
     shards: int
     first_unit: int
+    l3_sizes: tuple[tuple[int, float], ...] = ()
+    """(L3 bytes, share) if packets differ in size; `l3_bytes` is their mean then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,8 @@ class RunPlan:
     scales: tuple[Scale, ...] = ()
     admission: bool = False
     """Requests that need more than a server's capacity are refused."""
+    unmodelled: tuple[str, ...] = ()
+    """What of the traffic the twin has no model of, by the scenario's keys."""
 
 
 def load_factor(plan: RunPlan, at_ns: int) -> float:

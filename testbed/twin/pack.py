@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from testbed.scenario.errors import InputError
 from testbed.scenario.placement import FloatArray
 from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import NS_PER_S, RunPlan, Topology
@@ -52,9 +53,15 @@ class PlanArrays(NamedTuple):
 
 
 def pack_plans(plans: Sequence[RunPlan]) -> PlanArrays:
-    """The plans as arrays; ValueError if there is none or their substrates differ."""
+    """The plans as arrays; ValueError if there is none or their substrates differ.
+
+    Raises InputError for traffic that the twin has no model of.
+    """
     if not plans:
         raise ValueError("plans = []: expected at least one plan")
+    for what in plans[0].unmodelled:
+        expected = "cbr or poisson: the twin has no model of it; the emulation has"
+        raise InputError("scenario", what, expected)
     first = plans[0]
     for plan in plans:
         if plan.topology != first.topology or plan.servers != first.servers:

@@ -1,0 +1,94 @@
+"""The workload part of a scenario file: arrivals that come and go, flow sizes, packet sizes.
+
+One family of shapes says how a rate varies with time, wherever a rate is: of requests
+(`traffic.arrivals`), of every request's packets together (`traffic.load`) and of each request's
+packets on their own (`traffic.process`). A shape is a factor on a rate; `testbed.scenario.
+modulation` draws its path. The random shapes have mean factor 1, so a rate stays the mean rate.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Spec(BaseModel):
+    """Unknown keys are errors, values are not coerced between kinds, objects are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class OnOff(Spec):
+    """Full rate and silence in turn, each for an exponential time."""
+
+    kind: Literal["on-off"]
+    on_s: Positive = Field(description="mean length of a burst")
+    off_s: Positive = Field(description="mean length of a silence")
+
+
+class Mmpp(Spec):
+    """A Markov-modulated Poisson process: states with a factor each, left for any other alike."""
+
+    kind: Literal["mmpp"]
+    factors: list[NonNegative] = Field(
+        min_length=2, max_length=16, description="of each state; scaled so that their mean is 1"
+    )
+    mean_s: list[Positive] = Field(min_length=2, max_length=16, description="stay in each state")
+
+    @model_validator(mode="after")
+    def _matching(self) -> Mmpp:
+        if len(self.factors) != len(self.mean_s):
+            raise ValueError("as many factors as mean_s")
+        if not any(self.factors):
+            raise ValueError("one of the factors above 0")
+        return self
+
+
+class Diurnal(Spec):
+    """A sine around 1: 1 + amplitude * sin(2 pi (t / period_s + phase)), in steps of step_s."""
+
+    kind: Literal["diurnal"]
+    period_s: Positive = Field(description="a day, as long as the run can afford")
+    amplitude: Annotated[float, Field(gt=0, le=1)] = 0.5
+    phase: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    step_s: Positive = 0.5
+
+
+class FlashCrowd(Spec):
+    """Rate 1, a rise by a straight line to `peak`, a plateau, and an exponential decay back."""
+
+    kind: Literal["flash-crowd"]
+    at_s: NonNegative
+    peak: Annotated[float, Field(gt=1, allow_inf_nan=False)]
+    rise_s: Positive = 1.0
+    hold_s: NonNegative = 1.0
+    decay_s: Positive = Field(default=2.0, description="time constant; over after five of them")
+    step_s: Positive = 0.25
+
+
+class Flows(Spec):
+    """Flows that come at random, each with a size from a published distribution.
+
+    A flow's packets leave evenly at `flow_pps`; flows arrive as a Poisson process, as many as
+    give the chain its mean `rate_pps`. The flows of a request take its `flows` ports in turn.
+    """
+
+    kind: Literal["flows"]
+    sizes: Literal["web-search", "data-mining"]
+    scale: Positive = Field(default=0.001, description="flow sizes are multiplied by this")
+    flow_pps: Positive = Field(default=200.0, description="packets per second of a flow")
+
+
+Shape = Annotated[OnOff | Mmpp | Diurnal | FlashCrowd, Field(discriminator="kind")]
+ArrivalShape = Annotated[
+    Literal["poisson", "constant"] | Shape,
+    Field(description="how requests come, arrivals_per_s on average (of a crowd: outside it)"),
+]
+Process = Annotated[
+    Literal["cbr", "poisson"] | Annotated[OnOff | Mmpp | Flows, Field(discriminator="kind")],
+    Field(description="how the packets of a request come, each request on its own"),
+]
