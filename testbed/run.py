@@ -18,13 +18,14 @@ from agents.placement.policies import make_policy
 from controller.client import ControllerError
 from testbed import __version__
 from testbed.journeys import cut_traces, fill_hops, read_traced, share_traced
-from testbed.lab import open_lab, timed
+from testbed.lab import Lab, open_lab, timed
 from testbed.orchestration.control import ControlError
 from testbed.orchestration.orchestrator import Orchestrator
 from testbed.orchestration.spawner import SpawnError
 from testbed.orchestration.watch import ServerWatch
 from testbed.results import packets as packet_records
 from testbed.results import servers as server_records
+from testbed.results.captures import read_captures
 from testbed.results.compare import summarise_folder
 from testbed.results.folder import make_folder, write_json
 from testbed.results.validity import judge
@@ -35,6 +36,7 @@ from testbed.scenario.placement import Ledger
 from testbed.scenario.plan import make_plan, plan_digest
 from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import RunPlan
+from testbed.substrate.captures import Captures, check_captures, interface_of
 from testbed.substrate.commands import CommandError
 from testbed.substrate.links import LinkError
 from testbed.substrate.ownership import clean
@@ -43,6 +45,7 @@ from testbed.twin.constants import constants_for
 from traffic.workload import write_workload
 
 MANIFEST_FORMAT = 1
+CAPTURES = "captures"
 RUN_ERRORS = (SpawnError, ControlError, ControllerError, CommandError, LinkError, OSError)
 LIBRARIES = ("mininet", "os-ken", "torch", "numba", "numpy", "pandas", "pyarrow", "topohub")
 
@@ -67,6 +70,7 @@ def run_one(spec: RunSpec, progress: Callable[[float], None]) -> dict[str, Any]:
     it stays on the host, and what was measured is in the folder, marked incomplete if it is.
     """
     plan = make_plan(spec.scenario, spec.seed)
+    check_captures(spec.scenario.captures, plan.topology)
     make_folder(spec.folder)
     (spec.folder / "raw").mkdir()
     run_id = secrets.token_hex(3)
@@ -109,6 +113,7 @@ def _emulate(
                     spec.capabilities.realtime.available,
                 )
             )
+            stack.enter_context(_captures(spec, plan, lab))
         ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology), plan.admission)
         orchestrator = Orchestrator(
             lab.site, policy, ledger, schedules, lab.network.server_down, progress
@@ -138,6 +143,14 @@ def _write_schedules(spec: RunSpec, plan: RunPlan) -> dict[int, str]:
     return paths
 
 
+def _captures(spec: RunSpec, plan: RunPlan, lab: Lab) -> Captures:
+    ports = [
+        (each.name, interface_of(each, lab.network.layout, plan.topology), each.snap_bytes)
+        for each in spec.scenario.captures
+    ]
+    return Captures(ports, spec.folder / CAPTURES)
+
+
 def _write_samples(folder: Path, watch: ServerWatch, origin_ns: int) -> None:
     rows = [asdict(sample) for sample in watch.samples]
     server_records.write(
@@ -158,6 +171,7 @@ def _collect(
     reasons = judge(spec.folder, frame, manifest, spec.scenario.tolerances)
     if not manifest["complete"]:
         reasons.insert(0, "the run was cut short")
+    manifest["captures"] = read_captures(spec.folder / CAPTURES)
     manifest["valid"] = not reasons
     manifest["reasons"] = reasons
     manifest["phases"] = {name: round(value, 3) for name, value in phases.items()}

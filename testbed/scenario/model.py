@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from testbed.scenario.capture import CaptureSpec
 from testbed.scenario.types import MAX_SHARDS, FunctionName, ReplicationMode
 from testbed.scenario.workload import ArrivalShape, Diurnal, Mmpp, OnOff, Process, Shape
 
@@ -339,6 +340,7 @@ class Scenario(Model):
     moves: list[MoveSpec] = Field(default_factory=list)
     scales: list[ScaleSpec] = Field(default_factory=list)
     scaling: ScalingSpec | None = Field(default=None, description="none: only by order")
+    captures: list[CaptureSpec] = Field(default_factory=list)
     policies: list[PolicyName] = Field(min_length=1)
     baseline: PolicyName = "deft"
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)

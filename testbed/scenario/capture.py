@@ -1,0 +1,35 @@
+"""What of a run is captured: the scenario's `captures`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from testbed.scenario.workload import Spec
+
+
+class CaptureSpec(Spec):
+    """One port of a switch: towards a neighbour, a server or a user host; both directions."""
+
+    link: Annotated[list[str], Field(min_length=2, max_length=2)] | None = Field(
+        default=None, description="the first node's port towards the second"
+    )
+    server: str | None = Field(default=None, description="the port towards this node's server")
+    user: str | None = Field(default=None, description="the port towards this node's user host")
+    snap_bytes: int = Field(
+        default=0, ge=0, le=262_144, description="of each frame at most so many; 0: all"
+    )
+
+    @model_validator(mode="after")
+    def _one_port(self) -> CaptureSpec:
+        if sum(each is not None for each in (self.link, self.server, self.user)) != 1:
+            raise ValueError("one of link, server and user")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What the capture's file is called, without its ending."""
+        if self.link is not None:
+            return f"link-{self.link[0]}-{self.link[1]}"
+        return f"server-{self.server}" if self.server is not None else f"user-{self.user}"
