@@ -99,11 +99,12 @@ def run_policies(
     cannot, RunError if a run fails.
     """
     from testbed.run import RunSpec, run_one
-    from testbed.substrate.probe import CapabilityError, choose, probe
+    from testbed.substrate.choice import backends_for
+    from testbed.substrate.probe import CapabilityError, probe
 
     capabilities = probe()
     try:
-        backends = choose(capabilities)
+        backends = backends_for(capabilities, scenario)
     except CapabilityError as error:
         raise InputError("host", "unable", str(error)) from error
     make_folder(folder)

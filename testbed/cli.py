@@ -33,7 +33,7 @@ EXIT_FAILED = 1
 EXIT_INPUT = 2
 EXIT_INTERRUPTED = 130
 POLICIES: tuple[str, ...] = get_args(PolicyName)
-BENCHMARKS = ("dataplane", "recovery", "twin")
+BENCHMARKS = ("dataplane", "fidelity", "recovery", "substrate", "twin")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,6 +51,9 @@ ScenarioPath = Annotated[Path, typer.Argument(help="a scenario file, e.g. scenar
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
 Results = Annotated[
     Path | None, typer.Option(help="the folder to make for the results [results/<name>-<time>]")
+]
+IncludeInvalid = Annotated[
+    bool, typer.Option("--include-invalid", help="compare runs that are not valid, too")
 ]
 Model = Annotated[
     Path | None, typer.Option(help="a model trained by `deftbed train`, instead of training one")
@@ -130,13 +133,14 @@ def compare(
     model: Model = None,
     dqn_model: Annotated[Path | None, typer.Option(help="the same for `dqn`")] = None,
     results: Results = None,
+    include_invalid: IncludeInvalid = False,
     as_json: AsJson = False,
 ) -> None:
     """Run every policy with every seed on the same requests, packets and faults, and compare."""
     loaded = load_checked(scenario)
     given = {"ppo": model, "dqn": dqn_model}
     models = {name: file for name, file in given.items() if file is not None}
-    _compare(scenario, loaded, models, results, as_json)
+    _compare(scenario, loaded, models, results, as_json, include_invalid)
 
 
 app.command()(cli_learning.train)
@@ -181,7 +185,12 @@ def faults(
 )
 def bench(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="dataplane, recovery or twin; then its own options")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="dataplane, fidelity, recovery, substrate or twin; then its own options"
+        ),
+    ],
 ) -> None:
     """Measure; `deftbed bench NAME --help` says what a benchmark measures and takes."""
     root = Path(__file__).resolve().parents[1]
@@ -196,6 +205,7 @@ def bench(
 @app.command()
 def report(
     results: Annotated[Path, typer.Argument(help="a results folder, e.g. results/latest")],
+    include_invalid: IncludeInvalid = False,
     as_json: AsJson = False,
 ) -> None:
     """Compute the summary and the report anew from the packets and events of a results folder."""
@@ -204,7 +214,7 @@ def report(
 
     if not (results / "manifest.json").is_file():
         raise InputError("results", str(results), "a results folder with a manifest.json")
-    summary = write_results(results)
+    summary = write_results(results, include_invalid)
     if as_json:
         print(json.dumps(summary))
     else:
@@ -287,7 +297,12 @@ def clean(
 
 
 def _compare(
-    path: Path, scenario: Scenario, models: dict[str, Path], results: Path | None, as_json: bool
+    path: Path,
+    scenario: Scenario,
+    models: dict[str, Path],
+    results: Path | None,
+    as_json: bool,
+    include_invalid: bool = False,
 ) -> None:
     for model in models.values():
         if not model.is_file():
@@ -298,7 +313,7 @@ def _compare(
     from testbed.compare import compare_policies
     from testbed.screen import print_summary
 
-    folder, summary = compare_policies(path, scenario, models, results, console)
+    folder, summary = compare_policies(path, scenario, models, results, console, include_invalid)
     if as_json:
         print(json.dumps({**summary, "results": str(folder)}))
     else:

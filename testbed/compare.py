@@ -24,8 +24,9 @@ from testbed.run import RunSpec, run_one
 from testbed.scenario.errors import InputError
 from testbed.scenario.model import Scenario
 from testbed.screen import progress_bar
+from testbed.substrate.choice import backends_for
 from testbed.substrate.ownership import clean_stale
-from testbed.substrate.probe import Backends, Capabilities, CapabilityError, choose, probe
+from testbed.substrate.probe import Backends, Capabilities, CapabilityError, probe
 from testbed.training import run_training
 
 RUN_OVERHEAD_S = 5.0
@@ -37,15 +38,22 @@ Models = Mapping[str, Path]
 
 
 def compare_policies(
-    path: Path, scenario: Scenario, models: Models, results: Path | None, console: Console
+    path: Path,
+    scenario: Scenario,
+    models: Models,
+    results: Path | None,
+    console: Console,
+    include_invalid: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
     """Run, summarise, report; the results folder and the content of its summary.json.
+
+    Runs that are not valid are in no comparison, unless `include_invalid`.
 
     Raises InputError before anything is built, RunError if a run fails.
     """
     capabilities = probe()
     try:
-        backends = choose(capabilities)
+        backends = backends_for(capabilities, scenario)
     except CapabilityError as error:
         raise InputError("host", "unable", str(error)) from error
     for name, model in models.items():
@@ -69,18 +77,19 @@ def compare_policies(
         manifest["phases"] = {name: round(value, 2) for name, value in phases.items()}
         write_json(folder / "manifest.json", manifest)
         begin = time.monotonic()
-        summary = write_results(folder) if any(folder.glob("*/seed-*/packets.parquet")) else {}
+        measured = any(folder.glob("*/seed-*/packets.parquet"))
+        summary = write_results(folder, include_invalid) if measured else {}
         _note_phase(folder, "report_s", time.monotonic() - begin)
         hand_back(folder)
     return folder, summary
 
 
-def write_results(folder: Path) -> dict[str, Any]:
+def write_results(folder: Path, include_invalid: bool = False) -> dict[str, Any]:
     """Write summary.json, summary.csv and report.html from the recorded packets and events."""
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     manifest["unfair"] = check_fairness(folder)
     write_json(folder / "manifest.json", manifest)
-    summary = write_summary(folder)
+    summary = write_summary(folder, include_invalid)
     write_report(folder)
     return summary
 
@@ -119,8 +128,7 @@ def _run_all(
             begin = time.monotonic()
             models["ppo"] = served_file(models["ppo"], folder / "model")
             phases["export_s"] = time.monotonic() - begin
-        for name, model in models.items():
-            models[name] = _kept(model, folder / "model")
+        models = {name: _kept(model, folder / "model") for name, model in models.items()}
         for seed in scenario.seeds:
             for policy in scenario.policies:
                 bar.update(task, description=f"{policy}, seed {seed}", completed=done_s)

@@ -17,6 +17,7 @@ from typing import Any
 from agents.placement.policies import make_policy
 from controller.client import ControllerError
 from testbed import __version__
+from testbed.fidelity import measure
 from testbed.journeys import cut_traces, fill_hops, read_traced, share_traced
 from testbed.lab import Lab, open_lab, timed
 from testbed.orchestration.control import ControlError
@@ -38,7 +39,7 @@ from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import RunPlan
 from testbed.substrate.captures import Captures, check_captures, interface_of
 from testbed.substrate.commands import CommandError
-from testbed.substrate.links import LinkError
+from testbed.substrate.link_error import LinkError
 from testbed.substrate.ownership import clean
 from testbed.substrate.probe import Backends, Capabilities
 from testbed.twin.constants import constants_for
@@ -113,10 +114,14 @@ def _emulate(
                     spec.capabilities.realtime.available,
                 )
             )
-            stack.enter_context(_captures(spec, plan, lab))
+        if spec.scenario.tolerances.measure_links:
+            with timed(phases, "measure_s"):
+                manifest["fidelity"] = measure(lab, spec.scenario, plan)
+        stack.enter_context(_captures(spec, plan, lab))
         ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology), plan.admission)
+        network = lab.network
         orchestrator = Orchestrator(
-            lab.site, policy, ledger, schedules, lab.network.server_down, progress
+            lab.site, policy, ledger, schedules, network.server_down, progress, network.begin
         )
 
         def pids(node: int) -> list[int]:
@@ -132,6 +137,7 @@ def _emulate(
             _write_samples(spec.folder, watch, orchestrator.origin_ns)
             counters = lab.network.line_counters()
             manifest["line"] = None if counters is None else counters.to_json()
+            manifest["unchanged_links"] = lab.network.failed_changes()
         with timed(phases, "remove_s"):
             stack.close()
 

@@ -18,8 +18,9 @@ from testbed.results.folder import RESULTS, hand_back, make_folder, new_results_
 from testbed.scenario.errors import InputError, RunError
 from testbed.scenario.model import Scenario
 from testbed.scenario.types import NS_PER_S
+from testbed.substrate.choice import backends_for
 from testbed.substrate.ownership import clean_stale
-from testbed.substrate.probe import Backends, Capabilities, CapabilityError, choose, probe
+from testbed.substrate.probe import Backends, Capabilities, CapabilityError, probe
 
 FAULTS_PER_EPISODE = 12
 MOST_DISCARDED = 5
@@ -53,7 +54,7 @@ def prepare(
     chosen = allowed_kinds(scenario, kinds)
     capabilities = probe()
     try:
-        backends = choose(capabilities)
+        backends = backends_for(capabilities, scenario)
     except CapabilityError as error:
         raise InputError("host", "unable", str(error)) from error
     clean_stale()

@@ -47,7 +47,10 @@ class Orchestrator:
         schedules: Mapping[int, str],
         server_down: Callable[[int], None],
         progress: Callable[[float], None],
+        begin: Callable[[int], None] = lambda _origin_ns: None,
     ) -> None:
+        """`begin` is told the run's origin on CLOCK_MONOTONIC, shortly before it."""
+        self._begin = begin
         self._site = site
         self._policy = policy
         self._ledger = ledger
@@ -115,6 +118,7 @@ class Orchestrator:
                 if request.arrival_ns == 0:
                     self._arrival(request)
             self.origin_ns = time.monotonic_ns() + round(LEAD_S * NS_PER_S)
+            self._begin(self.origin_ns)
             users.start_traffic(site, self.origin_ns)
             for request in plan.requests:
                 users.start_stream(site, request, self._schedules[request.id])

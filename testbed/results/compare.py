@@ -39,14 +39,19 @@ FIGURES: dict[str, Callable[[Run], float | None]] = {
 """What is compared, and where it stands in the summary of a run."""
 
 
-def compare(runs: Mapping[str, Sequence[Run]], baseline: str) -> dict[str, dict[str, Any]]:
+def compare(
+    runs: Mapping[str, Sequence[Run]], baseline: str, include_invalid: bool = False
+) -> dict[str, dict[str, Any]]:
     """Each policy against the baseline, and the learned one against the greedy one.
 
     `runs` gives for each policy the summaries of its runs. Runs are paired by seed; a seed that
-    only one of the two has, or whose figure is null in one, is left out. The result maps
+    only one of the two has, or whose figure is null in one, is left out, and so is one whose run
+    is not valid in one, unless `include_invalid`. The result maps
     "ppo vs deft" to {figure: {"ratio", "low", "high"}} (see `statistics.paired_ratio`; a "note"
     says why something is null).
     """
+    if not include_invalid:
+        runs = {policy: [run for run in each if run["valid"]] for policy, each in runs.items()}
     pairs = [(policy, baseline) for policy in runs if policy != baseline and baseline in runs]
     if LEARNED in runs and GREEDY in runs and (LEARNED, GREEDY) not in pairs:
         pairs.append((LEARNED, GREEDY))
@@ -73,12 +78,14 @@ def _figure(
     return paired_ratio(table[:, 0], table[:, 1]).to_json()
 
 
-def write_summary(results_dir: Path) -> dict[str, Any]:
+def write_summary(results_dir: Path, include_invalid: bool = False) -> dict[str, Any]:
     """Write summary.json and the files beside it (see above); the content of summary.json.
 
     Reads <policy>/seed-<n>/{manifest.json, packets.parquet, events.jsonl} and, for what was to be
     run, manifest.json beside the policies. "valid" is false, and "reasons" says why, if a run is
     not valid or is missing, or if the manifest's "unfair" names differences between the sides.
+    "left_out" names the runs that are not valid and so in no comparison; with `include_invalid`
+    there are none.
     Raises RawFormatError for packets that cannot be read.
     """
     plan = json.loads((results_dir / "manifest.json").read_text(encoding="utf-8"))
@@ -86,6 +93,7 @@ def write_summary(results_dir: Path) -> dict[str, Any]:
     merged: dict[str, list[pd.DataFrame]] = {}
     lines: list[dict[str, Any]] = []
     reasons = [f"not fair: {difference}" for difference in plan.get("unfair", [])]
+    left_out = []
     for policy in plan["policies"]:
         for seed in plan["seeds"]:
             run_dir = results_dir / policy / f"seed-{seed}"
@@ -100,6 +108,8 @@ def write_summary(results_dir: Path) -> dict[str, Any]:
             write_json(run_dir / "metrics.json", {"format": METRICS_FORMAT, "scopes": entries})
             lines += [{"policy": policy, "seed": seed, **flat(entry)} for entry in entries]
             if not manifest["valid"]:
+                if not include_invalid:
+                    left_out.append(f"{policy}, seed {seed}")
                 reasons += [f"{policy}, seed {seed}: {reason}" for reason in manifest["reasons"]]
     summary = {
         "format": FORMAT,
@@ -111,7 +121,8 @@ def write_summary(results_dir: Path) -> dict[str, Any]:
             policy: {"runs": entries, "metrics": measure(pd.concat(merged[policy]))}
             for policy, entries in runs.items()
         },
-        "comparison": compare(runs, plan["baseline"]),
+        "left_out": left_out,
+        "comparison": compare(runs, plan["baseline"], include_invalid),
     }
     write_json(results_dir / "summary.json", summary)
     _write_csv(results_dir / "summary.csv", _lines(runs), "policy")

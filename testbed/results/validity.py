@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from testbed.results.events import read_events
+from testbed.results.fidelity import fidelity_reasons
 from testbed.results.packets import UNMATCHED
 from testbed.results.raw import read_arrivals
 from testbed.results.statistics import nearest_rank
@@ -47,6 +48,8 @@ def judge(
     reasons = judge_counters(packets, read_counters(run_dir, manifest), tolerances)
     path = run_dir / "events.jsonl"
     events = list(read_events(path)) if path.is_file() else []
+    reasons += fidelity_reasons(manifest.get("fidelity"), tolerances)
+    reasons += [f"a link was not changed: {each}" for each in manifest.get("unchanged_links", ())]
     return [*reasons, *false_failures(events), *busy_host(events, tolerances)]
 
 

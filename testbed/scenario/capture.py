@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field, model_validator
 
-from testbed.scenario.workload import Spec
+from testbed.scenario.base import Model, Pair
 
 
-class CaptureSpec(Spec):
+class CaptureSpec(Model):
     """One port of a switch: towards a neighbour, a server or a user host; both directions."""
 
-    link: Annotated[list[str], Field(min_length=2, max_length=2)] | None = Field(
-        default=None, description="the first node's port towards the second"
-    )
+    link: Pair | None = Field(default=None, description="the first node's port towards the second")
     server: str | None = Field(default=None, description="the port towards this node's server")
     user: str | None = Field(default=None, description="the port towards this node's user host")
     snap_bytes: int = Field(

@@ -8,26 +8,19 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from testbed.scenario.base import Model, NonNegative, Pair, Positive, Share
 from testbed.scenario.capture import CaptureSpec
+from testbed.scenario.links import LinkSpec
 from testbed.scenario.types import MAX_SHARDS, FunctionName, ReplicationMode
 from testbed.scenario.workload import ArrivalShape, Diurnal, Mmpp, OnOff, Process, Shape
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 PolicyName = Literal[
     "deft", "random", "round-robin", "first-fit", "best-fit", "greedy-delay", "pl-rank", "milp",
     "milp-hindsight", "ppo", "dqn",
 ]  # fmt: skip
-
-
-class Model(BaseModel):
-    """Unknown keys are errors, values are not coerced between kinds, objects are frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class InlineNode(Model):
@@ -60,14 +53,6 @@ class TopologySpec(Model):
         if (self.topohub is not None) == partly or partly != inline:
             raise ValueError("either topohub, or both nodes and links")
         return self
-
-
-class LinkSpec(Model):
-    """What holds for each direction of every link."""
-
-    rate_bps: Positive = Field(default=100e6, description="L2 bits per second")
-    propagation_km_per_s: Positive = 200_000.0
-    queue_bytes: int = Field(default=250_000, gt=0, description="L2 bytes waiting at most")
 
 
 class ServerSpec(Model):
@@ -303,6 +288,18 @@ class ToleranceSpec(Model):
 
     sender_lag_p99_s: Positive = 0.010
     line_lag_p99_s: Positive = 0.010
+    measure_links: bool = Field(
+        default=True, description="measure every link and server before the traffic"
+    )
+    link_delay_s: Positive = Field(
+        default=500e-6,
+        description="a link's median delay is off by no more, or by the share",
+    )
+    link_delay_share: Share = Field(default=0.01, description="of the delay that was asked for")
+    link_rate_share: Share = Field(default=0.05, description="a link's rate is off by no more")
+    server_cpu_share: Share = Field(
+        default=0.1, description="a server's CPU quota is missed by no more (model quota)"
+    )
     host_idle_percent: Annotated[float, Field(ge=0, le=100)] = Field(
         default=5.0, description="mean idle share of the host's cores while traffic flows"
     )
@@ -359,6 +356,9 @@ class Scenario(Model):
         times = [step.at_s for step in self.traffic.load_steps]
         times += [fault.at_s for fault in self.faults] + [move.at_s for move in self.moves]
         times += [scale.at_s for scale in self.scales]
+        times += [change.at_s for change in self.links.changes]
         if any(at_s >= self.traffic.duration_s for at_s in times):
-            raise ValueError("load_steps, faults, moves and scales before traffic.duration_s")
+            raise ValueError(
+                "load_steps, faults, moves, scales and changes of links before traffic.duration_s"
+            )
         return self

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from testbed.scenario.errors import InputError
+from testbed.scenario.link_plan import link_changes
 from testbed.scenario.model import ChainSpec, FunctionSpec, MoveSpec, ScaleSpec, Scenario
 from testbed.scenario.modulation import Path, draw_path, points, product
 from testbed.scenario.placement import FloatArray
@@ -71,6 +72,7 @@ def make_plan(scenario: Scenario, seed: int) -> RunPlan:
         scales=_scales(scenario, requests),
         admission=scenario.servers.admission,
         unmodelled=_unmodelled(scenario),
+        link_changes=link_changes(topology, scenario.links),
     )
 
 

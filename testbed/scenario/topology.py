@@ -9,7 +9,9 @@ import numpy as np
 import topohub
 
 from testbed.scenario.errors import InputError
-from testbed.scenario.model import LinkSpec, Scenario, TopologySpec
+from testbed.scenario.link_plan import apply_overrides, first_link
+from testbed.scenario.links import LinkSpec
+from testbed.scenario.model import Scenario, TopologySpec
 from testbed.scenario.placement import FloatArray
 from testbed.scenario.types import NS_PER_S, Link, Node, Topology
 
@@ -21,10 +23,11 @@ def make_topology(scenario: Scenario) -> Topology:
     """The scenario's substrate graph; raises InputError if it is unknown or not connected."""
     spec = scenario.topology
     topology = (
-        _from_topohub(spec.topohub, scenario.links)
+        from_topohub(spec.topohub, scenario.links)
         if spec.topohub is not None
         else _inline(spec, scenario.links)
     )
+    topology = apply_overrides(topology, scenario.links)
     if len(topology.nodes) > MAX_NODES:
         raise InputError("topology", len(topology.nodes), f"at most {MAX_NODES} nodes")
     unreachable = np.argwhere(np.isinf(delay_matrix_ns(topology)[0]))
@@ -57,11 +60,11 @@ def _distances(neighbours: list[list[tuple[int, int]]], source: int) -> list[flo
 
 
 def _link(a: int, b: int, length_km: float, spec: LinkSpec) -> Link:
-    delay_ns = round(length_km / spec.propagation_km_per_s * NS_PER_S)
-    return Link(a, b, delay_ns, round(spec.rate_bps), spec.queue_bytes)
+    return first_link(a, b, round(length_km / spec.propagation_km_per_s * NS_PER_S), spec)
 
 
-def _from_topohub(name: str, spec: LinkSpec) -> Topology:
+def from_topohub(name: str, spec: LinkSpec) -> Topology:
+    """A graph of topohub by its name; raises InputError if there is none."""
     try:
         graph: dict[str, Any] = topohub.get(name)
     except (KeyError, ValueError, OSError) as error:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from testbed.scenario.impairments import UNIMPAIRED, Impairments
+from testbed.scenario.trace import Trace
+
 FunctionName = Literal["nat", "fw", "tm", "voc", "idps", "wo", "lb"]
 ReplicationMode = Literal["none", "deft", "pipelined"]
 
@@ -33,13 +36,28 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An undirected substrate link; delay, rate and queue hold for each direction."""
+    """An undirected substrate link; delay, rate, queue and impairments hold for each direction.
+
+    With a `trace`, that gives the rate, and `rate_bps` is its mean.
+    """
 
     a: int
     b: int
     delay_ns: int
     rate_bps: int
     queue_bytes: int
+    impairments: Impairments = UNIMPAIRED
+    trace: Trace | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChange:
+    """From `at_ns` on, link number `index` is `link`, and carries frames if it is `up`."""
+
+    at_ns: int
+    index: int
+    link: Link
+    up: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +196,8 @@ class RunPlan:
     """Requests that need more than a server's capacity are refused."""
     unmodelled: tuple[str, ...] = ()
     """What of the traffic the twin has no model of, by the scenario's keys."""
+    link_changes: tuple[LinkChange, ...] = ()
+    """In the order of time."""
 
 
 def load_factor(plan: RunPlan, at_ns: int) -> float:

@@ -10,19 +10,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class Spec(BaseModel):
-    """Unknown keys are errors, values are not coerced between kinds, objects are frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+from testbed.scenario.base import Model, NonNegative, Positive
 
 
-class OnOff(Spec):
+class OnOff(Model):
     """Full rate and silence in turn, each for an exponential time."""
 
     kind: Literal["on-off"]
@@ -30,7 +23,7 @@ class OnOff(Spec):
     off_s: Positive = Field(description="mean length of a silence")
 
 
-class Mmpp(Spec):
+class Mmpp(Model):
     """A Markov-modulated Poisson process: states with a factor each, left for any other alike."""
 
     kind: Literal["mmpp"]
@@ -48,7 +41,7 @@ class Mmpp(Spec):
         return self
 
 
-class Diurnal(Spec):
+class Diurnal(Model):
     """A sine around 1: 1 + amplitude * sin(2 pi (t / period_s + phase)), in steps of step_s."""
 
     kind: Literal["diurnal"]
@@ -58,7 +51,7 @@ class Diurnal(Spec):
     step_s: Positive = 0.5
 
 
-class FlashCrowd(Spec):
+class FlashCrowd(Model):
     """Rate 1, a rise by a straight line to `peak`, a plateau, and an exponential decay back."""
 
     kind: Literal["flash-crowd"]
@@ -70,7 +63,7 @@ class FlashCrowd(Spec):
     step_s: Positive = 0.25
 
 
-class Flows(Spec):
+class Flows(Model):
     """Flows that come at random, each with a size from a published distribution.
 
     A flow's packets leave evenly at `flow_pps`; flows arrive as a Poisson process, as many as

@@ -79,6 +79,11 @@ def mark(run_id: str) -> str:
     return f"deftbed:{run_id}"
 
 
+def interface_group(run_id: str) -> int:
+    """The kernel's group of the run's interfaces, so that they can be removed at one go."""
+    return (1 << 24) + int(run_id, 16)
+
+
 def switch_name(node: int) -> str:
     """The controller's name for the switch of a node."""
     return f"s{node}"

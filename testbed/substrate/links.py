@@ -1,91 +1,71 @@
-"""How links get their delay, rate and queue: netem in the kernel, or the line process."""
+"""What carries the links of a network, behind one interface: netem, the line, or bare wires."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, Protocol
 
-from testbed.scenario.types import NS_PER_S, Link
-from testbed.substrate.commands import json_of, tc_batch
+from testbed.scenario.types import NS_PER_S, Link, LinkChange
+from testbed.substrate import line
+from testbed.substrate.commands import CommandError
 from testbed.substrate.layout import Layout, LinkPlan, switch_name
-from testbed.substrate.line import is_ready
+from testbed.substrate.line_fate import stream_of
+from testbed.substrate.link_error import LinkError
+from testbed.substrate.netem import change_netem, set_netem
 from testbed.substrate.ownership import RUN_VARIABLE
 
-_START_S = 30.0
+LinkBackend = Literal["netem", "userspace", "none"]
+_START_S = 120.0
+"""The line may have to be compiled first, which takes ten seconds once."""
 _STOP_S = 5.0
 _POLL_S = 0.01
-_TOLERANCE = 0.01
+_BEGIN_S = 5.0
 
 
-class LinkError(Exception):
-    """A link does not have what was asked for: says the interface, what it has, what was asked."""
-
-
-def netem_limit(link: Link, frame_bytes: int) -> int:
-    """netem's limit in packets: the queue and what is in flight, in frames of `frame_bytes`.
-
-    netem counts packets where the line counts bytes, and counts those in flight too.
-    """
-    in_flight_bytes = link.rate_bps * link.delay_ns / (8 * NS_PER_S)
-    return math.ceil((link.queue_bytes + in_flight_bytes) / frame_bytes) + 1
-
-
-def set_netem(layout: Layout, frame_bytes: int) -> None:
-    """Put netem on both ends of every link and read back that it is there.
-
-    Raises CommandError if tc refuses, LinkError if what is read back differs.
-    """
-    tc_batch(
-        f"qdisc replace dev {interface} root netem delay {plan.link.delay_ns}ns "
-        f"rate {plan.link.rate_bps}bit limit {netem_limit(plan.link, frame_bytes)}"
-        for plan in layout.links
-        for interface in (plan.a_interface, plan.b_interface)
-    )
-    found = {entry["dev"]: entry for entry in json_of(["tc", "-j", "qdisc", "show"]) or []}
-    for plan in layout.links:
-        for interface in (plan.a_interface, plan.b_interface):
-            check_netem(interface, found.get(interface, {}), plan.link, frame_bytes)
-
-
-def check_netem(interface: str, found: dict[str, Any], link: Link, frame_bytes: int) -> None:
-    """LinkError unless `found`, from `tc -j qdisc show`, is the netem that the link asks for."""
-    options = found.get("options", {})
-    # tc prints the delay in seconds, older releases inside "delay", and the rate in bytes.
-    delay = options.get("delay", {})
-    delay_s = float(delay.get("delay", 0.0)) if isinstance(delay, dict) else float(delay)
-    rate = options.get("rate", {})
-    rate_bps = 8 * float(rate.get("rate", 0.0)) if isinstance(rate, dict) else 8 * float(rate)
-    same = (
-        found.get("kind") == "netem"
-        and math.isclose(delay_s, link.delay_ns / NS_PER_S, rel_tol=_TOLERANCE, abs_tol=2e-6)
-        and math.isclose(rate_bps, link.rate_bps, rel_tol=_TOLERANCE)
-        and options.get("limit") == netem_limit(link, frame_bytes)
-    )
-    if not same:
-        raise LinkError(
-            f"{interface}: tc shows {found}, asked for netem with delay {link.delay_ns} ns, "
-            f"rate {link.rate_bps} bit/s, limit {netem_limit(link, frame_bytes)}"
-        )
-
-
-def line_config(layout: Layout, state_dir: Path) -> dict[str, Any]:
-    """The line's configuration: both directions of every link."""
+def line_config(
+    layout: Layout, state_dir: Path, seed: int = 0, changes: Sequence[LinkChange] = ()
+) -> dict[str, Any]:
+    """The line's configuration: both directions of every link, and their changes."""
     return {
         "counters": str(state_dir / "line.counters"),
+        "control": str(state_dir / "line.control"),
         "directions": [
-            _direction(plan, forward) for plan in layout.links for forward in (True, False)
+            _direction(plan, forward, seed) for plan in layout.links for forward in (True, False)
+        ],
+        "changes": [
+            {
+                "at_ns": change.at_ns,
+                "directions": [2 * change.index, 2 * change.index + 1],
+                **settings_of(change.link, change.up),
+            }
+            for change in changes
         ],
     }
 
 
-def _direction(plan: LinkPlan, forward: bool) -> dict[str, Any]:
+def settings_of(link: Link, up: bool = True) -> dict[str, Any]:
+    """A link's settings as the line takes them (see `testbed.substrate.line`)."""
+    return {
+        "rate_bps": link.rate_bps,
+        "queue_bytes": link.queue_bytes,
+        "delay_ns": link.delay_ns,
+        **asdict(link.impairments),
+        "trace": None if link.trace is None else link.trace.path,
+        "up": up,
+    }
+
+
+def _direction(plan: LinkPlan, forward: bool, seed: int) -> dict[str, Any]:
     link = plan.link
     ends = (link.a, link.b) if forward else (link.b, link.a)
     interfaces = (plan.line_a, plan.line_b) if forward else (plan.line_b, plan.line_a)
@@ -93,24 +73,26 @@ def _direction(plan: LinkPlan, forward: bool) -> dict[str, Any]:
         "name": f"{switch_name(ends[0])}>{switch_name(ends[1])}#{plan.index}",
         "in": interfaces[0],
         "out": interfaces[1],
-        "rate_bps": link.rate_bps,
-        "queue_bytes": link.queue_bytes,
-        "delay_ns": link.delay_ns,
+        "stream": stream_of(seed, plan.index, forward),
+        **settings_of(link),
     }
 
 
 class LineProcess:
     """The running line of a network: starts it in a namespace, waits until it carries, ends it."""
 
-    def __init__(self, layout: Layout, state_dir: Path, namespace_pid: int) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], run_id: str, state_dir: Path, enter: Sequence[str]
+    ) -> None:
+        """`config` is the line's; `enter` are the words that start a command in its namespace."""
         self.config = state_dir / "line.json"
         self._log = state_dir / "line.log"
-        counters = state_dir / "line.counters"
-        counters.unlink(missing_ok=True)
-        self.config.write_text(json.dumps(line_config(layout, state_dir)))
-        command = ["mnexec", "-a", str(namespace_pid), sys.executable, "-m"]
+        Path(config["counters"]).unlink(missing_ok=True)
+        Path(config["control"]).write_bytes(bytes(16))
+        self.config.write_text(json.dumps(config))
+        command = [*enter, sys.executable, "-m", "testbed.substrate.line"]
         with self._log.open("wb") as log:
-            self._process = self._spawn([*command, "testbed.substrate.line"], layout.run_id, log)
+            self._process = self._spawn(command, run_id, log)
 
     def _spawn(self, command: list[str], run_id: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
         root = Path(__file__).resolve().parents[2]
@@ -130,9 +112,16 @@ class LineProcess:
 
     def wait_ready(self) -> None:
         """Wait until the line carries frames; LinkError, with its words, if it ends before."""
-        wait_for(lambda: is_ready(self.config) or self._process.poll() is not None, _START_S)
-        if self._process.poll() is not None or not is_ready(self.config):
+        wait_for(lambda: line.is_ready(self.config) or self._process.poll() is not None, _START_S)
+        if self._process.poll() is not None or not line.is_ready(self.config):
             raise LinkError(f"the line did not start: {self._log.read_text()[-2000:]}")
+
+    def begin(self, origin_ns: int) -> None:
+        """Let counters, frame numbers, traces and changes begin; LinkError if it does not."""
+        line.begin(self.config, origin_ns)
+        self._process.send_signal(signal.SIGUSR1)
+        if not wait_for(lambda: line.has_begun(self.config), _BEGIN_S):
+            raise LinkError(f"the line did not begin: {self._log.read_text()[-2000:]}")
 
     def stop(self) -> None:
         """End the line and let it write its last counters."""
@@ -152,3 +141,154 @@ def wait_for(condition: Callable[[], bool], limit_s: float) -> bool:
             return False
         time.sleep(_POLL_S)
     return True
+
+
+class Carrier(Protocol):
+    """What a network needs of that which carries its links."""
+
+    own_ends: bool
+    """Whether the links' ends go to a namespace of its own instead of to one another."""
+
+    failed: list[str]
+    """Changes that could not be made, and why."""
+
+    def start(self) -> None:
+        """Begin to set links up; all interfaces are there."""
+
+    def wait_ready(self) -> None:
+        """Return when links are as the plan says; CommandError or LinkError if they are not."""
+
+    def begin(self, origin_ns: int) -> None:
+        """The run begins: counters and streams start anew, changes are made at their times."""
+
+    def stop(self) -> None:
+        """End what was started."""
+
+
+class Wires:
+    """No link has a delay, a rate, or a loss: to measure the testbed itself."""
+
+    own_ends = False
+
+    def __init__(self) -> None:
+        self.failed: list[str] = []
+
+    def start(self) -> None:
+        """Nothing to do."""
+
+    def wait_ready(self) -> None:
+        """Nothing to wait for."""
+
+    def begin(self, origin_ns: int) -> None:
+        """Nothing changes."""
+
+    def stop(self) -> None:
+        """Nothing to end."""
+
+
+class Netem:
+    """Links by the kernel; their changes by a thread that calls `tc`."""
+
+    own_ends = False
+
+    def __init__(self, layout: Layout, frame_bytes: int, changes: Sequence[LinkChange]) -> None:
+        self._layout = layout
+        self._frame_bytes = frame_bytes
+        self._steps = Steps(changes, self._change)
+        self.failed = self._steps.failed
+
+    def start(self) -> None:
+        """Netem is set once the switches are there."""
+
+    def wait_ready(self) -> None:
+        """Set netem and read it back."""
+        set_netem(self._layout, self._frame_bytes)
+
+    def begin(self, origin_ns: int) -> None:
+        """Start the thread."""
+        self._steps.begin(origin_ns)
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._steps.stop()
+
+    def _change(self, change: LinkChange) -> None:
+        change_netem(self._layout, change, self._frame_bytes)
+
+
+class Userspace:
+    """Links by the line, one process for all."""
+
+    own_ends = True
+
+    def __init__(self, config: Mapping[str, Any], run_id: str, state_dir: Path, pid: int) -> None:
+        enter = ["mnexec", "-a", str(pid)]
+        self._make = partial(LineProcess, config, run_id, state_dir, enter)
+        self._line: LineProcess | None = None
+        self.failed: list[str] = []
+
+    def start(self) -> None:
+        """Start the process, which takes a moment to be ready."""
+        self._line = self._make()
+
+    def wait_ready(self) -> None:
+        """Wait until it carries frames."""
+        if self._line is not None:
+            self._line.wait_ready()
+
+    def begin(self, origin_ns: int) -> None:
+        """Tell it the origin."""
+        if self._line is not None:
+            self._line.begin(origin_ns)
+
+    def stop(self) -> None:
+        """End it."""
+        if self._line is not None:
+            self._line.stop()
+            self._line = None
+
+
+class Steps:
+    """A thread that carries out changes of links at their times from the run's origin."""
+
+    def __init__(
+        self, changes: Sequence[LinkChange], carry_out: Callable[[LinkChange], None]
+    ) -> None:
+        self._changes = changes
+        self._carry_out = carry_out
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.failed: list[str] = []
+        """Changes that could not be made, and why."""
+
+    def begin(self, origin_ns: int) -> None:
+        """Start, unless there is nothing to do."""
+        if self._changes:
+            self._thread = threading.Thread(target=self._run, args=(origin_ns,), daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End; changes that are not due yet are not made."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _run(self, origin_ns: int) -> None:
+        for change in self._changes:
+            left_s = (origin_ns + change.at_ns - time.monotonic_ns()) / NS_PER_S
+            if self._ended.wait(max(0.0, left_s)):
+                return
+            try:
+                self._carry_out(change)
+            except CommandError as error:
+                self.failed.append(f"link {change.index} at {change.at_ns} ns: {error}")
+
+
+def carrier_changes(changes: Sequence[LinkChange], early_ns: int = 0) -> Iterator[LinkChange]:
+    """The changes that cut or mend a link; it is mended `early_ns` before its time."""
+    up: dict[int, bool] = {}
+    for change in changes:
+        if change.up != up.get(change.index, True):
+            up[change.index] = change.up
+            yield replace(change, at_ns=change.at_ns - early_ns) if change.up else change

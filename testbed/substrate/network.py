@@ -9,13 +9,22 @@ from pathlib import Path
 from types import TracebackType
 
 from testbed.results.events import EventLog
-from testbed.scenario.types import RunPlan
+from testbed.scenario.types import LinkChange, RunPlan
 from testbed.substrate import mininet_nodes
 from testbed.substrate.buffers import deep_buffers
 from testbed.substrate.commands import ip_batch
-from testbed.substrate.layout import HostPlan, Layout, make_layout, mark, wiring
+from testbed.substrate.layout import HostPlan, Layout, interface_group, make_layout, mark, wiring
 from testbed.substrate.line import LineCounters, read_counters
-from testbed.substrate.links import LineProcess, set_netem
+from testbed.substrate.links import (
+    Carrier,
+    Netem,
+    Steps,
+    Userspace,
+    Wires,
+    carrier_changes,
+    line_config,
+)
+from testbed.substrate.measure import Ends
 from testbed.substrate.namespaces import inside, no_ipv6, offloads_off
 from testbed.substrate.ownership import (
     RunRecord,
@@ -29,6 +38,7 @@ _MTU_BYTES = 1500
 _ENCAPSULATION_BYTES = 50
 """Ethernet and NSH headers with the stamp around a packet."""
 _DEFAULT_FRAME_BYTES = 1000
+_MEND_EARLY_NS = 50_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +81,11 @@ class Network:
         self._events = events
         self._nodes: dict[str, mininet_nodes.TestbedHost] = {}
         self._switches: list[mininet_nodes.TestbedSwitch] = []
-        self._line: LineProcess | None = None
+        self._carrier: Carrier = Wires()
+        # The line mends a link to the nanosecond, and would send into an interface that is down.
+        early_ns = _MEND_EARLY_NS if backends.link == "userspace" else 0
+        cuts = tuple(carrier_changes(plan.link_changes, early_ns))
+        self._cuts = Steps(cuts, self._cut_or_mend)
         self.hosts: dict[str, Host] = {}
 
     def __enter__(self) -> Network:
@@ -107,26 +121,22 @@ class Network:
             RunRecord(run_id, self._state_dir).touch()
         self._log("network-build-begin")
         self._make_nodes()
+        self._carrier = self._make_carrier()
         self._make_interfaces()
-        if self._backends.link == "line":
-            self._start_line()
+        self._start_carrier()
         self._set_root_interfaces()
         for host in self._layout.hosts:
             self._set_host(host)
         buffers = deep_buffers() if self._backends.datapath == "netdev" else nullcontext()
         with buffers:
             mininet_nodes.start_switches(self._switches, self._openflow_port)
-        if self._line is not None:
-            self._line.wait_ready()
-        else:
-            set_netem(self._layout, self._frame_bytes())
+        self._carrier.wait_ready()
         self._log("network-built")
 
     def close(self) -> None:
         """Remove everything; safe to call twice and after a build that failed."""
-        if self._line is not None:
-            self._line.stop()
-            self._line = None
+        self._cuts.stop()
+        self._carrier.stop()
         remove_bridges(self._layout.run_id)
         remove_interfaces(self._layout.run_id)
         mininet_nodes.stop_nodes([*self._nodes.values(), *self._switches])
@@ -167,14 +177,44 @@ class Network:
         """Mend a link that was cut."""
         self._set_link(index, "up")
 
+    def begin(self, origin_ns: int) -> None:
+        """The run begins at `origin_ns`: links change from then on as the plan says.
+
+        Counters and the chances of frames begin anew, so that what was sent before, to measure
+        the links, does not count. Raises LinkError.
+        """
+        self._carrier.begin(origin_ns)
+        self._cuts.begin(origin_ns)
+
+    def failed_changes(self) -> list[str]:
+        """Changes of links that could not be made, and why."""
+        return [*self._carrier.failed, *self._cuts.failed]
+
+    def directions(self) -> list[Ends]:
+        """Both directions of every link, for measuring; none of bare wires, which ask nothing."""
+        if self._backends.link == "none":
+            return []
+        line = self._backends.link == "userspace"
+        found = []
+        for plan in self._layout.links:
+            for a, b, out, into in (
+                (plan.link.a, plan.link.b, plan.a_interface, plan.b_interface),
+                (plan.link.b, plan.link.a, plan.b_interface, plan.a_interface),
+            ):
+                found.append(Ends(f"s{a}>s{b}#{plan.index}", out, into, plan.link, line))
+        return found
+
+    def _cut_or_mend(self, change: LinkChange) -> None:
+        self._set_link(change.index, "up" if change.up else "down")
+
     def _set_link(self, index: int, state: str) -> None:
         plan = self._layout.links[index]
         ip_batch(f"link set dev {name} {state}" for name in (plan.a_interface, plan.b_interface))
         self._log(f"link-{state}", link=index, a=plan.link.a, b=plan.link.b)
 
     def line_counters(self) -> LineCounters | None:
-        """What the line did so far, also after `close`; None where netem carries the links."""
-        if self._backends.link != "line":
+        """What the line did so far, also after `close`; None where there is no line."""
+        if self._backends.link != "userspace":
             return None
         return read_counters(self._state_dir / "line.json")
 
@@ -205,7 +245,7 @@ class Network:
                 address=host.address,
                 switch_port=host.switch_port,
             )
-        if self._backends.link == "line":
+        if self._backends.link == "userspace":
             self._nodes["line"] = mininet_nodes.make_host(run_id, "line")
 
     def _make_interfaces(self) -> None:
@@ -220,7 +260,7 @@ class Network:
             )
         for plan in self._layout.links:
             a, b = self._switches[plan.link.a], self._switches[plan.link.b]
-            if self._backends.link == "netem":
+            if not self._carrier.own_ends:
                 names, ports = (plan.a_interface, plan.b_interface), (plan.a_port, plan.b_port)
                 mininet_nodes.join(a, b, names, ports)
                 continue
@@ -241,7 +281,7 @@ class Network:
 
     def _link_pairs(self) -> Iterator[str]:
         for plan in self._layout.links:
-            if self._backends.link == "netem":
+            if not self._carrier.own_ends:
                 yield _pair(plan.a_interface, plan.b_interface)
             else:
                 holder = self._nodes["line"].pid
@@ -251,7 +291,8 @@ class Network:
             yield self._marking(plan.b_interface)
 
     def _marking(self, interface: str) -> str:
-        return f"link set dev {interface} alias {mark(self._layout.run_id)}"
+        run_id = self._layout.run_id
+        return f"link set dev {interface} alias {mark(run_id)} group {interface_group(run_id)}"
 
     def _set_root_interfaces(self) -> None:
         names = self._layout.switch_interfaces
@@ -277,14 +318,24 @@ class Network:
             if other.role == "server" and other.name != host.name
         ]
 
-    def _start_line(self) -> None:
-        ends = [end for plan in self._layout.links for end in (plan.line_a, plan.line_b)]
+    def _make_carrier(self) -> Carrier:
+        plan = self._plan
+        if self._backends.link == "none":
+            return Wires()
+        if self._backends.link == "netem":
+            return Netem(self._layout, self._frame_bytes(), plan.link_changes)
+        config = line_config(self._layout, self._state_dir, plan.seed, plan.link_changes)
         holder = self._nodes["line"].pid
-        with inside(holder):
-            no_ipv6(("all", "default"))
-            offloads_off(ends)
-            ip_batch(f"link set dev {end} up" for end in ends)
-        self._line = LineProcess(self._layout, self._state_dir, holder)
+        return Userspace(config, self._layout.run_id, self._state_dir, holder)
+
+    def _start_carrier(self) -> None:
+        if self._carrier.own_ends:
+            ends = [end for plan in self._layout.links for end in (plan.line_a, plan.line_b)]
+            with inside(self._nodes["line"].pid):
+                no_ipv6(("all", "default"))
+                offloads_off(ends)
+                ip_batch(f"link set dev {end} up" for end in ends)
+        self._carrier.start()
 
 
 def _pair(name: str, peer: str) -> str:

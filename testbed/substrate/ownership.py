@@ -22,7 +22,7 @@ from types import TracebackType
 
 from testbed.substrate import cgroups
 from testbed.substrate.commands import CommandError, json_of, run, vsctl_rows
-from testbed.substrate.layout import check_run_id, mark
+from testbed.substrate.layout import check_run_id, interface_group, mark
 
 RUN_VARIABLE = "DEFTBED_RUN"
 """Names the run in the environment of each of its processes."""
@@ -157,12 +157,18 @@ def marked_bridges() -> dict[str, str]:
 
 def marked_interfaces() -> dict[str, str]:
     """Interface name -> run id of every interface of the root namespace with our alias."""
+    return {name: owner for name, owner, _ in _interfaces() if owner is not None}
+
+
+def _interfaces() -> list[tuple[str, str | None, str]]:
+    """(name, run id by its alias, group) of every interface of the root namespace."""
     prefix = mark("")
-    return {
-        row["ifname"]: row["ifalias"].removeprefix(prefix)
-        for row in json_of(["ip", "-j", "-d", "link", "show"]) or []
-        if row.get("ifalias", "").startswith(prefix)
-    }
+    found = []
+    for row in json_of(["ip", "-j", "-d", "link", "show"]) or []:
+        alias = row.get("ifalias", "")
+        owner = alias.removeprefix(prefix) if alias.startswith(prefix) else None
+        found.append((row["ifname"], owner, str(row.get("group", ""))))
+    return found
 
 
 def remove_bridges(run_id: str) -> list[str]:
@@ -182,9 +188,17 @@ def remove_interfaces(run_id: str) -> list[str]:
     A pair's other end goes with the first, and an end may go with its namespace meanwhile, so
     what is left is read again rather than each answer believed.
     """
-    names = sorted(name for name, owner in marked_interfaces().items() if owner == run_id)
-    if names:
-        text = "".join(f"link delete dev {name}\n" for name in names)
+    there = _interfaces()
+    names = sorted(name for name, owner, _ in there if owner == run_id)
+    group = str(interface_group(run_id))
+    if names and all(owner == run_id for _, owner, number in there if number == group):
+        # The kernel waits once for all of a group, and 10 to 30 ms for each one by itself.
+        with contextlib.suppress(CommandError):
+            run(["ip", "link", "delete", "group", group])
+        there = _interfaces()
+    left = sorted(name for name, owner, _ in there if owner == run_id)
+    if left:
+        text = "".join(f"link delete dev {name}\n" for name in left)
         with contextlib.suppress(CommandError):
             run(["ip", "-force", "-batch", "-"], text)
         left = sorted(name for name, owner in marked_interfaces().items() if owner == run_id)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from testbed.scenario.links import LinkChoice
 from testbed.substrate import cgroups
 from testbed.substrate.commands import CommandError, run
 
@@ -62,7 +63,7 @@ class Backends:
     """How the substrate is emulated; recorded in the manifest."""
 
     datapath: Literal["kernel", "netdev"]
-    link: Literal["netem", "line"]
+    link: Literal["netem", "userspace", "none"]
     cgroup: Literal["v1", "v2"]
 
 
@@ -85,11 +86,14 @@ def probe() -> Capabilities:
     )
 
 
-def choose(capabilities: Capabilities) -> Backends:
+def choose(
+    capabilities: Capabilities, link: LinkChoice = "auto", beyond_netem: str | None = None
+) -> Backends:
     """The back ends for this host; CapabilityError, naming all that is missing, if it cannot run.
 
     The kernel's datapath and netem are preferred; without them the userspace datapath and the
-    line do their work, and the manifest says so.
+    line do their work, and the manifest says so. `beyond_netem` is what the links ask for that
+    netem cannot do, if there is something (see `netem.lacking`).
     """
     needed = ("root", "open_vswitch", "tun", "mnexec")
     missing = [
@@ -99,11 +103,17 @@ def choose(capabilities: Capabilities) -> Backends:
     ]
     if capabilities.cgroup is None:
         missing.append("cgroup: neither a v2 tree nor the cpu and cpuacct trees of v1 are mounted")
+    if link == "netem" and not capabilities.netem.available:
+        missing.append(f"netem, which the scenario asks for: {capabilities.netem.reason}")
+    if link == "netem" and beyond_netem is not None:
+        missing.append(f"netem cannot do what the links ask for: {beyond_netem}")
     if missing or capabilities.cgroup is None:
         raise CapabilityError("this host cannot run an emulation: " + "; ".join(missing))
+    netem = capabilities.netem.available and beyond_netem is None
+    automatic: Literal["netem", "userspace"] = "netem" if netem else "userspace"
     return Backends(
         datapath="kernel" if capabilities.kernel_datapath.available else "netdev",
-        link="netem" if capabilities.netem.available else "line",
+        link=link if link != "auto" else automatic,
         cgroup=capabilities.cgroup,
     )
 
@@ -142,9 +152,11 @@ def _netem() -> Capability:
             run([*inside, "tc", "qdisc", "add", "dev", "probe0", "root", "netem", *asked])
             shown = run([*inside, "tc", "qdisc", "show", "dev", "probe0"])
     except CommandError as error:
-        return Capability(False, f"tc refuses netem ({error}); the line serves")
+        return Capability(False, f"tc refuses netem ({error}); the userspace line serves")
     if "netem" not in shown:
-        return Capability(False, f"tc took netem but shows {shown.strip()!r}; the line serves")
+        return Capability(
+            False, f"tc took netem but shows {shown.strip()!r}; the userspace line serves"
+        )
     return Capability(True, "tc sets and shows it")
 
 

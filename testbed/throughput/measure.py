@@ -25,7 +25,7 @@ from testbed.scenario.plan import make_plan
 from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import NS_PER_S, Placement, Request, RunPlan
 from testbed.substrate.commands import CommandError
-from testbed.substrate.links import LinkError
+from testbed.substrate.link_error import LinkError
 from testbed.substrate.ownership import clean
 from testbed.substrate.probe import CapabilityError, choose, probe
 from testbed.throughput.search import Found, Trial, search

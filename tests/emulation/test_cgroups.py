@@ -13,6 +13,7 @@ import pytest
 
 from testbed.scenario.types import RunPlan, Server, Topology
 from testbed.substrate.cgroups import ServerCgroups, folders_of
+from testbed.substrate.measure_servers import measure_servers
 from testbed.substrate.probe import choose, probe
 
 pytestmark = [
@@ -60,6 +61,16 @@ def test_a_quota_holds_and_without_it_nothing_is_limited(groups: ServerCgroups) 
     _, wall_s = burn(0.2, list(groups.procs_files(0)))
     # A fifth of a core gives 0.2 s of CPU time in 1 s; the first period may be free.
     assert wall_s >= 0.8
+
+
+def test_what_a_server_with_a_quota_gets_is_measured(groups: ServerCgroups) -> None:
+    groups.set_quota(0, 0.2, 0.01)
+    groups.set_quota(1, 0.1, 0.01)
+    # A busy host may give less, never more; the first period may be free.
+    first, second = measure_servers(groups, {0: 0.2, 1: 0.1})
+    assert (first.name, first.asked_cores) == ("server-0", 0.2)
+    assert 0.02 < first.measured_cores <= 0.24
+    assert 0.01 < second.measured_cores <= 0.13
 
 
 def test_processes_that_still_live_do_not_keep_the_folders(groups: ServerCgroups) -> None:

@@ -6,6 +6,7 @@ machine included; the rate is kept within -2 % and +20 % of the time that it ask
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import statistics
@@ -15,7 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from testbed.scenario.types import RunPlan
+from testbed.results.fidelity import link_reasons
+from testbed.scenario.impairments import Impairments
+from testbed.scenario.model import ToleranceSpec
+from testbed.scenario.types import LinkChange, RunPlan
+from testbed.substrate.line import DirectionCounters
+from testbed.substrate.measure import measure_links
 from testbed.substrate.network import Network
 from testbed.substrate.ownership import processes_of, start_ticks
 from testbed.substrate.probe import choose, probe
@@ -92,7 +98,7 @@ def test_a_burst_leaves_at_the_rate(build: Build) -> None:
 
 
 def test_what_does_not_fit_the_queue_is_dropped_and_counted(build: Build) -> None:
-    if choose(probe()).link != "line":
+    if choose(probe()).link != "userspace":
         pytest.skip("netem counts its queue in packets")
     network = build(row_of_three(rate_bps=1_000_000, queue_bytes=20_000))
     arrived = send(network, 100, 1000, 0.0)
@@ -129,3 +135,84 @@ def test_counters_survive_a_kill_and_the_network_can_still_be_removed(build: Bui
     assert counters is not None and counters.frames == 51
     assert counters.lag_max_ns >= counters.directions[0].lag_max_ns > 0
     assert 0 < counters.lag_p50_ns <= counters.lag_p99_ns
+
+
+def changing(*changes: LinkChange, **impairments: float) -> RunPlan:
+    """The row of three, its first link impaired, and changes of it."""
+    plan = row_of_three(delay_ns=2_000_000)
+    first, second = plan.topology.links
+    first = dataclasses.replace(first, impairments=Impairments(**impairments))  # type: ignore[arg-type]
+    topology = dataclasses.replace(plan.topology, links=(first, second))
+    return dataclasses.replace(plan, topology=topology, link_changes=changes)
+
+
+def carried(network: Network, count: int) -> set[int]:
+    """Numbers of the frames that arrive, of `count` that are sent from now on."""
+    source = network.hosts["server-0"]
+    with raw_socket(source) as sender, raw_socket(network.hosts["server-1"], 0.5) as receiver:
+        for number in range(count):
+            sender.send(frame(source, number, 100))
+            time.sleep(0.0005)
+        return {number for number, _, _ in receive_all(receiver)}
+
+
+def test_the_same_frames_are_lost_each_time_the_run_begins(build: Build) -> None:
+    if choose(probe()).link != "userspace":
+        pytest.skip("netem is not seeded")
+    network = build(changing(loss=0.3))
+    network.begin(time.monotonic_ns())
+    first = carried(network, 100)
+    network.begin(time.monotonic_ns())
+    assert carried(network, 100) == first
+    assert 40 < len(first) < 95
+
+
+def test_a_link_degrades_fails_and_comes_back_on_schedule(build: Build) -> None:
+    if choose(probe()).link != "userspace":
+        pytest.skip("counts what the line counts")
+    link = row_of_three(delay_ns=2_000_000).topology.links[0]
+    lossy = dataclasses.replace(link, impairments=Impairments(loss=1.0))
+    ms = 1_000_000
+    network = build(
+        changing(
+            LinkChange(0, 0, lossy, True),
+            LinkChange(300 * ms, 0, lossy, False),
+            LinkChange(600 * ms, 0, link, True),
+        )
+    )
+    origin_ns = time.monotonic_ns()
+    network.begin(origin_ns)
+    assert carried(network, 20) == set()
+
+    def forth() -> DirectionCounters:
+        counters = network.line_counters()
+        assert counters is not None
+        return counters.directions[0]
+
+    assert forth().lost == 20
+    interface = network.layout.links[0].a_interface
+    flags = Path(f"/sys/class/net/{interface}/operstate")
+    wait_for(lambda: flags.read_text().strip() == "down", "the link was not cut")
+    wait_for(lambda: flags.read_text().strip() == "up", "the link was not mended")
+    wait_for(lambda: time.monotonic_ns() > origin_ns + 650 * ms, "the change is not due")
+    assert carried(network, 20) == set(range(20))
+    assert network.failed_changes() == []
+
+
+def test_links_are_measured_as_they_are(build: Build) -> None:
+    plan = changing(loss=0.25)
+    network = build(plan)
+    tolerances = ToleranceSpec(link_delay_s=0.005, link_rate_share=0.5)
+    directions = network.directions()
+    figures = measure_links(directions, tolerances)
+    assert [each.name for each in figures] == [each.name for each in directions]
+    assert [reason for each in figures for reason in link_reasons(each, tolerances, 4)] == []
+    assert figures[0].lost > 10 and figures[2].lost == 0
+    # Asked for another delay and rate than the link has: told so.
+    wrong = dataclasses.replace(
+        directions[2],
+        link=dataclasses.replace(directions[2].link, delay_ns=30_000_000, rate_bps=400_000_000),
+    )
+    (other,) = measure_links([wrong], tolerances)
+    reasons = link_reasons(other, tolerances, 1)
+    assert [reason.split(": ")[1].split()[0] for reason in reasons] == ["delay", "rate"]

@@ -6,7 +6,8 @@ import pytest
 
 from testbed.scenario.types import Link, Node, Topology
 from testbed.substrate.layout import host_mac, make_layout, wiring
-from testbed.substrate.links import LinkError, check_netem, netem_limit
+from testbed.substrate.link_error import LinkError
+from testbed.substrate.netem import check_netem, netem_limit
 
 
 def ring(nodes: int) -> Topology:

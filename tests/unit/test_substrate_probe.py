@@ -24,7 +24,7 @@ def test_the_kernels_back_ends_are_preferred() -> None:
 
 def test_what_the_kernel_lacks_is_replaced() -> None:
     bare = dataclasses.replace(FULL, kernel_datapath=NO, netem=NO, realtime=NO, cgroup="v1")
-    assert choose(bare) == Backends("netdev", "line", "v1")
+    assert choose(bare) == Backends("netdev", "userspace", "v1")
 
 
 @pytest.mark.parametrize("name", ["root", "open_vswitch", "tun", "mnexec"])

@@ -1,0 +1,86 @@
+"""The links of a scenario file: what holds for all, which differ, and what changes when."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from testbed.scenario.base import Model, NonNegative, Pair, Positive, Share
+
+LinkChoice = Literal["auto", "netem", "userspace", "none"]
+
+
+class BurstLossSpec(Model):
+    """Loss in bursts by Gilbert and Elliott; the loss is to_bad / (to_bad + to_good) by default.
+
+    A burst is 1 / to_good frames long on average.
+    """
+
+    to_bad: Share = Field(description="chance to go bad after a frame; 0 loses nothing")
+    to_good: Annotated[float, Field(gt=0, le=1)] = Field(description="chance to become good again")
+    loss_bad: Share = Field(default=1.0, description="chance to lose a frame while bad")
+    loss_good: Share = Field(default=0.0, description="and while good")
+
+
+class LinkSettings(Model):
+    """Settings of a link; what is not given stays as it is."""
+
+    rate_bps: Positive | None = None
+    queue_bytes: int | None = Field(default=None, gt=0)
+    delay_s: NonNegative | None = Field(default=None, description="instead of length / speed")
+    jitter_s: NonNegative | None = None
+    jitter_reorders: bool | None = None
+    loss: Share | None = None
+    burst_loss: BurstLossSpec | None = None
+    reorder: Share | None = None
+    duplicate: Share | None = None
+    trace: str | None = Field(
+        default=None, description="a file in mahimahi's format, instead of rate_bps"
+    )
+
+    @model_validator(mode="after")
+    def _one_rate(self) -> LinkSettings:
+        if self.trace is not None and self.rate_bps is not None:
+            raise ValueError("either trace or rate_bps")
+        return self
+
+
+class LinkOverride(LinkSettings):
+    """A link that differs."""
+
+    between: Pair = Field(description="the names of its two nodes")
+
+
+class LinkChangeSpec(LinkSettings):
+    """From `at_s` on, a link (or all) has other settings; `up: false` cuts it, `up: true` mends."""
+
+    at_s: NonNegative
+    between: Pair | None = Field(default=None, description="two nodes; by default all links")
+    up: bool | None = None
+
+
+class LinkSpec(Model):
+    """What holds for each direction of every link, and the links that differ or change."""
+
+    backend: LinkChoice = Field(
+        default="auto",
+        description="netem, the userspace line, or bare wires (none); auto takes netem where the "
+        "host has it and it can do what the links ask, else the line",
+    )
+    rate_bps: Positive = Field(default=100e6, description="L2 bits per second")
+    propagation_km_per_s: Positive = 200_000.0
+    queue_bytes: int = Field(default=250_000, gt=0, description="L2 bytes waiting at most")
+    jitter_s: NonNegative = Field(
+        default=0.0, description="the delay is uniform within this around its mean"
+    )
+    jitter_reorders: bool = Field(default=False, description="jitter may change the order")
+    loss: Share = Field(default=0.0, description="chance of a frame to be lost")
+    burst_loss: BurstLossSpec | None = None
+    reorder: Share = Field(default=0.0, description="chance of a frame to go without the delay")
+    duplicate: Share = Field(default=0.0, description="chance of a frame to come twice")
+    trace: str | None = Field(
+        default=None, description="a file in mahimahi's format that gives the rate"
+    )
+    by_link: list[LinkOverride] = Field(default_factory=list)
+    changes: list[LinkChangeSpec] = Field(default_factory=list)

@@ -1,0 +1,7 @@
+"""The error of links, whatever carries them."""
+
+from __future__ import annotations
+
+
+class LinkError(Exception):
+    """A link does not have what was asked for: says the interface, what it has, what was asked."""
