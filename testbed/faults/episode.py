@@ -110,6 +110,7 @@ def _emulate(
             schedules,
             lab.network.server_down,
             lambda _: None,
+            lab.network.begin,
         )
         stage = Stage(lab, orchestrator, rng)
         psutil.cpu_times_percent(None)

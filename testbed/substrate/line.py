@@ -275,11 +275,12 @@ def run(config: Path) -> None:
         _be_prompt()
         _listen(packet)
         tables.counters[-1, line_tables.READY] = 1
+        started_ns = time.process_time_ns()
         while not stopping:
             until_ns = schedule.follow(time.monotonic_ns())
             line_io.pump(packet.fileno(), tables, schedule.transit_ns, until_ns)
             tables.counters[-1, line_tables.KERNEL_DROPS] += _kernel_drops(packet)
-            tables.counters[-1, line_tables.CPU_NS] = time.process_time_ns()
+            tables.counters[-1, line_tables.CPU_NS] = time.process_time_ns() - started_ns
 
 
 if __name__ == "__main__":
