@@ -118,6 +118,11 @@ class Harness:
             return str(json.loads(manifest.read_text())["run_id"])
         return ""
 
+    @property
+    def words(self) -> str:
+        """The last of what the run has said."""
+        return self._log.read_text()[-2000:]
+
     def times_ns(self) -> dict[str, int]:
         """When the run wrote each event for the first time."""
         found: dict[str, int] = {}
@@ -131,7 +136,7 @@ class Harness:
         deadline = time.monotonic() + BOUND_S
         while event not in self.times_ns():
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise KillsError(f"no event {event}: {self._log.read_text()[-2000:]}")
+                raise KillsError(f"no event {event}: {self.words}")
             time.sleep(POLL_S)
 
     def end(self) -> int:
@@ -222,7 +227,7 @@ def lengths_s(scenario: Path, parent: Path) -> dict[str, float]:
     finally:
         harness.kill()
     if status != 0:
-        raise KillsError(f"a run that nobody killed ended with {status}: see {harness.folder}")
+        raise KillsError(f"a run that nobody killed ended with {status}: {harness.words}")
     times = harness.times_ns()
     shutil.rmtree(harness.folder)
     return {name: (times[end] - times[begin]) / 1e9 for name, (begin, end) in PHASES.items()}

@@ -19,7 +19,6 @@ from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from typer.exceptions import TyperException
 
 from testbed import cli_learning, cli_throughput, cli_trace, cli_twin
@@ -87,19 +86,14 @@ def check(scenario: ScenarioPath, as_json: AsJson = False) -> None:
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Say what this host can do, and which back ends a run would choose."""
+    from testbed.screen_doctor import print_report
     from testbed.substrate.doctor import diagnose
 
     report = diagnose()
     if as_json:
         print(json.dumps(report))
     else:
-        table = Table(title="This host", title_justify="left")
-        for column in ("capability", "available", "what it means"):
-            table.add_column(column, overflow="fold")
-        for item in report["capabilities"]:
-            table.add_row(item["name"], "yes" if item["available"] else "no", item["reason"])
-        Console().print(table)
-        Console().print(report["verdict"])
+        print_report(report)
     if not report["able"]:
         raise typer.Exit(EXIT_INPUT)
 

@@ -146,7 +146,7 @@ def _kernel_datapath() -> Capability:
 
 def _netem() -> Capability:
     try:
-        with _namespace() as inside:
+        with namespace() as inside:
             run([*inside, "ip", "link", "add", "probe0", "type", "veth", "peer", "name", "probe1"])
             asked = ["delay", "5ms", "rate", "10mbit", "limit", "100"]
             run([*inside, "tc", "qdisc", "add", "dev", "probe0", "root", "netem", *asked])
@@ -161,7 +161,7 @@ def _netem() -> Capability:
 
 
 @contextmanager
-def _namespace() -> Iterator[list[str]]:
+def namespace() -> Iterator[list[str]]:
     """A namespace that goes with its process; the words that start a command in it."""
     # The child says when it is in its namespace, and ends with its input.
     code = "import sys; print('in', flush=True); sys.stdin.read()"
