@@ -44,8 +44,12 @@ def test_delay_variation_does_not_reach_over_flows_or_chains() -> None:
         (request, flow, seq, (10 + 7 * flow + 50 * request) * MS)
         for request, flow, seq in [(0, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1, 1), (1, 0, 0), (1, 0, 1)]
     ]
-    rows = of_packets(packets(schedules, records))
+    frame = packets(schedules, records)
+    rows = of_packets(frame)
     assert rows["ipdv_ns"].isna().tolist() == [True, False, True, False, True, False]
+    # Nor in a part of the packets, where one flow ends with 0 and the next begins with 1.
+    part = frame[(frame["chain"] == 0) & (frame["flow"] == frame["seq"])]
+    assert len(part) == 2 and of_packets(part)["ipdv_ns"].isna().all()
     assert rows.groupby(["chain", "flow"])["pdv_ns"].min().tolist() == [0, 0, 0]
 
 
