@@ -7,6 +7,7 @@ machine included; the rate is kept within -2 % and +20 % of the time that it ask
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import statistics
@@ -167,7 +168,7 @@ def test_the_same_frames_are_lost_each_time_the_run_begins(build: Build) -> None
     assert 40 < len(first) < 95
 
 
-def test_a_link_degrades_fails_and_comes_back_on_schedule(build: Build) -> None:
+def test_a_link_degrades_fails_and_comes_back_on_schedule(build: Build, tmp_path: Path) -> None:
     if choose(probe()).link != "userspace":
         pytest.skip("counts what the line counts")
     link = row_of_three(delay_ns=2_000_000).topology.links[0]
@@ -190,10 +191,13 @@ def test_a_link_degrades_fails_and_comes_back_on_schedule(build: Build) -> None:
         return counters.directions[0]
 
     assert forth().lost == 20
-    interface = network.layout.links[0].a_interface
-    flags = Path(f"/sys/class/net/{interface}/operstate")
-    wait_for(lambda: flags.read_text().strip() == "down", "the link was not cut")
-    wait_for(lambda: flags.read_text().strip() == "up", "the link was not mended")
+
+    def states() -> list[str]:
+        lines = (tmp_path / "events.jsonl").read_text().splitlines()
+        events = (json.loads(line)["event"] for line in lines)
+        return [event for event in events if event in ("link-down", "link-up")]
+
+    wait_for(lambda: states() == ["link-down", "link-up"], "the link was not cut and mended")
     wait_for(lambda: time.monotonic_ns() > origin_ns + 650 * ms, "the change is not due")
     assert carried(network, 20) == set(range(20))
     assert network.failed_changes() == []
