@@ -4,17 +4,18 @@ SCENARIO ?= scenarios/abilene.yaml
 PYTEST_ARGS ?=
 SEEDS ?= 100000
 JOBS ?= 2
+VM_TEST_ARGS ?=
 BIN := .venv/bin
 ENVIRONMENT := . scripts/environment.sh;
 ROOT := scripts/with-root.sh
 UV := .venv-lock/bin/uv
 
 .DEFAULT_GOAL := help
-.PHONY: help run test setup lint unit simulate clean lock
+.PHONY: help run test setup lint unit simulate vm-test clean lock
 .NOTPARALLEL:
 
 help: ## say what can be made
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
 run: setup ## compare the policies of SCENARIO (scenarios/abilene.yaml); needs root
 	@$(ROOT) $(BIN)/deftbed compare $(SCENARIO)
@@ -33,6 +34,9 @@ unit: setup ## the tests that need neither root nor much time
 
 simulate: setup ## run the replication protocol through SEEDS (100000) simulated worlds of faults
 	@$(ENVIRONMENT) $(BIN)/python -m tests.protocol.campaign --seeds $(SEEDS) --jobs $(JOBS)
+
+vm-test: ## run provision.sh and a scenario in a Debian 12 machine under QEMU; options in VM_TEST_ARGS
+	@vagrant/vm-test.sh $(VM_TEST_ARGS)
 
 clean: setup ## remove what a run that was killed left on this machine
 	@$(ROOT) $(BIN)/deftbed clean

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what is missing, and says what and why: Debian packages (as root), then a virtual
 # environment in .venv with the versions of requirements.lock, torch and the command deftbed.
-# Safe to repeat; takes a moment when nothing is missing.
+# Safe to repeat; takes a moment when nothing is missing. With DEFTBED_START_NOTHING=yes Open
+# vSwitch is not started: for a root that is not the running machine's.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/checkout.sh
@@ -26,7 +27,9 @@ main() {
     trap hand_back EXIT
     install_packages
     if ((EUID == 0)); then
-        scripts/openvswitch.sh
+        if [[ ${DEFTBED_START_NOTHING:-no} != yes ]]; then
+            scripts/openvswitch.sh
+        fi
         install -d -m 755 /var/cache/deftbed
     fi
     local key
