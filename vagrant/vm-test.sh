@@ -52,6 +52,10 @@ main() {
     [[ -f $scenario ]] || bad "--scenario $scenario: no such file in this checkout"
     [[ -z $out || ! -e $out ]] || bad "--out $out: exists already"
     need_tools
+    mkdir -p build/vm
+    # One at a time: the image is written to, and an image of other sources is removed.
+    exec {lock}>build/vm.lock
+    flock --nonblock "$lock" || fail "another vm-test is under way in this checkout"
     image
     [[ -z $image_only ]] || exit 0
     boot
@@ -103,11 +107,11 @@ image() {
     key=$(cat requirements.lock scripts/setup.sh vagrant/{provision,image}.sh \
         vagrant/guest.service | sha256sum | cut -c1-16)
     folder=build/vm/$key
-    [[ -z $rebuild ]] || rm -rf "$folder"
+    [[ -z $rebuild ]] || rm -rf --one-file-system "$folder"
     if [[ -f $folder/root.img ]]; then
         return
     fi
-    find build/vm -mindepth 1 -maxdepth 1 -exec rm -rf {} + 2>/dev/null || true
+    find build/vm -mindepth 1 -maxdepth 1 -exec rm -rf --one-file-system {} +
     vagrant/image.sh "$folder"
 }
 
@@ -146,7 +150,7 @@ boot() {
         -display none -serial stdio -monitor none -nic none -no-reboot \
         -pidfile "$folder/qemu.pid" \
         -kernel "$folder/vmlinuz" -initrd "$folder/initrd.img" \
-        -append "root=/dev/vda rw console=ttyS0 quiet" \
+        -append "root=/dev/vda rootdelay=300 rw console=ttyS0 quiet" \
         -drive "file=$folder/root.img,format=raw,if=virtio,cache=unsafe" \
         $(disk checkout "$work/checkout.tar") $(disk results "$work/results.tar") \
         </dev/null | tee "$work/console.log" ||
