@@ -19,6 +19,7 @@ from tests.unit.results_support import MS, event, packets, schedule, write_plan,
 def run(seed: int, p99: float | None = 100.0, **changes: Any) -> dict[str, Any]:
     base = {
         "seed": seed,
+        "valid": True,
         "latency_ns": {"p50": 10.0, "p99": p99},
         "lost": 5,
         "goodput_bps": 1000.0,
@@ -38,6 +39,16 @@ def test_ratios_are_of_means_over_the_seeds_that_both_have() -> None:
     assert figures["latency_p99"] == {"ratio": 0.5, "low": 0.5, "high": 0.5}
     assert figures["overload"]["ratio"] is None
     assert figures["overload"]["note"] == "the baseline's mean is 0"
+
+
+def test_a_seed_with_a_run_that_is_not_valid_is_left_out_unless_it_is_asked_for() -> None:
+    runs = {
+        "deft": [run(1, 100.0), run(2, 100.0, valid=False), run(3, 100.0)],
+        "ppo": [run(1, 50.0), run(2, 50.0), run(3, 250.0, valid=False)],
+    }
+    assert compare(runs, "deft")["ppo vs deft"]["latency_p99"]["ratio"] == 0.5
+    figure = compare(runs, "deft", include_invalid=True)["ppo vs deft"]["latency_p99"]
+    assert figure["ratio"] == pytest.approx(350 / 300)
 
 
 def test_every_policy_meets_the_baseline_and_ppo_meets_greedy() -> None:
