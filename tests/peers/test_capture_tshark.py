@@ -29,7 +29,8 @@ pytestmark = [
 SOURCE = "06:00:00:00:00:01"
 ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 from pathlib import Path
 from testbed.substrate.captures import Captures
 with Captures([("port", sys.argv[1], 0)], Path(sys.argv[2])):
