@@ -121,7 +121,9 @@ def _carry_out(
     report = {"trials": stage.trials, "throughput": _throughput(stage, found, options)}
     if options.tcp_s > 0:
         progress(f"TCP, {options.tcp_s:g} s")
-        report["tcp"] = _tcp(stage, options, found.rate_pps)
+        # A search that loss did not end has not found what the chain carries.
+        chain_pps = found.rate_pps if found.limit == "loss" else None
+        report["tcp"] = _tcp(stage, options, chain_pps)
     return {**report, **_validity(stage, options)}
 
 
