@@ -9,7 +9,6 @@ import pytest
 
 from bench.kills import Harness, campaign, left_of, line
 from testbed.substrate.ownership import (
-    RUN_VARIABLE,
     clean,
     marked_bridges,
     marked_interfaces,
@@ -80,4 +79,3 @@ def test_what_is_left_is_found(tmp_path: Path) -> None:
     finally:
         killed.kill()
         clean(killed.run_id)
-    assert RUN_VARIABLE not in os.environ
