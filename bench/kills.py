@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.workers import ended_by_sigterm
 from testbed.results.events import read_events
 from testbed.substrate import cgroups
 from testbed.substrate.commands import run
@@ -267,6 +268,7 @@ def campaign(
     with contextlib.ExitStack() as stack:
         parent = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="deftbed-kills-")))
         strangers = Strangers(stack, parent)
+        stack.callback(clean_stale)  # what is left if the campaign itself is ended
         lengths = lengths_s(scenario, parent)
         for number in range(count):
             phase = list(PHASES)[number % len(PHASES)]
@@ -308,7 +310,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{moment:26} {kill.removed:3} things removed, {said}", file=sys.stderr, flush=True)
 
     try:
-        kills = campaign(options.scenario, options.count, options.seed, tell)
+        with ended_by_sigterm():
+            kills = campaign(options.scenario, options.count, options.seed, tell)
     except KillsError as error:
         sys.exit(f"bench.kills: {error}")
     result = line(options.scenario, options.seed, kills)
