@@ -22,7 +22,7 @@ from testbed.scenario.model import Scenario
 from testbed.scenario.types import NS_PER_S, RunPlan
 from testbed.substrate.cgroups import ServerCgroups
 from testbed.substrate.network import Network
-from testbed.substrate.ownership import RunRecord, state_folder
+from testbed.substrate.ownership import RUN_VARIABLE, RunRecord, state_folder
 from testbed.substrate.probe import Backends
 from testbed.vnf.cpu import ServerCpu
 
@@ -55,8 +55,10 @@ def open_lab(
     `folder` takes the event log, logs and raw records and must exist, with a folder `raw` in it.
     """
     state = state_folder(run_id)
-    os.environ["DEFTBED_RUN"] = run_id  # whatever the run starts inherits its mark
+    os.environ[RUN_VARIABLE] = run_id  # whatever the run starts inherits its mark
     with contextlib.ExitStack() as stack:
+        # What comes after the run is not of it, and must not be taken for what a dead run left.
+        stack.callback(os.environ.pop, RUN_VARIABLE, None)
         stack.enter_context(RunRecord(run_id, folder))
         events_path = folder / "events.jsonl"
         events = EventLog(events_path)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.results.raw import SCHEDULE_DTYPE, Records
+from testbed.scenario.modulation import unit_process
 from testbed.scenario.types import NS_PER_S, Request, RunPlan, load_factor
 
 Process = Literal["cbr", "poisson"]
@@ -38,7 +39,8 @@ def packet_schedule(plan: RunPlan, request: Request, process: Process) -> Record
     seeds = np.random.SeedSequence([plan.seed, _SEED_DOMAIN, request.id]).spawn(request.flows)
     parts = []
     for flow, seed in enumerate(seeds):
-        points = _unit_process(np.random.default_rng(seed), process, float(integral[-1]))
+        rng = np.random.default_rng(seed)
+        points = unit_process(rng, process == "cbr", float(integral[-1]))
         due_ns = np.interp(points, integral, times_ns).astype(np.int64)
         part = np.empty(len(points), SCHEDULE_DTYPE)
         part["flow"] = flow
@@ -58,17 +60,3 @@ def _integral(plan: RunPlan, request: Request) -> tuple[NDArray[np.float64], NDA
         (end - begin) * rate_per_ns * load_factor(plan, begin) for begin, end in pairwise(times)
     ]
     return np.array(times, dtype=np.float64), np.concatenate(([0.0], np.cumsum(spans)))
-
-
-def _unit_process(rng: np.random.Generator, process: Process, total: float) -> NDArray[np.float64]:
-    """Points of a process of rate 1 in [0, total), ascending."""
-    if process == "cbr":
-        points: NDArray[np.float64] = rng.random() + np.arange(np.ceil(total) + 1)
-        return points[points < total]
-    points = np.zeros(0)
-    last = 0.0
-    while last < total:
-        gaps = rng.exponential(size=int(total - last + 4 * np.sqrt(total) + 16))
-        points = np.concatenate((points, last + np.cumsum(gaps)))
-        last = float(points[-1])
-    return points[points < total]

@@ -9,6 +9,7 @@ import pytest
 
 from bench.kills import Harness, campaign, left_of, line
 from testbed.substrate.ownership import (
+    RUN_VARIABLE,
     clean,
     marked_bridges,
     marked_interfaces,
@@ -79,3 +80,4 @@ def test_what_is_left_is_found(tmp_path: Path) -> None:
     finally:
         killed.kill()
         clean(killed.run_id)
+    assert RUN_VARIABLE not in os.environ
