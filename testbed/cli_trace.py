@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
 import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from testbed.scenario.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _WHAT = {
     "entered": "put on the network, stamped",
@@ -127,7 +129,9 @@ def _refusal(run_dir: Path, chain: int) -> str | None:
 
 
 def _integer(value: Any) -> int | None:
-    return None if pd.isna(value) else int(value)
+    from pandas import isna
+
+    return None if isna(value) else int(value)
 
 
 def _sights(journey: Any, names: list[str]) -> list[dict[str, Any]]:

@@ -81,6 +81,7 @@ def scenario_without_scaling(folder: Path) -> Path:
     content = yaml.safe_load(ELASTIC.read_text())
     del content["scaling"], content["traffic"]["load_steps"]
     content["servers"]["default"]["cpu_cores"] = 1.0
+    content["traffic"]["duration_s"] = 30  # the orders are given meanwhile, also on a slow host
     content["chains"][0] |= {"functions": ["nat", "tm"], "rate_pps": 160}
     content["scales"] = [{"at_s": 2.5, "request": 0, "function": 0, "instances": 2}]
     content["moves"] = [{"at_s": 14, "request": 0, "function": 0, "to": "south", "shard": 3}]
