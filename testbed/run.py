@@ -212,6 +212,10 @@ def _manifest(spec: RunSpec, plan: RunPlan, run_id: str) -> dict[str, Any]:
         "requests": [asdict(request) for request in plan.requests],
         "faults": [asdict(fault) for fault in plan.faults],
         "load_steps": [list(step) for step in plan.load_steps],
+        "applications": [
+            {**asdict(each), "options": dict(each.options)} for each in plan.applications
+        ],
+        "recording": None if plan.recording is None else asdict(plan.recording),
         "replication": spec.scenario.replication.model_dump(),
         "capacity_model": spec.scenario.servers.capacity_model,
         "backends": asdict(spec.backends),

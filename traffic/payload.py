@@ -1,8 +1,8 @@
 """What a test packet carries: who it is, when it was due, and filler up to its size.
 
-Big-endian: magic "DTB1", request u32, flow u32, seq u64, scheduled_ns i64, then filler. Filler
-bytes are above 0x7f, so that no text signature of a function matches by chance, and are the same
-for the same (request, flow, seq) in every run.
+Big-endian: magic "DTB1", request u32, flow u32, seq u64, scheduled_ns i64, then what a replayed
+packet held, then filler. Filler bytes are above 0x7f, so that no text signature of a function
+matches by chance, and are the same for the same (request, flow, seq) in every run.
 """
 
 from __future__ import annotations
@@ -37,12 +37,20 @@ class PayloadMaker:
         rng = np.random.default_rng(request)
         self._block = rng.integers(128, 256, _BLOCK_BYTES + MAX_L3_BYTES, np.uint8).tobytes()
 
-    def make(self, flow: int, seq: int, scheduled_ns: int, l3_bytes: int | None = None) -> bytes:
-        """The payload of one packet, which has a size of its own if it is given."""
+    def make(
+        self,
+        flow: int,
+        seq: int,
+        scheduled_ns: int,
+        l3_bytes: int | None = None,
+        content: bytes = b"",
+    ) -> bytes:
+        """The payload of one packet: a size of its own if given, and content before the filler."""
         filler_bytes = self._filler_bytes if l3_bytes is None else l3_bytes - MIN_L3_BYTES
+        filler_bytes -= len(content)
         at = (flow * _FLOW_STRIDE + seq * _SEQ_STRIDE) % _BLOCK_BYTES
         header = HEADER.pack(MAGIC, self._request, flow, seq, scheduled_ns)
-        return header + self._block[at : at + filler_bytes]
+        return header + content + self._block[at : at + filler_bytes]
 
 
 def parse(payload: bytes | bytearray | memoryview) -> tuple[int, int, int, int] | None:

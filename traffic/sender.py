@@ -14,6 +14,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ from testbed.results.events import EventLog
 from testbed.results.raw import (
     SCHEDULE_DTYPE,
     RawFormatError,
+    Records,
     create_sent,
     read_array,
     sent_path,
 )
+from testbed.scenario.recording import CONTENT_DTYPE
 from traffic.loop import Loop, OrderError, Timer
 from traffic.payload import PayloadMaker
 
@@ -35,6 +38,33 @@ BURST = 64
 """Late packets sent in a row before orders and SIGTERM are looked at."""
 CHUNK = 4096
 SEND_BUFFER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What the packets of a stream carry of a recording, by their number."""
+
+    rows: Records
+    payloads: Records
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any], packets: int) -> Contents | None:
+        """Those that a stream's config names, if any; raises OSError, ValueError."""
+        if "contents" not in spec:
+            return None
+        rows = read_array(Path(spec["contents"]), CONTENT_DTYPE)
+        payloads = read_array(Path(spec["payloads"]), np.dtype(np.uint8))
+        ends = rows["offset"] + rows["bytes"]
+        if len(rows) != packets or (len(rows) and int(ends.max()) > len(payloads)):
+            raise ValueError(
+                f"{spec['contents']}: {len(rows)} rows, expected {packets} within "
+                f"{len(payloads)} bytes of payloads"
+            )
+        return cls(rows, payloads)
+
+    def __getitem__(self, number: int) -> bytes:
+        offset, size = self.rows[number].tolist()
+        return self.payloads[offset : offset + size].tobytes()
 
 
 class Stream:
@@ -49,6 +79,7 @@ class Stream:
         self._sizes = None if sizes is None else read_array(Path(sizes), np.dtype(np.uint16))
         if self._sizes is not None and len(self._sizes) != len(self._schedule):
             raise ValueError(f"{sizes}: {len(self._sizes)}, expected {len(self._schedule)} sizes")
+        self._contents = Contents.of(spec, len(self._schedule))
         self._target = (str(spec["destination"]), int(spec["destination_port"]))
         flows = int(self._schedule["flow"].max()) + 1 if len(self._schedule) else 0
         self._sockets: list[socket.socket] = []
@@ -80,7 +111,8 @@ class Stream:
         failure = 0
         try:
             size = None if self._sizes is None else int(self._sizes[self.next])
-            payload = self._payloads.make(flow, seq, scheduled_ns, size)
+            content = b"" if self._contents is None else self._contents[self.next]
+            payload = self._payloads.make(flow, seq, scheduled_ns, size, content)
             self._sockets[flow].sendto(payload, self._target)
             # Noted after the call: a kill in between leaves a packet that was sent and not
             # noted, which its arrival proves, never one noted that nobody sent.
@@ -244,8 +276,9 @@ def main(config: dict[str, Any]) -> None:
     config: `bind` (address), `origin_ns` (CLOCK_MONOTONIC of the run's origin), `out` (folder for
     sent files and counters), `events` (path), `streams` (may be empty), and optionally `name` and
     `control_socket`. A stream: `request`, `destination`, `destination_port`, `source_port_base`
-    (flow f is sent from this port + f), `l3_bytes`, `schedule` (path, see `results.raw`) and,
-    if packets differ in size, `sizes` (path).
+    (flow f is sent from this port + f), `l3_bytes`, `schedule` (path, see `results.raw`);
+    if packets differ in size, `sizes` (path); if they carry what was recorded, `contents` and
+    `payloads` (paths).
 
     Orders: "add-stream" {stream}, "stop-stream" {request}, "stats", "ping".
     """

@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 from testbed.results.raw import (
     SCHEDULE_DTYPE,
     Records,
+    contents_path,
     flow_numbers_path,
+    payloads_path,
     schedule_path,
     sizes_path,
 )
 from testbed.scenario.modulation import Path, draw_path, points, product, shifted
 from testbed.scenario.sizes import flow_sizes
 from testbed.scenario.types import NS_PER_S, Request, RunPlan
-from testbed.scenario.workload import Flows, Mmpp, OnOff, Process
+from testbed.scenario.workload import Flows, Mmpp, OnOff, Process, Replay
 from traffic.payload import IP_UDP_BYTES
+from traffic.replay import replay
 from traffic.schedule import packet_schedule
 
 _PROCESS_DOMAIN, _SIZE_DOMAIN = 6, 8
@@ -32,16 +35,21 @@ class Workload:
 
     l3_bytes       size of each, None if all have the request's
     flow_numbers   number of the flow of each, None if the schedule's flows are all there are
+    contents       CONTENT_DTYPE: what of `payloads` each carries, None if it is filler
     """
 
     schedule: Records
     l3_bytes: NDArray[np.uint16] | None
     flow_numbers: NDArray[np.uint32] | None
+    contents: Records | None = None
+    payloads: bytes = b""
 
 
 def make_workload(plan: RunPlan, request: Request, process: Process) -> Workload:
     """The packets of `request`; the plan's seed and the request's id alone decide the draws."""
     numbers = None
+    if isinstance(process, Replay):
+        return _replay(plan, request, process)
     if isinstance(process, Flows):
         schedule, numbers = _flows(plan, request, process)
     elif isinstance(process, OnOff | Mmpp):
@@ -59,6 +67,9 @@ def write_workload(raw: FilePath, plan: RunPlan, request: Request, process: Proc
         np.save(sizes_path(raw, request.id), workload.l3_bytes)
     if workload.flow_numbers is not None:
         np.save(flow_numbers_path(raw, request.id), workload.flow_numbers)
+    if workload.contents is not None:
+        np.save(contents_path(raw, request.id), workload.contents)
+        np.save(payloads_path(raw), np.frombuffer(workload.payloads, np.uint8))
     return schedule_path(raw, request.id)
 
 
@@ -96,13 +107,29 @@ def _flows(plan: RunPlan, request: Request, spec: Flows) -> tuple[Records, NDArr
     return schedule, numbers[order].astype(np.uint32)
 
 
+def _replay(plan: RunPlan, request: Request, spec: Replay) -> Workload:
+    if plan.recording is None:
+        raise ValueError("a plan without the recording that its requests replay")
+    load = _load(plan, request)
+    made = replay(plan.recording, spec, request.rate_pps, _life_s(request), load)
+    ports = made.flows % plan.recording.flows % request.flows
+    schedule, order = _schedule(request, made.times_s, ports)
+    return Workload(
+        schedule=schedule,
+        l3_bytes=made.l3_bytes[order],
+        flow_numbers=made.flows[order].astype(np.uint32),
+        contents=None if made.contents is None else made.contents[order],
+        payloads=made.payloads,
+    )
+
+
 def _schedule(
     request: Request, times_s: NDArray[np.float64], ports: NDArray[np.int64]
 ) -> tuple[Records, NDArray[np.int64]]:
     """Packets by time, numbered in each port's flow, and which of the given each is."""
     due_ns = request.start_ns + (times_s * NS_PER_S).astype(np.int64)
     due_ns = np.minimum(due_ns, request.end_ns - 1)
-    order = np.lexsort((ports, due_ns))
+    order = np.argsort(due_ns, kind="stable")
     schedule = np.empty(len(order), SCHEDULE_DTYPE)
     schedule["flow"] = ports[order]
     schedule["scheduled_ns"] = due_ns[order]

@@ -120,6 +120,7 @@ class Orchestrator:
             self.origin_ns = time.monotonic_ns() + round(LEAD_S * NS_PER_S)
             self._begin(self.origin_ns)
             users.start_traffic(site, self.origin_ns)
+            users.start_applications(site, self.origin_ns)
             for request in plan.requests:
                 users.start_stream(site, request, self._schedules[request.id])
             site.events.write("run-start", t_ns=self.origin_ns)

@@ -8,7 +8,8 @@ from typing import Any
 from testbed.orchestration import chain
 from testbed.orchestration.chain import user_address
 from testbed.orchestration.site import EDGE_PRIORITY, READY_S, TRAFFIC_PRIORITY, Site
-from testbed.results.raw import sizes_path
+from testbed.results.applications import application_path
+from testbed.results.raw import contents_path, payloads_path, sizes_path
 from testbed.scenario.types import Request
 
 
@@ -36,6 +37,36 @@ def start_traffic(site: Site, origin_ns: int) -> None:
         _start_user_process(site, node, "sender", config)
 
 
+def start_applications(site: Site, origin_ns: int) -> None:
+    """Start both ends of the plan's applications; each waits for its time."""
+    requests = {request.id: request for request in site.plan.requests}
+    for number, each in enumerate(site.plan.applications):
+        request = requests[each.request]
+        common = {
+            **dict(each.options),
+            "kind": each.kind,
+            "port": chain.destination_port(request.id),
+        }
+        server = {**common, "bind": user_address(request.destination)}
+        out = application_path(Path(site.run_dir), number, each.kind)
+        client = {
+            **common,
+            "server": user_address(request.destination),
+            "origin_ns": origin_ns,
+            "at_ns": each.at_ns,
+            "end_ns": each.end_ns,
+            "out": str(out),
+        }
+        ends = (("serve", request.destination, server), ("use", request.source, client))
+        for role, node, config in ends:
+            site.spawner.start(
+                f"application-{number}-{role}",
+                f"traffic.applications:{role}",
+                config,
+                namespace_pid=site.hosts[chain.user_name(node)].pid,
+            )
+
+
 def start_stream(site: Site, request: Request, schedule: str) -> None:
     """Let the sender send a request's packets on schedule, whether it was accepted or not."""
     stream = {
@@ -46,9 +77,12 @@ def start_stream(site: Site, request: Request, schedule: str) -> None:
         "l3_bytes": request.l3_bytes,
         "schedule": schedule,
     }
-    sizes = sizes_path(Path(schedule).parent, request.id)
-    if sizes.exists():
-        stream["sizes"] = str(sizes)
+    raw = Path(schedule).parent
+    if sizes_path(raw, request.id).exists():
+        stream["sizes"] = str(sizes_path(raw, request.id))
+    if contents_path(raw, request.id).exists():
+        stream["contents"] = str(contents_path(raw, request.id))
+        stream["payloads"] = str(payloads_path(raw))
     site.control.call(site.socket(f"sender-{request.source}"), "add-stream", stream=stream)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from testbed.results import packets as packet_records
+from testbed.results.applications import read_applications
 from testbed.results.events import read_events
 from testbed.results.folder import write_json
 from testbed.results.metrics import FORMAT as METRICS_FORMAT
@@ -138,7 +139,9 @@ def summarise_folder(run_dir: Path, manifest: Run) -> dict[str, Any]:
 def _summarise(packets: pd.DataFrame, run_dir: Path, manifest: Run) -> dict[str, Any]:
     events = run_dir / "events.jsonl"
     timeline = list(read_events(events)) if events.is_file() else []
-    return summarise(packets, timeline, manifest)
+    summary = summarise(packets, timeline, manifest)
+    applications = manifest.get("applications", [])
+    return {**summary, "applications": read_applications(run_dir, applications)}
 
 
 def _lines(runs: Mapping[str, Sequence[Run]]) -> list[dict[str, Any]]:
@@ -150,6 +153,7 @@ def _lines(runs: Mapping[str, Sequence[Run]]) -> list[dict[str, Any]]:
             latency = row.pop("latency_ns")
             recovery = row.pop("recovery_ns")
             metrics = flat(row.pop("metrics"))
+            del row["applications"]
             row |= {f"latency_{name}_ns": latency[name] for name in PERCENTILES}
             row["recovery_ns"] = " ".join(map(str, recovery))
             rows.append(row | {key: metrics[key] for key in metrics if key not in row})

@@ -46,6 +46,8 @@ class MetricColumn:
 
 METRIC_COLUMNS: tuple[MetricColumn, ...] = (
     MetricColumn("sent", "sent", "packets", ("sent",), 1, ",.0f"),
+    MetricColumn("rate", "rate kept", "%", ("rate_ratio",), 100, ".2f"),
+    MetricColumn("lag_p99", "lag p99", "ms", ("lag_ns", "p99"), 1e-6, ".3f"),
     MetricColumn("loss", "loss", "%", ("loss_ratio",), 100, ".3g"),
     MetricColumn("duplication", "duplicated", "%", ("duplication_ratio",), 100, ".3g"),
     MetricColumn("reordered", "reordered", "%", ("reordered_ratio",), 100, ".3g"),

@@ -12,13 +12,16 @@ Of a packet (`of_packets`), in nanoseconds:
   (Type-P-Reordered, RFC 4737 section 3.3). `extent`: in arrivals, how far behind the earliest such
   packet it came (section 4.2.1), each packet counted at its first arrival.
 - `duplicates`: arrivals beyond the first (RFC 5560).
+- `lag_ns`: actual sending less scheduled time. `gap_error_ns`: how far the time since the packet
+  before it in its flow (`seq` - 1) is from the schedule's, if both were sent.
 
 Of a set of packets (`measure`): percentiles with their intervals (`testbed.results.quantiles`);
 loss (RFC 7680) over the packets sent; duplication and reordering over those that arrived; `pdv_ns`
 = D99.9 - Dmin (RFC 8219 section 7.3.1), of the delays together; `ipdv_ns` of absolute values;
-goodput; and where the time went, if packets were traced (`testbed.results.hops`). Delay percentiles
-count a lost packet as infinitely late (RFC 7679 section 5.1). Sets are merged by putting their
-packets together: nothing is averaged, so a merged percentile is exact.
+goodput; `rate_ratio`: the rate that the sender reached over the schedule's, both by the mean time
+between two packets; and where the time went, if packets were traced (`testbed.results.hops`). Delay
+percentiles count a lost packet as infinitely late (RFC 7679 section 5.1). Sets are merged by
+putting their packets together: nothing is averaged, so a merged percentile is exact.
 """
 
 from __future__ import annotations
@@ -43,12 +46,13 @@ def of_packets(packets: pd.DataFrame) -> pd.DataFrame:
     """The metrics of each packet: the rows of `packets`, ordered by (chain, flow, seq).
 
     `packets` has the columns of `testbed.results.packets`. Beside those of `_KEPT` a row has sent,
-    received (bool), delay_ns, ipdv_ns, pdv_ns, extent (Int64, null where there is none), reordered
-    (bool) and duplicates (int64).
+    received (bool), delay_ns, ipdv_ns, pdv_ns, lag_ns, gap_error_ns, extent (Int64, null where
+    there is none), reordered (bool) and duplicates (int64).
     """
     ordered = packets.sort_values(_ORDER, ignore_index=True)
     received = ordered["received_ns"].notna()
     delay_ns = ordered["received_ns"] - ordered["sent_ns"]
+    lag_ns = ordered["sent_ns"] - ordered["scheduled_ns"]
     flows = [ordered["chain"], ordered["flow"]]
     follows = ordered["seq"].diff() == 1
     for column in flows:
@@ -60,6 +64,8 @@ def of_packets(packets: pd.DataFrame) -> pd.DataFrame:
     frame["delay_ns"] = delay_ns
     frame["ipdv_ns"] = delay_ns.diff().where(follows)
     frame["pdv_ns"] = delay_ns - delay_ns.groupby(flows).transform("min")
+    frame["lag_ns"] = lag_ns
+    frame["gap_error_ns"] = lag_ns.diff().abs().where(follows)
     frame["reordered"] = extent > 0
     frame["extent"] = pd.arrays.IntegerArray(extent, extent == 0)
     frame["duplicates"] = (ordered["copies"] - 1).clip(lower=0).astype(np.int64)
@@ -108,6 +114,9 @@ def measure(rows: pd.DataFrame) -> dict[str, Any]:
         "ipdv_ns": quantiles(np.abs(ipdv)),
         "pdv_ns": _less(quantile(delays, 0.999, lost).to_json(), least),
         "goodput_bps": goodput_bps(rows),
+        "rate_ratio": rate_ratio(rows),
+        "lag_ns": quantiles(rows["lag_ns"].dropna().to_numpy(dtype=np.int64)),
+        "gap_error_ns": quantiles(rows["gap_error_ns"].dropna().to_numpy(dtype=np.int64)),
         "hops": measure_hops(rows),
     }
 
@@ -137,6 +146,21 @@ def goodput_bps(rows: pd.DataFrame) -> float | None:
         return None
     arrived = rows["received"] if "received" in rows else rows["received_ns"].notna()
     return int(rows.loc[arrived, "l3_bytes"].sum()) * 8 * _NS_PER_S / duration_ns
+
+
+def rate_ratio(rows: pd.DataFrame) -> float | None:
+    """The rate that was reached over that of the schedule, of what `of_packets` makes of packets.
+
+    Rates are packets less one over the time from the first to the last; None if that is no time.
+    """
+    sent_ns = (rows["scheduled_ns"] + rows["lag_ns"]).dropna()
+    if len(sent_ns) < 2:
+        return None
+    asked_ns = int(rows["scheduled_ns"].max() - rows["scheduled_ns"].min())
+    took_ns = int(sent_ns.max() - sent_ns.min())
+    if asked_ns <= 0 or took_ns <= 0:
+        return None
+    return ((len(sent_ns) - 1) / took_ns) / ((len(rows) - 1) / asked_ns)
 
 
 def scopes(rows: pd.DataFrame) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:

@@ -62,6 +62,16 @@ def flow_numbers_path(raw: Path, request: int) -> Path:
     return raw / f"flow-numbers-{request}.npy"
 
 
+def contents_path(raw: Path, request: int) -> Path:
+    """Where it lies which part of the payloads each packet carries, as CONTENT_DTYPE."""
+    return raw / f"contents-{request}.npy"
+
+
+def payloads_path(raw: Path) -> Path:
+    """Where the payloads of a recording that is replayed lie one after the other, as uint8."""
+    return raw / "payloads.npy"
+
+
 def sent_path(folder: Path, request: int) -> Path:
     """Where the sent file of a request lies in the folder that senders write to."""
     return folder / f"request-{request}.npy"

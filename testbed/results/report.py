@@ -13,6 +13,7 @@ from testbed.results import plots, plots_map, plots_metrics, plots_time
 from testbed.results.figures import COLUMNS, spread
 from testbed.results.gather import Json, Results, RunFolder, gather
 from testbed.results.plot_style import slot
+from testbed.results.report_applications import application_rows
 from testbed.results.report_metrics import metrics_content
 from testbed.results.statistics import MIN_PAIRS
 from testbed.results.verdict import findings, headline, sentence
@@ -81,6 +82,7 @@ def _content(results: Results) -> dict[str, Any]:
         "load": _picture(plots_time.server_load(results)),
         "recovery": _picture(plots.recovery(results)),
         "metrics": metrics_content(results),
+        "applications": application_rows(results),
         "percentiles": _picture(plots_metrics.percentiles(results)),
         "hops": _picture(plots_metrics.hops(results)),
         "phases": _phases(results),

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from testbed.scenario.applications import Application
 from testbed.scenario.base import Model, NonNegative, Pair, Positive, Share
 from testbed.scenario.capture import CaptureSpec
 from testbed.scenario.links import LinkSpec
@@ -131,9 +132,19 @@ class TrafficSpec(Model):
         default=None, description="source and destination nodes, instead of the demand matrix"
     )
     load_steps: list[LoadStep] = Field(default_factory=list)
+    applications: list[Application] = Field(
+        default_factory=list, description="real traffic beside the packets: iperf3, http"
+    )
     load: Shape | None = Field(
         default=None, description="a shape that every request's rate follows, besides load_steps"
     )
+
+    @model_validator(mode="after")
+    def _one_application_a_request(self) -> TrafficSpec:
+        requests = [each.request for each in self.applications]
+        if len(set(requests)) != len(requests):
+            raise ValueError("one of the applications a request: they would share its port")
+        return self
 
     @model_validator(mode="after")
     def _never_silent(self) -> TrafficSpec:

@@ -9,6 +9,7 @@ thinning.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,10 +110,20 @@ def points(
 
     `even`: evenly spaced with a random phase where the rate is constant; else Poisson.
     """
+    return on_path(path, rate_per_s, duration_s, lambda total: unit_process(rng, even, total))
+
+
+def on_path(
+    path: Path, rate_per_s: float, duration_s: float, process: Callable[[float], FloatArray]
+) -> FloatArray:
+    """The points of `process` in [0, duration_s) s, at the rate times the path's factor.
+
+    `process` gives points in [0, total), ascending; its unit passes in 1 / rate_per_s at factor 1.
+    """
     inside = path.times_s < duration_s
     edges = np.append(path.times_s[inside], max(duration_s, 0.0))
     mass = np.concatenate(([0.0], np.cumsum(np.diff(edges) * path.factors[inside] * rate_per_s)))
-    drawn = unit_process(rng, even, float(mass[-1]))
+    drawn = process(float(mass[-1]))
     # Where the rate is 0 the integral is flat, and its inverse is the end of the flat part.
     at = np.searchsorted(mass, drawn, side="right") - 1
     at = np.minimum(at, len(mass) - 2)

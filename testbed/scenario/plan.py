@@ -13,11 +13,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from testbed.scenario.applications import PlannedApplication
 from testbed.scenario.errors import InputError
 from testbed.scenario.link_plan import link_changes
 from testbed.scenario.model import ChainSpec, FunctionSpec, MoveSpec, ScaleSpec, Scenario
 from testbed.scenario.modulation import Path, draw_path, points, product
 from testbed.scenario.placement import FloatArray
+from testbed.scenario.recording import Recording, load_recording
 from testbed.scenario.sizes import imix
 from testbed.scenario.topology import delay_matrix_ns, make_topology
 from testbed.scenario.types import (
@@ -33,6 +35,7 @@ from testbed.scenario.types import (
     Server,
     Topology,
 )
+from testbed.scenario.workload import Replay
 
 _ARRIVAL_DOMAIN, _LOAD_DOMAIN = 4, 5
 """Set these draws apart from others of the same seed."""
@@ -58,7 +61,8 @@ def make_plan(scenario: Scenario, seed: int) -> RunPlan:
     topology = make_topology(scenario)
     servers = _servers(scenario, topology)
     duration_ns = _ns(scenario.traffic.duration_s)
-    requests = _requests(scenario, topology, seed)
+    recording = _recording(scenario)
+    requests = _requests(scenario, topology, seed, recording)
     return RunPlan(
         seed=seed,
         duration_ns=duration_ns,
@@ -73,7 +77,14 @@ def make_plan(scenario: Scenario, seed: int) -> RunPlan:
         admission=scenario.servers.admission,
         unmodelled=_unmodelled(scenario),
         link_changes=link_changes(topology, scenario.links),
+        applications=_applications(scenario, requests),
+        recording=recording,
     )
+
+
+def _recording(scenario: Scenario) -> Recording | None:
+    process = scenario.traffic.process
+    return load_recording(process.file) if isinstance(process, Replay) else None
 
 
 def _load_steps(scenario: Scenario, seed: int) -> tuple[tuple[int, float], ...]:
@@ -94,7 +105,8 @@ def _load_steps(scenario: Scenario, seed: int) -> tuple[tuple[int, float], ...]:
 def _unmodelled(scenario: Scenario) -> tuple[str, ...]:
     """What the twin cannot mean: it knows Poisson packets at a rate that all requests share."""
     process = scenario.traffic.process
-    return () if isinstance(process, str) else (f"traffic.process {process.kind}",)
+    found = [] if isinstance(process, str) else [f"traffic.process {process.kind}"]
+    return (*found, *(["traffic.applications"] if scenario.traffic.applications else []))
 
 
 def plan_digest(plan: RunPlan) -> str:
@@ -129,7 +141,9 @@ def _profiles(scenario: Scenario) -> dict[FunctionName, FunctionProfile]:
     }
 
 
-def _requests(scenario: Scenario, topology: Topology, seed: int) -> tuple[Request, ...]:
+def _requests(
+    scenario: Scenario, topology: Topology, seed: int, recording: Recording | None
+) -> tuple[Request, ...]:
     rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
     traffic = scenario.traffic
     delays = delay_matrix_ns(topology)
@@ -147,7 +161,7 @@ def _requests(scenario: Scenario, topology: Topology, seed: int) -> tuple[Reques
         source, destination = divmod(pair, len(topology.nodes))
         start_s = arrival_s + traffic.setup_s
         end_s = min(start_s + rng.exponential(traffic.mean_lifetime_s), traffic.duration_s)
-        sizes = imix() if chain.l3_bytes == "imix" else ((chain.l3_bytes, 1.0),)
+        rate_pps, sizes = _rate_and_sizes(scenario, chain, recording)
         requests.append(
             Request(
                 id=number,
@@ -158,7 +172,7 @@ def _requests(scenario: Scenario, topology: Topology, seed: int) -> tuple[Reques
                 arrival_ns=_ns(arrival_s),
                 start_ns=_ns(start_s),
                 end_ns=_ns(end_s),
-                rate_pps=chain.rate_pps,
+                rate_pps=rate_pps,
                 l3_bytes=round(sum(size * share for size, share in sizes)),
                 delay_bound_ns=_ns(chain.delay_bound_s),
                 flows=chain.flows,
@@ -174,6 +188,18 @@ def _requests(scenario: Scenario, topology: Topology, seed: int) -> tuple[Reques
         expected = f"at most {MAX_UNITS}: fewer requests (traffic) or fewer shards (chains)"
         raise InputError("shards of all requests", units, expected)
     return tuple(requests)
+
+
+def _rate_and_sizes(
+    scenario: Scenario, chain: ChainSpec, recording: Recording | None
+) -> tuple[float, tuple[tuple[int, float], ...]]:
+    """Packets per second of a request, and (L3 bytes, share); of a recording the mean alone."""
+    process, rate_pps = scenario.traffic.process, chain.rate_pps
+    if recording is not None and isinstance(process, Replay):
+        if process.speed is not None:
+            rate_pps = process.speed * recording.mean_pps
+        return rate_pps, ((round(recording.mean_l3_bytes), 1.0),)
+    return rate_pps, imix() if chain.l3_bytes == "imix" else ((chain.l3_bytes, 1.0),)
 
 
 def _arrivals(scenario: Scenario, seed: int, rng: np.random.Generator) -> list[float]:
@@ -269,6 +295,30 @@ def _scales(scenario: Scenario, requests: Sequence[Request]) -> tuple[Scale, ...
             raise InputError(f"scales.{number}.instances", spec.instances, expected)
         scales.append(Scale(_ns(spec.at_s), spec.request, spec.function, spec.instances))
     return tuple(sorted(scales, key=lambda scale: scale.at_ns))
+
+
+def _applications(
+    scenario: Scenario, requests: Sequence[Request]
+) -> tuple[PlannedApplication, ...]:
+    """Those whose request there is; each within its request's life."""
+    found = []
+    for number, spec in enumerate(scenario.traffic.applications):
+        if spec.request >= len(requests):
+            continue
+        request = requests[spec.request]
+        begin, end = _ns(spec.at_s), _ns(spec.at_s + spec.duration_s)
+        if not request.start_ns <= begin < end <= request.end_ns:
+            start_s, end_s = request.start_ns / NS_PER_S, request.end_ns / NS_PER_S
+            raise InputError(
+                f"traffic.applications.{number}",
+                f"{spec.at_s} s to {spec.at_s + spec.duration_s} s",
+                f"within the life of request {spec.request}, {start_s:g} s to {end_s:g} s",
+            )
+        options = spec.model_dump(exclude={"kind", "request", "at_s", "duration_s"})
+        found.append(
+            PlannedApplication(spec.kind, spec.request, begin, end, tuple(options.items()))
+        )
+    return tuple(found)
 
 
 def _request_of(

@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from testbed.scenario.applications import PlannedApplication
 from testbed.scenario.impairments import UNIMPAIRED, Impairments
+from testbed.scenario.recording import Recording
 from testbed.scenario.trace import Trace
 
 FunctionName = Literal["nat", "fw", "tm", "voc", "idps", "wo", "lb"]
@@ -198,6 +200,9 @@ class RunPlan:
     """What of the traffic the twin has no model of, by the scenario's keys."""
     link_changes: tuple[LinkChange, ...] = ()
     """In the order of time."""
+    applications: tuple[PlannedApplication, ...] = ()
+    recording: Recording | None = None
+    """What requests replay, with `traffic.process` of the kind replay."""
 
 
 def load_factor(plan: RunPlan, at_ns: int) -> float:

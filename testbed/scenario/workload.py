@@ -76,12 +76,32 @@ class Flows(Model):
     flow_pps: Positive = Field(default=200.0, description="packets per second of a flow")
 
 
+class Replay(Model):
+    """The packets of a capture file (pcap or pcapng): their times, sizes, flows and contents.
+
+    Every request replays the file from its own start. Packets go as UDP, from the request's source
+    to its destination; the file's flows take the request's `flows` ports in turn.
+    """
+
+    kind: Literal["replay"]
+    file: str = Field(description="its path; relative to where deftbed is started")
+    speed: Positive | None = Field(
+        default=None,
+        description="times as fast as recorded; by default what gives the chain its rate_pps",
+    )
+    repeat: bool = Field(default=False, description="begin anew until the request ends")
+    contents: bool = Field(
+        default=True, description="carry what was recorded, as far as it fits behind our header"
+    )
+
+
 Shape = Annotated[OnOff | Mmpp | Diurnal | FlashCrowd, Field(discriminator="kind")]
 ArrivalShape = Annotated[
     Literal["poisson", "constant"] | Shape,
     Field(description="how requests come, arrivals_per_s on average (of a crowd: outside it)"),
 ]
 Process = Annotated[
-    Literal["cbr", "poisson"] | Annotated[OnOff | Mmpp | Flows, Field(discriminator="kind")],
+    Literal["cbr", "poisson"]
+    | Annotated[OnOff | Mmpp | Flows | Replay, Field(discriminator="kind")],
     Field(description="how the packets of a request come, each request on its own"),
 ]

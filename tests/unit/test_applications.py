@@ -1,0 +1,162 @@
+"""Applications: what a scenario may ask for, what HTTP's ends do, and what becomes of reports."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed.results.applications import application_path, of_iperf, read_applications
+from testbed.results.events import read_events
+from testbed.scenario.errors import InputError
+from testbed.scenario.load import parse_scenario
+from testbed.scenario.plan import make_plan
+from testbed.scenario.types import NS_PER_S, RunPlan
+from traffic.applications import _server, use
+
+SCENARIO = """
+format: 1
+name: applied
+topology:
+  nodes: [{name: west}, {name: east}]
+  links: [{a: west, b: east, length_km: 100}]
+servers: {default: {cpu_cores: 1.0}}
+chains:
+  - {name: one, functions: [fw], rate_pps: 100, l3_bytes: 200, delay_bound_s: 0.1}
+traffic:
+  duration_s: 20
+  pairs: [[west, east]]
+  initial_requests: 2
+  applications: APPLICATIONS
+policies: [deft]
+seeds: [1]
+"""
+
+
+def plan_of(applications: str) -> RunPlan:
+    return make_plan(parse_scenario(SCENARIO.replace("APPLICATIONS", applications)), 1)
+
+
+def test_applications_are_planned_with_their_options() -> None:
+    plan = plan_of(
+        "[{kind: iperf3, request: 0, at_s: 2, duration_s: 3, rate_bps: 1e6},"
+        " {kind: http, request: 1, at_s: 5, duration_s: 4, clients: 3}]"
+    )
+    iperf, http = plan.applications
+    assert (iperf.kind, iperf.request, iperf.at_ns, iperf.end_ns) == (
+        "iperf3", 0, 2 * NS_PER_S, 5 * NS_PER_S,
+    )  # fmt: skip
+    assert dict(iperf.options) == {"rate_bps": 1e6, "reverse": False}
+    assert dict(http.options) == {"clients": 3, "object_bytes": 100_000, "think_s": 0.0}
+    assert plan.unmodelled == ("traffic.applications",)
+
+
+def test_one_of_a_request_that_this_seed_lacks_is_left_out() -> None:
+    assert plan_of("[{kind: http, request: 7, at_s: 2, duration_s: 3}]").applications == ()
+
+
+@pytest.mark.parametrize(
+    ("applications", "expected"),
+    [
+        ("[{kind: http, request: 0, at_s: 0, duration_s: 3}]", "within the life of request 0"),
+        ("[{kind: http, request: 0, at_s: 19, duration_s: 3}]", "within the life of request 0"),
+        ("[{kind: ftp, request: 0, at_s: 2, duration_s: 3}]", "iperf3"),
+        (
+            "[{kind: http, request: 0, at_s: 2, duration_s: 1},"
+            " {kind: iperf3, request: 0, at_s: 5, duration_s: 1}]",
+            "one of the applications a request",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(applications: str, expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        plan_of(applications)
+
+
+@pytest.fixture
+def server() -> Iterator[int]:
+    """A server of objects of 200,000 bytes on loopback; its port."""
+    with _server("127.0.0.1", 0, 200_000) as found:
+        process = multiprocessing.get_context("fork").Process(target=found.serve_forever)
+        process.start()
+        try:
+            yield found.server_address[1]
+        finally:
+            process.kill()
+            process.join()
+
+
+def fetch(port: int, out: Path, **changes: Any) -> dict[str, Any]:
+    """What clients got that fetch for half a second, as a run would report it."""
+    application = {"kind": "http", "request": 0, "at_ns": 0, "end_ns": NS_PER_S // 2}
+    (out / "raw").mkdir()
+    config = {
+        **application,
+        "server": "127.0.0.1",
+        "port": port,
+        "origin_ns": time.monotonic_ns(),
+        "out": str(application_path(out, 0, "http")),
+        "clients": 2,
+        "object_bytes": 200_000,
+        "think_s": 0.05,
+        **changes,
+    }
+    use(config)
+    (entry,) = read_applications(out, [application])
+    return entry
+
+
+def test_fetches_are_noted_one_by_one(server: int, tmp_path: Path) -> None:
+    entry = fetch(server, tmp_path)
+    rows = list(read_events(application_path(tmp_path, 0, "http")))
+    assert entry["fetches"] == len(rows) >= 2 and entry["failed"] == 0
+    assert {row["client"] for row in rows} == {0, 1}
+    assert {row["bytes"] for row in rows} == {200_000}
+    for row in rows:
+        assert 0 < row["connect_ns"] <= row["first_byte_ns"] <= row["total_ns"]
+    assert entry["goodput_bps"] == len(rows) * 200_000 * 8 * 2
+    totals = sorted(row["total_ns"] for row in rows)
+    if len(rows) >= 6:
+        assert entry["total_ns"]["p50"]["value"] in totals
+
+
+def test_an_object_that_is_not_whole_has_failed(server: int, tmp_path: Path) -> None:
+    entry = fetch(server, tmp_path, object_bytes=200_001, clients=1)
+    assert entry["failed"] == entry["fetches"] > 0
+    assert entry["goodput_bps"] == 0 and entry["total_ns"]["p50"]["value"] is None
+
+
+def test_nobody_there_is_a_failure_not_an_end(tmp_path: Path) -> None:
+    entry = fetch(1, tmp_path, clients=1, think_s=0.0)
+    assert entry["failed"] == entry["fetches"] >= 2
+    rows = list(read_events(application_path(tmp_path, 0, "http")))
+    assert all("refused" in row["error"] for row in rows)
+
+
+def test_reports_of_iperf3_that_say_nothing_say_why(tmp_path: Path) -> None:
+    assert of_iperf({"error": "unable to connect", "end": {}})["error"] == "unable to connect"
+    (tmp_path / "raw").mkdir()
+    application = {"kind": "iperf3", "request": 0, "at_ns": 0, "end_ns": 1}
+    assert read_applications(tmp_path, [application])[0]["error"] == "it wrote nothing"
+    path = application_path(tmp_path, 0, "iperf3")
+    path.write_text("{")
+    assert "cannot be read" in read_applications(tmp_path, [application])[0]["error"]
+    report = {
+        "end": {
+            "sum_sent": {"retransmits": 3},
+            "sum_received": {"bits_per_second": 1e6},
+            "streams": [{"sender": {"mean_rtt": 20_000}}],
+        }
+    }
+    path.write_text(json.dumps(report))
+    assert read_applications(tmp_path, [application]) == [
+        {
+            "kind": "iperf3", "request": 0, "goodput_bps": 1e6, "retransmits": 3,
+            "mean_rtt_ns": 20_000_000, "error": None,
+        }
+    ]  # fmt: skip
