@@ -94,6 +94,7 @@ def _reached(module: str) -> set[str]:
     return reached
 
 
+@functools.cache
 def _imported(path: Path) -> list[str]:
     """Names that may be modules: what is imported from a package may be one itself."""
     names = []
@@ -105,6 +106,7 @@ def _imported(path: Path) -> list[str]:
     return names
 
 
+@functools.cache
 def _path(module: str) -> Path | None:
     path = _ROOT.joinpath(*module.split("."))
     for candidate in (path.with_suffix(".py"), path / "__init__.py"):
