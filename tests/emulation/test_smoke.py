@@ -122,8 +122,11 @@ def test_report_is_the_same_when_it_is_computed_anew(compared: Path) -> None:
 
 
 def test_nothing_of_the_runs_is_left(compared: Path) -> None:
-    for manifest in compared.glob("*/seed-1/manifest.json"):
-        assert json.loads(manifest.read_text())["run_id"] not in known_runs()
+    manifests = [json.loads(path.read_text()) for path in compared.glob("*/seed-1/manifest.json")]
+    assert len(manifests) == 2
+    for manifest in manifests:
+        assert manifest["run_id"] not in known_runs()
+        assert manifest["model"] is None, "no model decided"
 
 
 def test_a_learned_policy_decides_in_a_run_and_its_model_is_kept(tmp_path: Path) -> None:
@@ -131,7 +134,8 @@ def test_a_learned_policy_decides_in_a_run_and_its_model_is_kept(tmp_path: Path)
     network = build(NetworkSize())
     given, scenario, results = tmp_path / "mine.pt", tmp_path / "one.yaml", tmp_path / "results"
     save_model(given, network, NetworkSize())
-    scenario.write_text(SMOKE.read_text().replace("[deft, greedy-delay]", "[deft, ppo]"))
+    content = SMOKE.read_text().replace("[deft, greedy-delay]", "[ppo]\nbaseline: ppo")
+    scenario.write_text(content)
     done = deftbed(
         "compare", str(scenario), "--model", str(given), "--results", str(results), "--json"
     )
@@ -146,8 +150,6 @@ def test_a_learned_policy_decides_in_a_run_and_its_model_is_kept(tmp_path: Path)
     manifest = json.loads((results / "ppo" / "seed-1" / "manifest.json").read_text())
     kept = (results / "model" / "mine.onnx").read_bytes()
     assert manifest["model"] == {"file": "mine.onnx", "sha256": sha256(kept).hexdigest()}
-    other = json.loads((results / "deft" / "seed-1" / "manifest.json").read_text())
-    assert other["model"] is None
 
 
 def test_a_results_folder_that_exists_is_refused(tmp_path: Path) -> None:
