@@ -37,7 +37,7 @@ from testbed.scenario.placement import Ledger
 from testbed.scenario.plan import make_plan, plan_digest
 from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import RunPlan
-from testbed.substrate.captures import Captures, check_captures, interface_of
+from testbed.substrate.captures import Captures, interface_of
 from testbed.substrate.commands import CommandError
 from testbed.substrate.link_error import LinkError
 from testbed.substrate.ownership import clean
@@ -71,7 +71,6 @@ def run_one(spec: RunSpec, progress: Callable[[float], None]) -> dict[str, Any]:
     it stays on the host, and what was measured is in the folder, marked incomplete if it is.
     """
     plan = make_plan(spec.scenario, spec.seed)
-    check_captures(spec.scenario.captures, plan.topology)
     make_folder(spec.folder)
     (spec.folder / "raw").mkdir()
     run_id = secrets.token_hex(3)

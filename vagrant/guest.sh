@@ -22,7 +22,7 @@ main() {
     echo "$?" >"$OUT/status"
     cp -r results "$OUT/results" 2>/dev/null
     { uname -a; cat /proc/cmdline /proc/mounts; free -m; dmesg; } >"$OUT/machine.txt" 2>&1
-    tar -c -C "$OUT" . >/dev/disk/by-id/virtio-results
+    tar -c -C "$OUT" . >"$(vagrant/guest-disk.sh results)"
     sync
 }
 

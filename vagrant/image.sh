@@ -48,7 +48,10 @@ add_user() {
         >"$root/etc/sudoers.d/vagrant"
     echo deftbed >"$root/etc/hostname"
     printf '127.0.0.1 localhost deftbed\n' >"$root/etc/hosts"
-    printf '/dev/vda / ext4 defaults 0 1\n' >"$root/etc/fstab"
+    # User-mode Linux has its modules from the host it runs on; QEMU knows no hostfs.
+    printf '%s\n' '/dev/root / ext4 defaults 0 0' \
+        'none /usr/lib/modules hostfs nofail,ro,/usr/lib/uml/modules 0 0' >"$root/etc/fstab"
+    install -D -m 755 vagrant/guest-disk.sh "$root/usr/local/lib/deftbed/guest-disk.sh"
     cp vagrant/guest.service "$root/etc/systemd/system/deftbed-guest.service"
     chroot "$root" systemctl --quiet enable deftbed-guest.service
     chroot "$root" systemctl --quiet disable apt-daily.timer apt-daily-upgrade.timer

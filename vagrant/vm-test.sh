@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Boots Debian 12 in QEMU, with this checkout, the same provision.sh as under Vagrant and Debian's
-# own kernel (Open vSwitch's module, netem, cgroup v2), runs a scenario and brings the results back.
+# Boots Debian 12 in a machine, with this checkout, the same provision.sh as under Vagrant and a
+# kernel of Debian's (Open vSwitch's module, netem, cgroup v2), runs a scenario and brings the
+# results back. The machine is QEMU's, or Debian's user-mode kernel where QEMU has no KVM.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/checkout.sh
@@ -11,8 +12,10 @@ Usage: vagrant/vm-test.sh [OPTION]... [COMMAND]...
 
   --scenario FILE  what `make run` runs in the machine (scenarios/smoke.yaml)
   --out FOLDER     where the results go (results/vm-<time>)
-  --accel NAME     kvm or tcg (kvm if it works here, else tcg: about ten times slower)
-  --cpus N         processors of the machine (2)
+  --accel NAME     kvm; uml: Debian's user-mode Linux, one processor, about as fast as the host
+                   but for system calls; tcg: QEMU's software emulation, about ten times slower
+                   (the first of these that works here)
+  --cpus N         processors of the machine (2; uml has one)
   --memory MB      memory of the machine (4096)
   --limit SECONDS  the machine is ended after this time (3600)
   --rebuild        make the image in build/vm anew
@@ -20,7 +23,8 @@ Usage: vagrant/vm-test.sh [OPTION]... [COMMAND]...
 
 Each COMMAND is carried out after that, by root in the checkout in the machine; its output is in
 commands.log, and what it writes to /var/tmp/deftbed-out comes back too.
-Needs qemu-system-x86, mmdebstrap and e2fsprogs; root the first time, to make the image.
+Needs qemu-system-x86 or user-mode-linux, mmdebstrap and e2fsprogs; root the first time, to make
+the image.
 END
 }
 
@@ -66,7 +70,7 @@ set_option() {
     case $1 in
         --scenario) scenario=$2 ;;
         --out) out=$2 ;;
-        --accel) accel=$(one_of "$1" "$2" kvm tcg) ;;
+        --accel) accel=$(one_of "$1" "$2" kvm uml tcg) ;;
         --cpus) cpus=$(number "$1" "$2") ;;
         --memory) memory_mb=$(number "$1" "$2") ;;
         --limit) limit_s=$(number "$1" "$2") ;;
@@ -95,16 +99,18 @@ number() {
 need_tools() {
     local missing=() pair
     export PATH="$PATH:/usr/sbin:/sbin"
-    for pair in qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap mke2fs:e2fsprogs; do
+    for pair in mmdebstrap:mmdebstrap mke2fs:e2fsprogs; do
         command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
     done
+    command -v qemu-system-x86_64 linux.uml >/dev/null ||
+        missing+=("qemu-system-x86 (or user-mode-linux)")
     ((${#missing[@]} == 0)) || fail "vm-test needs: apt-get install ${missing[*]}"
 }
 
 # build/vm holds one image; its name says what it was made from.
 image() {
     local key
-    key=$(cat requirements.lock scripts/setup.sh vagrant/{provision,image}.sh \
+    key=$(cat requirements.lock scripts/setup.sh vagrant/{provision,image,guest-disk}.sh \
         vagrant/guest.service | sha256sum | cut -c1-16)
     folder=build/vm/$key
     [[ -z $rebuild ]] || rm -rf --one-file-system "$folder"
@@ -115,22 +121,26 @@ image() {
     vagrant/image.sh "$folder"
 }
 
-# qemu's words for KVM if it works here, else for software emulation. A /dev/kvm on a processor
-# without virtualisation starts a machine that never boots; and some hosts refuse the guest one of
-# their processor's registers: qemu ends at once then.
+# "uml", or qemu's words for KVM or software emulation: the first that works here. A /dev/kvm on a
+# processor without virtualisation starts a machine that never boots; and some hosts refuse the
+# guest one of their processor's registers: qemu ends at once then.
 accelerator() {
     local each
-    for each in "kvm -cpu host" "kvm -cpu host,arch-capabilities=off" "tcg,thread=multi -cpu max"; do
+    for each in "kvm -cpu host" "kvm -cpu host,arch-capabilities=off" uml \
+        "tcg,thread=multi -cpu max"; do
         [[ -z $accel || $each == "$accel"* ]] || continue
-        [[ $each == tcg* ]] || grep -qwE 'vmx|svm' /proc/cpuinfo || continue
+        [[ $each != kvm* ]] || grep -qwE 'vmx|svm' /proc/cpuinfo || continue
         # shellcheck disable=SC2086  # several words
-        if echo quit | timeout 20 qemu-system-x86_64 -accel $each -m 64 -S -display none \
-            -nic none -monitor stdio >/dev/null 2>&1; then
-            printf '%s' "$each"
-            return
+        if [[ $each == uml ]]; then
+            linux.uml --version >/dev/null 2>&1 || continue
+        else
+            echo quit | timeout 20 qemu-system-x86_64 -accel $each -m 64 -S -display none \
+                -nic none -monitor stdio >/dev/null 2>&1 || continue
         fi
+        printf '%s' "$each"
+        return
     done
-    fail "qemu starts with none of the accelerators asked for (${accel:-kvm, tcg})"
+    fail "no machine starts with what was asked for (${accel:-kvm, uml, tcg})"
 }
 
 boot() {
@@ -144,17 +154,32 @@ boot() {
     tar -r --format=posix -f "$work/checkout.tar" -C "$work" vm-scenario vm-commands
     truncate -s %512 "$work/checkout.tar"
     truncate -s 4G "$work/results.tar"
-    say "booting with ${how%% *}, $cpus CPUs, $memory_mb MB"
+    if [[ $how == uml ]]; then
+        say "booting user-mode Linux with $memory_mb MB"
+        user_mode_linux
+    else
+        say "booting with ${how%% *}, $cpus CPUs, $memory_mb MB"
+        qemu "$how"
+    fi </dev/null | tee "$work/console.log" ||
+        say "the machine ended with a status that is not 0, or after $limit_s s"
+}
+
+qemu() {
     # shellcheck disable=SC2086,SC2046  # several words
-    timeout --foreground "$limit_s" qemu-system-x86_64 -accel $how -smp "$cpus" -m "$memory_mb" \
+    timeout --foreground "$limit_s" qemu-system-x86_64 -accel $1 -smp "$cpus" -m "$memory_mb" \
         -display none -serial stdio -monitor none -nic none -no-reboot \
         -pidfile "$folder/qemu.pid" \
         -kernel "$folder/vmlinuz" -initrd "$folder/initrd.img" \
         -append "root=/dev/vda rootdelay=300 rw console=ttyS0 quiet" \
         -drive "file=$folder/root.img,format=raw,if=virtio,cache=unsafe" \
-        $(disk checkout "$work/checkout.tar") $(disk results "$work/results.tar") \
-        </dev/null | tee "$work/console.log" ||
-        say "qemu ended with a status that is not 0, or after $limit_s s"
+        $(disk checkout "$work/checkout.tar") $(disk results "$work/results.tar")
+}
+
+# Its disks have no names: the second is the checkout, the third the results (guest-disk.sh).
+user_mode_linux() {
+    timeout --foreground "$limit_s" linux.uml "mem=${memory_mb}M" "uml_dir=$work/uml" \
+        "ubd0=$folder/root.img" "ubd1r=$work/checkout.tar" "ubd2=$work/results.tar" \
+        root=/dev/ubda rw console=ttyS0 quiet con=null ssl=null ssl0=null,fd:1
 }
 
 # qemu's words for a disk with a name.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pydantic import Field, model_validator
 
 from testbed.scenario.base import Model, Pair
+from testbed.scenario.errors import InputError
+from testbed.scenario.types import Topology
 
 
 class CaptureSpec(Model):
@@ -29,3 +33,20 @@ class CaptureSpec(Model):
         if self.link is not None:
             return f"link-{self.link[0]}-{self.link[1]}"
         return f"server-{self.server}" if self.server is not None else f"user-{self.user}"
+
+
+def check_captures(specs: Sequence[CaptureSpec], topology: Topology) -> None:
+    """InputError unless each capture is of a port that there is, and no two are of one."""
+    names = [spec.name for spec in specs]
+    for number, spec in enumerate(specs):
+        if names.count(spec.name) > 1:
+            raise InputError(f"captures.{number}", spec.name, "no port twice")
+        ends = spec.link or [spec.server or spec.user or ""]
+        known = [node.name for node in topology.nodes]
+        for end in ends:
+            if end not in known:
+                raise InputError(f"captures.{number}", end, f"one of the nodes {known}")
+        if spec.link is not None:
+            pair = {topology.index_of(end) for end in spec.link}
+            if pair not in [{link.a, link.b} for link in topology.links]:
+                raise InputError(f"captures.{number}.link", spec.link, "two neighbours")

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from testbed.scenario.applications import PlannedApplication
+from testbed.scenario.capture import check_captures
 from testbed.scenario.errors import InputError
 from testbed.scenario.link_plan import link_changes
 from testbed.scenario.model import ChainSpec, FunctionSpec, MoveSpec, ScaleSpec, Scenario
@@ -59,6 +60,7 @@ free. A backup buffers a copy and applies a log entry, which costs a quarter."""
 def make_plan(scenario: Scenario, seed: int) -> RunPlan:
     """The plan of a run of `scenario` with `seed`; raises InputError for what cannot be run."""
     topology = make_topology(scenario)
+    check_captures(scenario.captures, topology)
     servers = _servers(scenario, topology)
     duration_ns = _ns(scenario.traffic.duration_s)
     recording = _recording(scenario)

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 
 from testbed.scenario.capture import CaptureSpec
-from testbed.scenario.errors import InputError
 from testbed.scenario.types import Topology
 from testbed.substrate.commands import CommandError
 from testbed.substrate.layout import Layout
@@ -22,23 +21,6 @@ BUFFER_MIB = 16
 END_S = 5.0
 SETTLE_S = 0.6
 """The kernel hands dumpcap what it captured when a block of its buffer is full or 0.25 s old."""
-
-
-def check_captures(specs: Sequence[CaptureSpec], topology: Topology) -> None:
-    """InputError unless each capture is of a port that there is, and no two are of one."""
-    names = [spec.name for spec in specs]
-    for number, spec in enumerate(specs):
-        if names.count(spec.name) > 1:
-            raise InputError(f"captures.{number}", spec.name, "no port twice")
-        ends = spec.link or [spec.server or spec.user or ""]
-        known = [node.name for node in topology.nodes]
-        for end in ends:
-            if end not in known:
-                raise InputError(f"captures.{number}", end, f"one of the nodes {known}")
-        if spec.link is not None:
-            pair = {topology.index_of(end) for end in spec.link}
-            if pair not in [{link.a, link.b} for link in topology.links]:
-                raise InputError(f"captures.{number}.link", spec.link, "two neighbours")
 
 
 def interface_of(spec: CaptureSpec, layout: Layout, topology: Topology) -> str:

@@ -216,3 +216,19 @@ def test_a_topology_has_at_most_128_nodes() -> None:
     data["topology"] = {"topohub": "sndlib/brain"}
     error = error_of(data)
     assert (error.field, error.value) == ("topology", 161)
+
+
+@pytest.mark.parametrize(
+    ("captures", "expected"),
+    [
+        ([{"user": "nowhere"}], "captures.0 = 'nowhere': expected one of the nodes"),
+        ([{"server": "west"}, {"server": "west"}], "no port twice"),
+        ([{"link": ["west", "west"]}], "captures.0.link"),
+        ([{"link": ["west", "east"], "user": "west"}], "one of link, server and user"),
+    ],
+)
+def test_captures_of_ports_that_are_not_there_are_refused(
+    captures: list[dict[str, Any]], expected: str
+) -> None:
+    with pytest.raises(InputError, match=expected):
+        make_plan(parse_scenario(yaml.safe_dump({**smoke(), "captures": captures})), 1)
