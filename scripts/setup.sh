@@ -29,6 +29,8 @@ main() {
     if ((EUID == 0)); then
         if [[ ${DEFTBED_START_NOTHING:-no} != yes ]]; then
             scripts/openvswitch.sh
+            # The user hosts' edges need it; most systems load it when it is first opened.
+            [[ -e /dev/net/tun ]] || modprobe tun || true
         fi
         install -d -m 755 /var/cache/deftbed
     fi

@@ -203,17 +203,34 @@ def _false_detections(record: EpisodeRecord, windows: Sequence[Window]) -> Itera
                 continue
         elif window is not None and _paused_too_long(record, window):
             continue
+        if _host_stood_still(record, t_ns):
+            continue
         during = "before the first fault" if window is None else f"during {window.kind}"
         detail = f"{event['instance']} ({event['role']}) was taken for failed {during}"
         yield Violation("false-detection", detail, t_ns)
 
 
+def _patience_ns(record: EpisodeRecord) -> float:
+    """How long a member may be silent, whenever its last heartbeat was, and count as alive."""
+    replication = record.manifest["replication"]
+    return float((replication["failure_timeout_s"] - 2 * replication["heartbeat_s"]) * NS_PER_S)
+
+
+def _host_stood_still(record: EpisodeRecord, t_ns: int) -> bool:
+    """Whether a core was taken away before: who ran there had failed, for as long as that."""
+    timeout_ns = record.manifest["replication"]["failure_timeout_s"] * NS_PER_S
+    return any(
+        event["stalled_ns"] > _patience_ns(record)
+        for event in record.named("core-stalled")
+        # It is noted when the core goes on, which may be after the detection.
+        if t_ns - 2 * timeout_ns <= event["t_ns"] <= t_ns + event["stalled_ns"]
+    )
+
+
 def _paused_too_long(record: EpisodeRecord, window: Window) -> bool:
     """A host that was busy may make a pause longer than was meant: then it is a failure."""
-    replication = record.manifest["replication"]
-    bound_s = replication["failure_timeout_s"] - 2 * replication["heartbeat_s"]
     return any(
-        event["paused_ns"] > bound_s * NS_PER_S
+        event["paused_ns"] > _patience_ns(record)
         for event in record.named("resumed")
         if window.begin_ns <= event["t_ns"] < window.end_ns
     )

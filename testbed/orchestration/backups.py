@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from agents.common.policy import Policy
 from testbed.scenario.placement import Ledger, PlacementObservation, refusal
@@ -49,3 +50,13 @@ def further_backup(
     if choice is None or choice.backup is None or choice.backup in members:
         return None
     return None if refusal(asked, Placement(members[0], choice.backup)) else choice.backup
+
+
+def lost_one(news: Mapping[str, Any], wanted: int) -> bool:
+    """Whether a group that the FDU changed (see `fdu`) has come to have fewer backups than wanted.
+
+    Not only a failure does that: what a member that failed during a move leaves open shows when
+    the move is over, or given up. A group that has no primary any more is not looked after.
+    """
+    shrunk = news["cause"] in ("failed", "leave", "hand-over")
+    return shrunk and news["primary"] is not None and len(news["backups"]) < wanted

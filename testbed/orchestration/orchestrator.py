@@ -250,19 +250,19 @@ class Orchestrator:
         if news["primary"] is not None:
             deployed.primaries[key] = news["primary"]
         if news["failed"] is not None:
-            self._member_failed(deployed, key, news)
-
-    def _member_failed(self, deployed: Chain, key: GroupKey, news: dict[str, Any]) -> None:
-        """Take a failed member out of rules and ledger; a new backup is looked for later."""
-        deployed.members[key].pop(chain.member_number(news["failed"]), None)
-        if self.headless:
-            return
-        deploy.install(self._site, deployed)
-        self.deployments.note_placements(deployed)
+            self._member_failed(deployed, key, chain.member_number(news["failed"]))
         replication = self._site.scenario.replication
-        missing = len(news["backups"]) < replication.backups_wanted
-        if missing and replication.replace_backups and news["primary"] is not None:
+        if self.headless or not replication.replace_backups:
+            return
+        if backups.lost_one(news, replication.backups_wanted):
             self._to_replace.appendleft((0, deployed.request.id, key))
+
+    def _member_failed(self, deployed: Chain, key: GroupKey, number: int) -> None:
+        """Take a failed member out of rules and ledger."""
+        deployed.members[key].pop(number, None)
+        if not self.headless:
+            deploy.install(self._site, deployed)
+            self.deployments.note_placements(deployed)
 
     def _replace(self, request: int, key: GroupKey) -> None:
         """Give a group that lost a backup a new one, where the policy would put it."""

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import os
+
 from testbed.orchestration import chain
-from testbed.orchestration.site import FDU_PRIORITY, READY_S, Site
+from testbed.orchestration.site import FDU_PRIORITY, READY_S, STALLS_PRIORITY, Site
 from testbed.scenario.types import NS_PER_S
 
 
 def start_servers(site: Site) -> None:
     """Start the FDU and the agents; the FDU has a leader and watches them when it returns."""
+    watch_cores(site)
     for number in range(site.scenario.replication.fdu_members):
         start_fdu_member(site, number)
     site.fdu.await_ready(READY_S)
     for server in site.plan.servers:
         start_agent(site, server.node)
+
+
+def watch_cores(site: Site) -> None:
+    """Have it noted when a core of the host stands still, if there is a class that can tell."""
+    priority = site.priority(STALLS_PRIORITY)
+    if priority is not None:
+        config = {"cores": sorted(os.sched_getaffinity(0)), "events": site.events_path}
+        target = "testbed.orchestration.stalls:main"
+        site.spawner.start("stalls", target, config, fifo_priority=priority)
 
 
 def fdu_name(number: int) -> str:

@@ -22,6 +22,8 @@ INSTANCE_PRIORITY = 5
 EDGE_PRIORITY = 10
 FDU_PRIORITY = 15
 TRAFFIC_PRIORITY = 12
+STALLS_PRIORITY = 90
+"""Above all others, the line of the substrate included: what keeps it from running is the host."""
 
 
 def fdu_sockets(folder: Path, members: int) -> list[dict[str, str]]:

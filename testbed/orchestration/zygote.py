@@ -32,6 +32,7 @@ WARM_MODULES = (
     "testbed.vnf.edge",
     "testbed.orchestration.fdu",
     "testbed.orchestration.agent",
+    "testbed.orchestration.stalls",
     "traffic.sender",
     "traffic.receiver",
 )

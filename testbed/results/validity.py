@@ -50,7 +50,25 @@ def judge(
     events = list(read_events(path)) if path.is_file() else []
     reasons += fidelity_reasons(manifest.get("fidelity"), tolerances)
     reasons += [f"a link was not changed: {each}" for each in manifest.get("unchanged_links", ())]
-    return [*reasons, *false_failures(events), *busy_host(events, tolerances)]
+    reasons += [*false_failures(events), *busy_host(events, tolerances)]
+    stalled = core_stalled(events, tolerances.host_stall_s)
+    return reasons if stalled is None else [*reasons, stalled]
+
+
+def core_stalled(events: Sequence[Mapping[str, Any]], bound_s: float) -> str | None:
+    """Whether a core of the host stood still for longer than `bound_s`, in words; the longest time.
+
+    What ran there stopped, and looked dead to others, though nothing in the run had stopped it.
+    """
+    stalls = [event for event in events if event["event"] == "core-stalled"]
+    longest = max(stalls, key=lambda event: int(event["stalled_ns"]), default=None)
+    if longest is None or longest["stalled_ns"] <= bound_s * NS_PER_S:
+        return None
+    took_s = longest["stalled_ns"] / NS_PER_S
+    return (
+        f"core {longest['core']} of the host stood still for {took_s:.3f} s, "
+        f"expected at most {bound_s:g} s"
+    )
 
 
 def busy_host(events: Sequence[Mapping[str, Any]], tolerances: ToleranceSpec) -> list[str]:

@@ -314,6 +314,9 @@ class ToleranceSpec(Model):
     host_idle_percent: Annotated[float, Field(ge=0, le=100)] = Field(
         default=5.0, description="mean idle share of the host's cores while traffic flows"
     )
+    host_stall_s: Positive = Field(
+        default=0.2, description="a core of the host stands still for no longer"
+    )
     host_steal_percent: Annotated[float, Field(ge=0, le=100)] = Field(
         default=5.0, description="mean share of time that a hypervisor gave to others"
     )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from agents.placement.policies import make_policy
-from testbed.orchestration.backups import REJECTED, further_backup, place
+from testbed.orchestration.backups import REJECTED, further_backup, lost_one, place
 from testbed.scenario.load import load_scenario
 from testbed.scenario.placement import Ledger, PlacementObservation
 from testbed.scenario.plan import make_plan
@@ -113,3 +113,23 @@ def test_the_ledger_books_every_backup() -> None:
     taken = before.memory_free_bytes - after.memory_free_bytes
     assert taken.tolist() == [profile.memory_bytes] * 4 + [0]
     assert after.held.tolist() == [1, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("cause", "primary", "backups", "lost"),
+    [
+        ("failed", 0, [], True),
+        ("failed", 0, [2], False),  # of three: the one that joined for a move is there
+        ("leave", 0, [], True),  # and leaves, for the move was given up
+        ("hand-over", 2, [], True),
+        ("hand-over", 2, [1], False),
+        ("create-group", 0, [], False),  # the policy found no node for one
+        ("join", 0, [], False),
+        ("failed", None, [], False),
+    ],
+)
+def test_a_backup_is_missed_whatever_took_it(
+    cause: str, primary: int | None, backups: list[int], lost: bool
+) -> None:
+    news = {"cause": cause, "primary": primary, "backups": backups}
+    assert lost_one(news, 1) is lost

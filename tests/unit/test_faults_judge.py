@@ -213,6 +213,17 @@ def detected(ms: float, instance: str) -> dict[str, Any]:
     return {**event, "role": "primary", "order": "promote"}
 
 
+def test_who_ran_on_a_core_that_stood_still_had_failed() -> None:
+    def stalled(at_ms: float, ms: float) -> dict[str, Any]:
+        return {"t_ns": at(at_ms), "event": "core-stalled", "core": 1, "stalled_ns": round(ms * MS)}
+
+    detection = detected(600, "r0-h1-m0")
+    for excuse in (stalled(590, 200), stalled(650, 340)):  # noted before the detection, and after
+        assert found(with_events(record(), detection, excuse)) == set()
+    for none in (stalled(590, 40), stalled(1500, 340), stalled(50, 340)):
+        assert found(with_events(record(), detection, none)) == {"false-detection"}
+
+
 def test_a_false_promotion_is_found() -> None:
     assert found(with_events(record(), detected(600, "r0-h1-m0"))) == {"false-detection"}
     assert found(with_events(record(), detected(100, "r0-h1-m0"))) == {"false-detection"}

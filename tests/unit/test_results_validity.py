@@ -13,6 +13,7 @@ from testbed.results.raw import ArrivalFile, RawFormatError
 from testbed.results.validity import (
     RunCounters,
     busy_host,
+    core_stalled,
     false_failures,
     judge,
     judge_counters,
@@ -161,3 +162,14 @@ def test_steal_is_told() -> None:
     loads = [{"event": "host-load", "idle_percent": 50.0, "steal_percent": 9.0}]
     (reason,) = busy_host(loads, ToleranceSpec())
     assert "steal was 9.0 %" in reason
+
+
+def test_a_core_that_stood_still_is_named_with_its_longest_time() -> None:
+    stalls = [
+        {"event": "core-stalled", "core": core, "stalled_ns": ms * 1_000_000}
+        for core, ms in ((0, 60), (1, 340), (0, 210))
+    ]
+    reason = core_stalled(stalls, 0.2)
+    assert reason == "core 1 of the host stood still for 0.340 s, expected at most 0.2 s"
+    assert core_stalled(stalls, 0.4) is None
+    assert core_stalled([], 0.2) is None
