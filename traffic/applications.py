@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
 from typing import Any
 
 from testbed.results.events import EventLog
@@ -83,7 +84,13 @@ def _server(address: str, port: int, object_bytes: int) -> ThreadingHTTPServer:
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing: the clients note every fetch."""
 
-    return ThreadingHTTPServer((address, port), Handler)
+    class Server(ThreadingHTTPServer):
+        def server_bind(self) -> None:
+            """Bind, and ask no resolver for the host's name: there is none in a namespace."""
+            TCPServer.server_bind(self)
+            self.server_name, self.server_port = address, self.server_address[1]
+
+    return Server((address, port), Handler)
 
 
 def _fetch_all(config: Mapping[str, Any]) -> None:

@@ -44,9 +44,9 @@ def netem_options(link: Link, frame_bytes: int, seed: int | None = None) -> str:
     sends a frame at once, past delay and rate; a lost frame takes no time on the wire.
     """
     asked = link.impairments
-    words = [f"delay {link.delay_ns}ns"]
+    words = [f"delay {_microseconds(link.delay_ns)}"]
     if asked.jitter_ns:
-        words[0] += f" {asked.jitter_ns}ns"
+        words[0] += f" {_microseconds(asked.jitter_ns)}"
     if asked.burst is not None:
         burst = asked.burst
         chances = (burst.to_bad, burst.to_good, burst.loss_bad, burst.loss_good)
@@ -61,6 +61,11 @@ def netem_options(link: Link, frame_bytes: int, seed: int | None = None) -> str:
     if seed is not None:
         words.append(f"seed {seed}")
     return " ".join(words)
+
+
+def _microseconds(ns: int) -> str:
+    """tc knows no nanoseconds by that name."""
+    return f"{ns / 1000:.3f}us"
 
 
 def _percent(share: float) -> str:

@@ -151,10 +151,10 @@ def test_what_cannot_be_is_refused(links: str, said: str) -> None:
 
 
 def test_netem_is_told_all_that_it_can_do() -> None:
-    assert netem_options(LINK, 1000) == "delay 5000000ns rate 10000000bit limit 258"
+    assert netem_options(LINK, 1000) == "delay 5000.000us rate 10000000bit limit 258"
     full = Impairments(jitter_ns=MS, loss=0.015, reorder=0.25, duplicate=1e-6)
     assert netem_options(dataclasses.replace(LINK, impairments=full), 1000, seed=7) == (
-        "delay 5000000ns 1000000ns loss random 1.5% duplicate 0.0001% reorder 25% "
+        "delay 5000.000us 1000.000us loss random 1.5% duplicate 0.0001% reorder 25% "
         "rate 10000000bit limit 259 seed 7"
     )
     burst = Impairments(burst=GilbertElliott(0.01, 0.25, 0.9, 0.001))
