@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.networks import lead, network_of, row
-from testbed.orchestration.site import TRAFFIC_PRIORITY
+from testbed.orchestration.site import SENDER_PRIORITY, TRAFFIC_PRIORITY
 from testbed.results.raw import SCHEDULE_DTYPE, read_arrivals, sent_path
 from testbed.scenario.types import NS_PER_S
 from testbed.substrate.network import Host
@@ -57,8 +57,8 @@ def sender_lag() -> dict[str, float]:
         }
         give = {"streams": [stream], "bind": first.address, "out": str(folder / "sent")}
         with (
-            _process(last, "traffic.receiver", {**common, **take}),
-            _process(first, "traffic.sender", {**common, **give}),
+            _process(last, "traffic.receiver", {**common, **take}, TRAFFIC_PRIORITY),
+            _process(first, "traffic.sender", {**common, **give}, SENDER_PRIORITY),
         ):
             left_s = (origin_ns - time.monotonic_ns()) / NS_PER_S + LOAD_S
             time.sleep(max(0.0, left_s) + _DRAIN_S)
@@ -76,9 +76,9 @@ def sender_lag() -> dict[str, float]:
 
 
 @contextmanager
-def _process(host: Host, module: str, config: dict[str, object]) -> Iterator[None]:
+def _process(host: Host, module: str, config: dict[str, object], priority: int) -> Iterator[None]:
     words = ["mnexec", "-a", str(host.pid), sys.executable, "-c", _START, module]
-    process = subprocess.Popen([*words, json.dumps(config), str(TRAFFIC_PRIORITY)])
+    process = subprocess.Popen([*words, json.dumps(config), str(priority)])
     try:
         yield
     finally:

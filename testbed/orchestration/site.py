@@ -22,8 +22,10 @@ INSTANCE_PRIORITY = 5
 EDGE_PRIORITY = 10
 FDU_PRIORITY = 15
 TRAFFIC_PRIORITY = 12
+SENDER_PRIORITY = 25
+"""Above the line: a sender that waits for it is late, and what it does for a packet is short."""
 STALLS_PRIORITY = 90
-"""Above all others, the line of the substrate included: what keeps it from running is the host."""
+"""Above all others: what keeps it from running is the host."""
 
 
 def fdu_sockets(folder: Path, members: int) -> list[dict[str, str]]:

@@ -7,7 +7,13 @@ from typing import Any
 
 from testbed.orchestration import chain
 from testbed.orchestration.chain import user_address
-from testbed.orchestration.site import EDGE_PRIORITY, READY_S, TRAFFIC_PRIORITY, Site
+from testbed.orchestration.site import (
+    EDGE_PRIORITY,
+    READY_S,
+    SENDER_PRIORITY,
+    TRAFFIC_PRIORITY,
+    Site,
+)
 from testbed.results.applications import application_path
 from testbed.results.raw import contents_path, payloads_path, sizes_path
 from testbed.scenario.types import Request
@@ -125,6 +131,6 @@ def _start_user_process(site: Site, node: int, kind: str, config: dict[str, Any]
         f"traffic.{kind}:main",
         config,
         namespace_pid=site.hosts[chain.user_name(node)].pid,
-        fifo_priority=site.priority(TRAFFIC_PRIORITY),
+        fifo_priority=site.priority(SENDER_PRIORITY if kind == "sender" else TRAFFIC_PRIORITY),
     )
     site.control.call(site.socket(name), "ping", READY_S)
