@@ -35,7 +35,7 @@ unit: setup ## the tests that need neither root nor much time
 simulate: setup ## run the replication protocol through SEEDS (100000) simulated worlds of faults
 	@$(ENVIRONMENT) $(BIN)/python -m tests.protocol.campaign --seeds $(SEEDS) --jobs $(JOBS)
 
-vm-test: ## run provision.sh and a scenario in a Debian 12 machine under QEMU; options in VM_TEST_ARGS
+vm-test: ## run provision.sh and a scenario in a Debian 12 machine; options in VM_TEST_ARGS
 	@vagrant/vm-test.sh $(VM_TEST_ARGS)
 
 clean: setup ## remove what a run that was killed left on this machine
