@@ -46,8 +46,6 @@ class MetricColumn:
 
 METRIC_COLUMNS: tuple[MetricColumn, ...] = (
     MetricColumn("sent", "sent", "packets", ("sent",), 1, ",.0f"),
-    MetricColumn("rate", "rate kept", "%", ("rate_ratio",), 100, ".2f"),
-    MetricColumn("lag_p99", "lag p99", "ms", ("lag_ns", "p99"), 1e-6, ".3f"),
     MetricColumn("loss", "loss", "%", ("loss_ratio",), 100, ".3g"),
     MetricColumn("duplication", "duplicated", "%", ("duplication_ratio",), 100, ".3g"),
     MetricColumn("reordered", "reordered", "%", ("reordered_ratio",), 100, ".3g"),
@@ -60,6 +58,8 @@ METRIC_COLUMNS: tuple[MetricColumn, ...] = (
     MetricColumn("ipdv_p99", "ipdv p99", "ms", ("ipdv_ns", "p99"), 1e-6, ".2f"),
     MetricColumn("pdv", "PDV", "ms", ("pdv_ns",), 1e-6, ".2f"),
     MetricColumn("goodput", "goodput", "kb/s", ("goodput_bps",), 1e-3, ",.0f"),
+    MetricColumn("rate", "rate kept", "%", ("rate_ratio",), 100, ".2f"),
+    MetricColumn("lag_p99", "lag p99", "ms", ("lag_ns", "p99"), 1e-6, ".3f"),
 )
 ON_SCREEN = {
     "loss": "loss",
