@@ -15,6 +15,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,6 +33,7 @@ _STATE = Path("/run/deftbed")
 _RUN_ID = r"[0-9a-f]{6}"
 _TERM_S = 2.0
 _KILL_S = 2.0
+_PORTS_S = 5.0
 
 
 def state_folder(run_id: str) -> Path:
@@ -182,6 +184,18 @@ def remove_bridges(run_id: str) -> list[str]:
     return names
 
 
+def await_bridge_ports_gone(run_id: str) -> None:
+    """Wait until Open vSwitch has removed the interfaces of the bridges that its database forgot.
+
+    A harness that is killed while it deletes bridges leaves nobody who waits for that.
+    """
+    deadline = time.monotonic() + _PORTS_S
+    while any(name.startswith(run_id) for _, name in socket.if_nameindex()):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.01)  # nothing tells when an interface of another process is gone
+
+
 def remove_interfaces(run_id: str) -> list[str]:
     """Delete the run's interfaces in the root namespace; their names.
 
@@ -260,6 +274,7 @@ def clean(run_id: str, dry_run: bool = False) -> list[str]:
         pids = end_processes(run_id)
         bridges = remove_bridges(run_id)
         interfaces = remove_interfaces(run_id)
+        await_bridge_ports_gone(run_id)
         groups = cgroups.remove(run_id)
     found = [f"process {pid}: {RUN_VARIABLE}={run_id} in its environment" for pid in pids]
     found += [f"bridge {name}: external id {BRIDGE_MARK}={run_id}" for name in bridges]

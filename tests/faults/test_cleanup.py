@@ -236,3 +236,26 @@ def test_a_marked_process_without_a_record_is_stale_and_nothing_else_is_seen(run
         assert run_id in stale_runs()
         assert marked_processes()[process.pid] == run_id
         process.kill()
+
+
+def test_bridges_that_the_database_forgot_are_waited_for() -> None:
+    """As when a harness is killed while it deletes them: Open vSwitch is still at it."""
+    run_id = os.urandom(3).hex()
+    names = [f"{run_id}s{number}" for number in range(12)]
+    add, delete = [], []
+    for name in names:
+        add += ["--", "add-br", name, "--", "set", "bridge", name, "datapath_type=netdev"]
+        delete += ["--", "del-br", name]
+    try:
+        run(["ovs-vsctl", *add])
+        assert interfaces(run_id) == set(names)
+        run(["ovs-vsctl", "--no-wait", *delete])
+        clean(run_id)
+        assert interfaces(run_id) == set()
+    finally:
+        run(
+            [
+                "ovs-vsctl",
+                *(word for name in names for word in ("--", "--if-exists", "del-br", name)),
+            ]
+        )
