@@ -46,7 +46,7 @@ def test_help_names_every_option() -> None:
         (["--cpu", "2"], "--cpu"),
         (["--cpus", "two"], "--cpus two: expected a number"),
         (["--memory", "0"], "--memory 0: expected a number"),
-        (["--accel", "xen"], "--accel xen: expected one of kvm tcg"),
+        (["--accel", "xen"], "--accel xen: expected one of kvm uml tcg"),
         (["--limit"], "--limit needs a value"),
         (["--scenario", "scenarios/none.yaml"], "scenarios/none.yaml: no such file"),
         (["--out", "/"], "--out /: exists already"),
