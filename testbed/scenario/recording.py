@@ -84,13 +84,14 @@ class RecordedPackets:
 
 def load_recording(path: str) -> Recording:
     """A capture file that can be replayed; raises InputError."""
+    path = str(Path(path).resolve())  # as the senders' schedules name it: it is parsed once
     digest = hashlib.sha256(_content(path)).hexdigest()
     found = read_recording(path, digest)
     span_ns = int(found.times_ns[-1]) if len(found.times_ns) else 0
     if span_ns <= 0:
         raise InputError(FIELD, path, "at least two IP packets at two times")
     return Recording(
-        path=str(Path(path).resolve()),
+        path=path,
         sha256=digest,
         packets=len(found.times_ns),
         skipped=found.skipped,

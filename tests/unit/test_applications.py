@@ -11,7 +11,12 @@ from typing import Any
 
 import pytest
 
-from testbed.results.applications import application_path, of_iperf, read_applications
+from testbed.results.applications import (
+    application_path,
+    of_fetches,
+    of_iperf,
+    read_applications,
+)
 from testbed.results.events import read_events
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import parse_scenario
@@ -120,9 +125,15 @@ def test_fetches_are_noted_one_by_one(server: int, tmp_path: Path) -> None:
     for row in rows:
         assert 0 < row["connect_ns"] <= row["first_byte_ns"] <= row["total_ns"]
     assert entry["goodput_bps"] == len(rows) * 200_000 * 8 * 2
-    totals = sorted(row["total_ns"] for row in rows)
-    if len(rows) >= 6:
-        assert entry["total_ns"]["p50"]["value"] in totals
+
+
+def test_percentiles_are_of_fetches_that_did_not_fail() -> None:
+    times = {"connect_ns": 1, "first_byte_ns": 2, "bytes": 10}
+    rows = [{**times, "total_ns": ns, "error": None} for ns in (70, 30, 50, 20, 60, 40)]
+    rows.append({**times, "total_ns": 1, "error": "refused"})
+    entry = of_fetches(rows, NS_PER_S)
+    assert (entry["fetches"], entry["failed"], entry["goodput_bps"]) == (7, 1, 480)
+    assert entry["total_ns"]["p50"]["value"] == 40
 
 
 def test_an_object_that_is_not_whole_has_failed(server: int, tmp_path: Path) -> None:

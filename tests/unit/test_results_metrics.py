@@ -140,3 +140,14 @@ def test_a_line_of_a_table_has_every_figure() -> None:
     assert line["delay_p50_high_ns"] is None
     assert line["pdv_ns"] is None
     assert not any(isinstance(value, dict) for value in line.values())
+
+
+def test_how_well_the_sender_kept_its_schedule() -> None:
+    frame = packets([schedule(4)], [])  # due at 0, 1, 2, 3 ms
+    frame["sent_ns"] = [0, 1_500_000, 2_000_000, 6_000_000]
+    rows = of_packets(frame)
+    assert rows["lag_ns"].to_list() == [0, 500_000, 0, 3_000_000]
+    assert rows["gap_error_ns"].dropna().to_list() == [500_000, 500_000, 3_000_000]
+    assert measure(rows)["rate_ratio"] == 0.5
+    frame.loc[3, "sent_ns"] = None
+    assert measure(of_packets(frame))["rate_ratio"] == 1.0
