@@ -129,7 +129,9 @@ def test_fetches_are_noted_one_by_one(server: int, tmp_path: Path) -> None:
 
 def test_percentiles_are_of_fetches_that_did_not_fail() -> None:
     times = {"connect_ns": 1, "first_byte_ns": 2, "bytes": 10}
-    rows = [{**times, "total_ns": ns, "error": None} for ns in (70, 30, 50, 20, 60, 40)]
+    rows: list[dict[str, int | str | None]] = [
+        {**times, "total_ns": ns, "error": None} for ns in (70, 30, 50, 20, 60, 40)
+    ]
     rows.append({**times, "total_ns": 1, "error": "refused"})
     entry = of_fetches(rows, NS_PER_S)
     assert (entry["fetches"], entry["failed"], entry["goodput_bps"]) == (7, 1, 480)
