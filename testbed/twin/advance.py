@@ -174,6 +174,8 @@ def _expect_members(
     if backup >= 0:
         commit_s = rates.commit_round_trips * 2.0 * plans.delay_ns[node, backup] * 1e-9
         fixed_s += commit_s + (rates.commit_overhead_s if rates.commit_round_trips > 0.0 else 0.0)
+    fixed = min(weight * fixed_s, rates.loss)
+    if backup >= 0:
         together_ns = min(deaths_ns[node], deaths_ns[backup])
         total += expect(
             plans, factor, state, rates, b, backup, r, plans.backup_service_ns[p, r, f], 0.0, 0.0,
@@ -181,11 +183,11 @@ def _expect_members(
         )  # fmt: skip
         if deaths_ns[node] < deaths_ns[backup]:  # it takes over
             total += expect(
-                plans, factor, state, rates, b, backup, r, service_ns, weight, weight * fixed_s,
+                plans, factor, state, rates, b, backup, r, service_ns, weight, fixed,
                 deaths_ns[node], deaths_ns[backup], sign,
             )  # fmt: skip
     total += expect(
-        plans, factor, state, rates, b, node, r, service_ns, weight, weight * fixed_s,
+        plans, factor, state, rates, b, node, r, service_ns, weight, fixed,
         0, deaths_ns[node], sign,
     )  # fmt: skip
     lost_ns = max(deaths_ns[node], deaths_ns[backup] if backup >= 0 else 0)

@@ -63,7 +63,8 @@ class CostWeights:
 
     Each packet costs its mean latency beyond the shortest path plus `deviation` standard
     deviations of it, half in units of the request's delay bound and half in units of
-    `reference_s`; a lost packet, or one of a rejected request, costs `loss` instead. A server whose
+    `reference_s`, but no more than `loss`, which is what a lost packet or one of a rejected request
+    costs: nothing is gained by losing a packet that would be late. A server whose
     demand is above `headroom_from` of its capacity costs `headroom` a second and unit of demand
     above it, and one in overload (`TwinConstants.overload_utilisation`) costs `overload` a second
     beside that. The sum is divided by `packets`, so that a request costs about one.

@@ -258,7 +258,8 @@ def _outage(
 def packet_cost(plans: PlanArrays, p: int, r: int, latency_s: float, rates: Rates) -> float:
     """What a delivered packet costs that takes `latency_s` (with its deviations)."""
     shortest_s = plans.delay_ns[plans.source[p, r], plans.destination[p, r]] * NS
-    return (latency_s - shortest_s) * wait_cost(plans, p, r, rates)
+    cost: float = min((latency_s - shortest_s) * wait_cost(plans, p, r, rates), rates.loss)
+    return cost
 
 
 @compiled_view

@@ -155,7 +155,8 @@ class Slots:
         shortest_s = self.paths[request.source][request.destination][0] / NS_PER_S
         slow_s = fixed_s + wait_s + weights.deviation * math.sqrt(variance) - shortest_s
         bound_s = request.delay_bound_ns / NS_PER_S
-        each = 0.5 * slow_s / bound_s + 0.5 * slow_s / weights.reference_s
+        late = 0.5 * slow_s / bound_s + 0.5 * slow_s / weights.reference_s
+        each = min(late, weights.loss)
         cost = packets * (kept * each + (1.0 - kept) * weights.loss) / weights.packets
         self.out.cost += cost
         totals.cost += cost
