@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from testbed.orchestration.chain import parse_group
 from testbed.results import packets as packet_records
 from testbed.results.events import read_events
 from testbed.scenario.errors import InputError
@@ -19,6 +20,7 @@ from testbed.scenario.model import Scenario
 from testbed.scenario.placement import FloatArray
 from testbed.scenario.plan import make_plan, plan_digest
 from testbed.scenario.types import Placement, RunPlan
+from testbed.twin.simulate import NewBackup
 
 Placed = Mapping[int, tuple[Placement, ...] | None]
 
@@ -28,8 +30,8 @@ class RecordedRun:
     """One run of a results folder.
 
     `placements` are those that were decided when requests arrived, None for a request that was
-    refused or could not be deployed. `packets` has the columns of `testbed.results.packets`;
-    `events` keep their time on CLOCK_MONOTONIC.
+    refused or could not be deployed; `backups` those that groups got later. `packets` has the
+    columns of `testbed.results.packets`; `events` keep their time on CLOCK_MONOTONIC.
     """
 
     scenario: Scenario
@@ -37,6 +39,7 @@ class RecordedRun:
     manifest: Mapping[str, Any]
     plan: RunPlan
     placements: Placed
+    backups: tuple[NewBackup, ...]
     packets: pd.DataFrame
     events: tuple[Mapping[str, Any], ...]
 
@@ -87,6 +90,7 @@ def read_run(folder: Path, scenario: Scenario, manifest: Mapping[str, Any]) -> R
         manifest=manifest,
         plan=plan,
         placements=recorded_placements(events),
+        backups=recorded_backups(events),
         packets=packet_records.read(folder / "packets.parquet"),
         events=events,
     )
@@ -106,6 +110,17 @@ def recorded_placements(
         elif event["event"] == "deploy-failed":
             placed[int(event["request"])] = None
     return placed
+
+
+def recorded_backups(events: Sequence[Mapping[str, Any]]) -> tuple[NewBackup, ...]:
+    """The new backups that groups of chains in one shard got, in the order of time."""
+    found = []
+    for event in events:
+        group = parse_group(str(event["group"])) if event["event"] == "new-backup" else None
+        if group is not None:
+            request, key = group
+            found.append(NewBackup(request, key.hop, int(event["node"])))
+    return tuple(found)
 
 
 def _placement(nodes: Sequence[int]) -> Placement:

@@ -62,7 +62,7 @@ def repeat(run: RecordedRun, calibration: Calibration | None) -> Pair:
     constants = constants_for(run.scenario, calibration)
     ready = ready_ns(run.plan, run.placements, calibration)
     plan, placements, unserved = begin_when_ready(run.plan, run.placements, ready)
-    result = simulate(plan, placements, constants)
+    result = simulate(plan, placements, constants, backups=run.backups)
     return Pair(
         scenario=run.scenario.name,
         policy=run.policy,
@@ -115,6 +115,8 @@ def unmodelled(run: RecordedRun) -> list[str]:
     found = [name for name in ("moves", "scales") if getattr(run.plan, name)]
     if run.scenario.scaling is not None:
         found.append("scaling by measured load")
+    if run.scenario.overload is not None:
+        found.append("moves in overload")
     if run.scenario.replication.backups_wanted > 1:
         found.append("more than one backup")
     return found

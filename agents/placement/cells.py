@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from testbed.scenario.model import Scenario, ServersSpec, TopologySpec, TrafficSpec
-from testbed.scenario.topology import make_topology
-from testbed.scenario.types import Topology
+from testbed.scenario.graph import TopologySpec
+from testbed.scenario.model import Scenario, ServersSpec, TrafficSpec
+from testbed.scenario.topology import is_on_earth, make_topology
+from testbed.scenario.types import NS_PER_S, Topology
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +38,16 @@ def cell_scenario(scenario: Scenario, cell: Cell) -> Scenario:
     """The scenario of a cell. Raises InputError for a topology that cannot be used.
 
     A load multiplies the requests that are there at first, of which one is left in any case, and
-    the arrivals. Another topology
-    keeps chains and traffic; each of its servers gets the capacity of one of the scenario's own,
-    drawn by a generator that the topology's name seeds; requests are as many more as there is more
-    capacity in all. What names nodes of the own topology falls away: pairs, moves, the node of a
-    fault (which is then drawn for each stream). Without a demand matrix all pairs are alike.
+    the arrivals. Another topology keeps chains and traffic; each of its servers gets the capacity
+    of one of the scenario's own, drawn by a generator that the topology's name seeds; requests are
+    as many more as there is more capacity in all. Where its positions do not tell how long links
+    are, they are as long on average as the scenario's own. What names nodes of the own topology
+    falls away: pairs, moves, the node of a fault (which is then drawn for each stream). Without a
+    demand matrix all pairs are alike.
     """
     if cell.topology is None:
         return scenario.model_copy(update={"traffic": _at_load(scenario.traffic, cell.load)})
-    moved = scenario.model_copy(update={"topology": TopologySpec(topohub=cell.topology)})
+    moved = scenario.model_copy(update={"topology": _graph(scenario, cell.topology)})
     topology = make_topology(moved)
     servers = _servers(scenario, cell.topology, topology)
     share = _cores(servers, topology) / _cores(scenario.servers, make_topology(scenario))
@@ -59,6 +61,14 @@ def cell_scenario(scenario: Scenario, cell: Cell) -> Scenario:
             "moves": [],
         }
     )
+
+
+def _graph(scenario: Scenario, name: str) -> TopologySpec:
+    if is_on_earth(name):
+        return TopologySpec(topohub=name)
+    delays_s = [link.delay_ns / NS_PER_S for link in make_topology(scenario).links]
+    mean_km = float(np.mean(delays_s)) * scenario.links.propagation_km_per_s
+    return TopologySpec(topohub=name, mean_length_km=mean_km)
 
 
 def _at_load(traffic: TrafficSpec, load: float) -> TrafficSpec:

@@ -98,7 +98,8 @@ class PlacementEnv(gym.Env[Observation, NDArray[np.int64]]):
     "primary_mask" [N + 1] and "backup_mask" [N] (1: may be chosen); the masks are in `info` too.
     Action: MultiDiscrete [N + 1, N]: the primary (N rejects the request) and the backup. An
     action outside the masks, or with both on one node, counts as a rejection. After a fault, a
-    new backup is asked for: the mask then leaves the primary as it is.
+    new backup is asked for: the mask then leaves the primary as it is. Where a server is overloaded
+    (section `overload`) it is asked where a primary goes: the mask leaves the backup as it is.
     Reward: minus the cost of the twin's slots that pass until the next decision (CostWeights), or,
     `shaped`, by how much the decision lowers the expected cost (see DecisionBatch); a rejection
     costs as much as losing all packets of the request. Both add up to the same.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from testbed.compiled import compiled_view
 from testbed.scenario.placement import BoolArray, PlacementObservation
 from testbed.twin.observe import Observations, pack_observations
-from testbed.twin.state import PLACE
+from testbed.twin.state import BACKUP, MOVE, PLACE
 
 if TYPE_CHECKING:
     # A policy that decides by an exported model needs no torch, which takes seconds to import.
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from agents.common.networks import Inputs
 
-NODE_FEATURES = 17
-REQUEST_FEATURES = 15
+NODE_FEATURES = 18
+REQUEST_FEATURES = 16
 DELAY_SCALE_NS = 10e6
 """Delays are in units of this, and in units of the request's delay bound."""
 FAR_NS = 100e6
@@ -59,7 +59,8 @@ def masks(seen: Observations) -> tuple[BoolArray, BoolArray]:
     bound is missed, are masked unless no node would be left: a request that misses its bound is
     better than one that is refused. A rejection is a choice for every request, and the only one
     where no server can host the function. Where a backup is asked for, the primary is given and
-    no member may be named again.
+    no member may be named again. A primary may move to where it is, to a server with capacity for
+    it, or to its backup's with room for what it needs more there; the backup is given.
     """
     batch, nodes = seen.alive.shape
     primary = np.empty((batch, nodes + 1), dtype=np.bool_)
@@ -117,13 +118,16 @@ def _fill_nodes(seen: Observations, out: Float32Array) -> None:
         for n in range(nodes):
             share = 1.0 / seen.capacity_cores[b, n]
             used = seen.used_cores[b, n] * share
+            more = seen.primary_cores[b] * share
+            if seen.task[b] == MOVE and n == seen.primary[b]:
+                more = 0.0  # it is in `used`
             service_ns = reference_ns * share
             from_ns, to_ns = seen.delay_from_previous_ns[b, n], seen.delay_to_egress_ns[b, n]
             detour_ns = from_ns + to_ns - direct_ns
             near_ns, near_used = _nearest_backup(seen, b, n)
             row = out[b, n]
             row[0] = _cut(used)
-            row[1] = _cut(used + seen.primary_cores[b] * share)
+            row[1] = _cut(used + more)
             row[2] = _cut(used + seen.backup_cores[b] * share)
             row[3] = _cut(seen.primary_cores[b] * share)
             row[4] = min(used, 2.0) * min(used, 2.0)
@@ -139,6 +143,7 @@ def _fill_nodes(seen: Observations, out: Float32Array) -> None:
             row[14] = near_ns / DELAY_SCALE_NS
             row[15] = near_used
             row[16] = _cut(seen.held[b, n] / 4.0)
+            row[17] = 1.0 if n == seen.primary[b] else 0.5 if n == seen.backup[b] else 0.0
 
 
 @compiled_view
@@ -192,8 +197,9 @@ def _fill_requests(seen: Observations, out: Float32Array) -> None:
         row[10] = _cut(total / max(count, 1))
         row[11] = _cut(most)
         row[12] = _cut(used_cores / max(cores, 1e-9))
-        row[13] = 0.0 if seen.task[b] == PLACE else 1.0
+        row[13] = 1.0 if seen.task[b] == BACKUP else 0.0
         row[14] = 1.0 if seen.admission else 0.0
+        row[15] = 1.0 if seen.task[b] == MOVE else 0.0
 
 
 @compiled_view
@@ -204,7 +210,23 @@ def _fill_masks(seen: Observations, primary: BoolArray, backup: BoolArray) -> No
         else:
             primary[b] = False
             primary[b, seen.primary[b]] = True
-        _mask_backup(seen, b, backup[b])
+        if seen.task[b] == MOVE:
+            _mask_move(seen, b, primary[b])
+            backup[b] = False
+            if seen.backup[b] >= 0:
+                backup[b, seen.backup[b]] = True
+        else:
+            _mask_backup(seen, b, backup[b])
+
+
+@compiled_view
+def _mask_move(seen: Observations, b: int, out: BoolArray) -> None:
+    for n in range(seen.alive.shape[1]):
+        fits, more = _fits(seen, b, n), seen.primary_cores[b]
+        if n == seen.backup[b]:  # its memory is there already
+            fits, more = seen.alive[b, n], more - seen.backup_cores[b]
+        if fits and seen.used_cores[b, n] + more <= seen.capacity_cores[b, n]:
+            out[n] = True
 
 
 @compiled_view

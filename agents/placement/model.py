@@ -14,7 +14,7 @@ from testbed.scenario.types import Placement
 from testbed.twin.observe import pack_observations
 
 _HEADER = {
-    "format": 2,
+    "format": 3,
     "kind": "placement-ppo",
     "node_features": NODE_FEATURES,
     "request_features": REQUEST_FEATURES,

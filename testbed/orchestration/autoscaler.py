@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
-from testbed.orchestration import chain, elastic
-from testbed.orchestration.control import ControlError
+from testbed.orchestration import elastic
+from testbed.orchestration.counters import capacity, count
 from testbed.orchestration.deployments import Deployments
-from testbed.orchestration.fdu_client import is_there
 from testbed.orchestration.hysteresis import Decision, Limits, Memory, after_change, decide
 from testbed.orchestration.loads import Counted, loads_of, work_between
-from testbed.orchestration.site import Site
 from testbed.scenario.model import ScalingSpec
 from testbed.scenario.types import NS_PER_S
-
-ASK_S = 0.1
-"""An instance that does not answer for so long is left out of a period."""
 
 
 def limits_of(spec: ScalingSpec) -> Limits:
@@ -87,36 +81,3 @@ class Autoscaler:
             merged=round(load.merged, 4),
         )
         elastic.try_scale(self._deployments, request, hop, decision.instances, self._between)
-
-
-def count(deployments: Deployments) -> dict[str, Counted]:
-    """What every living instance has counted, by name."""
-    site = deployments.site
-    found = {}
-    for request, deployed in deployments.chains.items():
-        for key, members in deployed.members.items():
-            profile = site.plan.profiles[deployed.request.functions[key.hop]]
-            for number, node in members.items():
-                name = chain.instance_name(deployed.request, key, number)
-                stats = _stats(site, name)
-                if stats is None:
-                    continue
-                leads = stats["role"] == "primary"
-                cost_ns = profile.service_ns if leads else profile.backup_service_ns
-                found[name] = Counted(node, request, key, leads, int(stats["received"]), cost_ns)
-    return found
-
-
-def capacity(site: Site) -> dict[int, float]:
-    """The speed of each server in reference cores."""
-    return {server.node: server.cpu_cores for server in site.plan.servers}
-
-
-def _stats(site: Site, name: str) -> dict[str, Any] | None:
-    socket = site.socket(name)
-    if not is_there(socket):  # not asked in vain: the run would wait as long
-        return None
-    try:
-        return site.control.call(socket, "stats", ASK_S)
-    except ControlError:
-        return None

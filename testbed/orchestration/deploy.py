@@ -178,19 +178,22 @@ def await_instance(site: Site, spec: InstanceSpec) -> None:
     """Wait until an instance takes orders, and let its server's agent watch its process.
 
     It gets its priority only now: while it starts it does more than a packet's work at a time.
-    Raises DeployError if it does not in time, or ended.
+    Raises DeployError if it does not in time, ended, or has a server whose agent ended: that is
+    what refuses the order to watch.
     """
-    deadline = time.monotonic() + READY_S
+    deadline, server = time.monotonic() + READY_S, chain.server_name(spec.node)
     while True:
         pid = site.spawner.pid(spec.name)
         try:
             site.control.call(site.socket(spec.name), "ping", PING_S)
-            agent = site.socket(chain.server_name(spec.node))
+            agent = site.socket(server)
             alive = site.sign_of_life(spec.name)
             site.control.call(agent, "watch-process", PING_S, name=spec.name, pid=pid, alive=alive)
             _give_priority(site, pid)
             return
         except ControlError:
+            if site.spawner.pid(server) is None:
+                raise DeployError(f"{spec.name} did not start: its server is down") from None
             if pid is None or time.monotonic() > deadline:
                 raise DeployError(f"{spec.name} did not start: see log/{spec.name}.log") from None
 

@@ -15,7 +15,7 @@ from testbed.orchestration.chain import GroupKey
 from testbed.orchestration.deploy import Chain
 from testbed.orchestration.reconfigure import ReconfigurationError
 from testbed.orchestration.site import Site
-from testbed.scenario.placement import Ledger
+from testbed.scenario.placement import Ledger, refusal
 from testbed.scenario.types import Placement, Request
 
 
@@ -100,6 +100,27 @@ class Deployments:
         members = placed[key.hop].nodes
         seen = self.ledger.observe_again(deployed.request, placed[: key.hop], "backup", members)
         return further_backup(self.policy, seen, members)
+
+    def node_for_move(self, request: int, key: GroupKey) -> int | None:
+        """Where the policy wants the primary of a group whose server is overloaded.
+
+        None: where it is. So it is as well while a group has to have a backup and has none, since
+        what it holds could not be handed over.
+        """
+        deployed = self.chains.get(request)
+        placed = None if deployed is None else self._placements_left(deployed, key.shard)
+        if deployed is None or placed is None:
+            return None
+        members = placed[key.hop].nodes
+        spec = self.site.scenario.replication
+        if len(members) == 1 and spec.backups_wanted and spec.without_backup == "safety":
+            return None
+        seen = self.ledger.observe_again(deployed.request, placed[: key.hop], "move", members)
+        choice = self.policy.decide(seen)
+        if choice is None or choice.primary == members[0] or not seen.alive[choice.primary]:
+            return None
+        refused = refusal(seen, Placement(choice.primary, None))
+        return choice.primary if refused is None else None
 
     def node_for_shards(self, deployed: Chain, hop: int, excluded: Collection[int]) -> int | None:
         """Where the policy would have the primary of a function if these nodes were down."""

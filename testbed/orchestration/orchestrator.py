@@ -20,6 +20,7 @@ from testbed.orchestration.autoscaler import Autoscaler
 from testbed.orchestration.chain import GroupKey
 from testbed.orchestration.deploy import Chain
 from testbed.orchestration.deployments import Deployments
+from testbed.orchestration.rebalancer import Rebalancer
 from testbed.orchestration.reconfigure import ReconfigurationError
 from testbed.orchestration.run_orders import run_orders
 from testbed.orchestration.servers import start_servers
@@ -33,7 +34,7 @@ LEAD_S = 0.5
 """From the start of the senders to the origin of the run's clock."""
 POLL_S = 0.05
 REPLACE_AGAIN_S = 1.0
-"""Until a new backup is looked for again that could not be had."""
+"""Until a new backup is looked for again that could not be had, or a place for a chain."""
 
 
 class Orchestrator:
@@ -60,18 +61,27 @@ class Orchestrator:
         self.deployments = Deployments(site, policy, ledger)
         self._news = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._news.setblocking(False)
-        scaling = site.scenario.scaling
-        self._autoscaler = (
-            None if scaling is None else Autoscaler(self.deployments, scaling, self._read_news)
-        )
+        self._watchers = self._make_watchers()
         self._acquaintances = Acquaintances(site)
         self._epochs: dict[str, int] = {}
         self._to_replace: deque[tuple[int, int, GroupKey]] = deque()
         """When, and for which group of which request, a new backup is looked for."""
+        self._to_deploy: deque[tuple[int, Request]] = deque()
+        """When a place is looked for again, for a chain that could not be deployed."""
         self._ended = threading.Event()
         self.origin_ns = 0
         self.headless = False
         """The controller is gone: what the FDU says is noted, rules and backups stay."""
+
+    def _make_watchers(self) -> list[Autoscaler | Rebalancer]:
+        """What looks at the measured load while the run goes on."""
+        scaling, overload = self._site.scenario.scaling, self._site.scenario.overload
+        watchers: list[Autoscaler | Rebalancer] = []
+        if scaling is not None:
+            watchers.append(Autoscaler(self.deployments, scaling, self._read_news))
+        if overload is not None:
+            watchers.append(Rebalancer(self.deployments, overload, self._read_news))
+        return watchers
 
     @staticmethod
     def notify_socket(sockets: Path) -> str:
@@ -152,8 +162,11 @@ class Orchestrator:
         orders = self._orders
         while True:
             left_ns = due_ns - time.monotonic_ns()
-            replace = bool(self._to_replace) and self._to_replace[0][0] <= time.monotonic_ns()
-            timeout_s = 0.0 if replace else max(0.0, min(POLL_S, left_ns / NS_PER_S))
+            replace, again = (
+                bool(waiting) and waiting[0][0] <= time.monotonic_ns()
+                for waiting in (self._to_replace, self._to_deploy)
+            )
+            timeout_s = 0.0 if replace or again else max(0.0, min(POLL_S, left_ns / NS_PER_S))
             news, asked = self._news.fileno(), orders.fileno()
             ready = select.select([news, asked], (), (), timeout_s)[0]
             if news in ready:
@@ -164,8 +177,11 @@ class Orchestrator:
                 return
             elif replace:
                 self._replace(*self._to_replace.popleft()[1:])
-            elif self._autoscaler is not None and not self.headless:
-                self._autoscaler.look_if_due()
+            elif again:
+                self._deploy_again(self._to_deploy.popleft()[1])
+            elif not self.headless:
+                for watcher in self._watchers:
+                    watcher.look_if_due()
             self._acquaintances.tell(self.chains)
             self._progress((time.monotonic_ns() - self.origin_ns) / NS_PER_S)
 
@@ -176,8 +192,14 @@ class Orchestrator:
                 self._on_news(json.loads(self._news.recv(65536)))
 
     def _arrival(self, request: Request) -> None:
+        self._site.events.write(
+            "request", request=request.id, chain=request.chain, due_ns=request.arrival_ns
+        )
+        self._place(request)
+
+    def _place(self, request: Request) -> None:
+        """Ask the policy for the placements of a chain, and deploy it if it is accepted."""
         events = self._site.events
-        events.write("request", request=request.id, chain=request.chain, due_ns=request.arrival_ns)
         begin_ns = time.monotonic_ns()
         placements: list[Placement] = []
         wanted = self._site.scenario.replication.backups_wanted
@@ -217,11 +239,18 @@ class Orchestrator:
         try:
             self.chains[request.id] = deploy.deploy(self._site, request, placements)
         except deploy.DeployError as error:
-            # A server died and nobody knew yet: the request is not served, the run goes on.
+            # A server died and nobody knew yet: when it is known, it is placed elsewhere.
             events.write("deploy-failed", request=request.id, error=str(error))
             self._ledger.remove(request.id)
+            due_ns = time.monotonic_ns() + round(REPLACE_AGAIN_S * NS_PER_S)
+            self._to_deploy.append((due_ns, request))
             return
         events.write("chain-ready", request=request.id, deploy_ns=time.monotonic_ns() - begin_ns)
+
+    def _deploy_again(self, request: Request) -> None:
+        """Place a chain anew that could not be deployed, unless its traffic is over."""
+        if time.monotonic_ns() < self.origin_ns + request.end_ns:
+            self._place(request)
 
     def _departure(self, request: int) -> None:
         deployed = self.deployments.chains.pop(request, None)

@@ -91,9 +91,13 @@ def _index(names: Sequence[str], end: int | str) -> int:
 
 
 def _screen(nodes: Sequence[dict[str, float]]) -> Points:
-    """Longitude and latitude, shape [N, 2], fitted into the drawing area with one scale."""
+    """Longitude and latitude, shape [N, 2], fitted into the drawing area with one scale.
+
+    Positions that are no degrees on the Earth are points in a plane.
+    """
     places = np.array([[node["longitude_deg"], node["latitude_deg"]] for node in nodes], float)
-    places[:, 0] *= np.cos(np.deg2rad(places[:, 1].mean()))
+    if np.abs(places[:, 1]).max() <= 90:
+        places[:, 0] *= np.cos(np.deg2rad(places[:, 1].mean()))
     span = np.ptp(places, axis=0)
     scale = min(WIDTH / span[0] if span[0] else np.inf, HEIGHT / span[1] if span[1] else np.inf)
     scale = scale if np.isfinite(scale) else 1.0

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from testbed.scenario.applications import Application
 from testbed.scenario.base import Model, NonNegative, Pair, Positive, Share
 from testbed.scenario.capture import CaptureSpec
+from testbed.scenario.graph import TopologySpec
 from testbed.scenario.links import LinkSpec
 from testbed.scenario.types import MAX_SHARDS, FunctionName, ReplicationMode
 from testbed.scenario.workload import ArrivalShape, Diurnal, Mmpp, OnOff, Process, Shape
@@ -22,38 +23,6 @@ PolicyName = Literal[
     "deft", "random", "round-robin", "first-fit", "best-fit", "greedy-delay", "pl-rank", "milp",
     "milp-hindsight", "ppo", "dqn",
 ]  # fmt: skip
-
-
-class InlineNode(Model):
-    """A node written in the scenario file."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,20}$")
-    longitude_deg: float = 0.0
-    latitude_deg: float = 0.0
-
-
-class InlineLink(Model):
-    """A link written in the scenario file; its delay follows from its length."""
-
-    a: str
-    b: str
-    length_km: NonNegative
-
-
-class TopologySpec(Model):
-    """Where the substrate graph comes from: a `topohub` name, or nodes and links in the file."""
-
-    topohub: str | None = Field(default=None, description="a graph of topohub, e.g. sndlib/abilene")
-    nodes: list[InlineNode] | None = Field(default=None, min_length=2)
-    links: list[InlineLink] | None = Field(default=None, min_length=1)
-
-    @model_validator(mode="after")
-    def _one_source(self) -> TopologySpec:
-        inline = self.nodes is not None and self.links is not None
-        partly = self.nodes is not None or self.links is not None
-        if (self.topohub is not None) == partly or partly != inline:
-            raise ValueError("either topohub, or both nodes and links")
-        return self
 
 
 class ServerSpec(Model):
@@ -286,6 +255,21 @@ class ScalingSpec(Model):
         return self
 
 
+class OverloadSpec(Model):
+    """The policy is asked what to move away from a server that is overloaded.
+
+    It is asked about each group whose primary is there, those with most work first, until it moves
+    one. The load of a server is measured as for `scaling`.
+    """
+
+    high: Positive = Field(default=0.95, description="a server above is overloaded")
+    period_s: Positive = Field(default=0.5, description="over which a load is measured")
+    hold_s: NonNegative = Field(default=1.0, description="above high for so long, to ask")
+    cool_s: NonNegative = Field(
+        default=2.0, description="for so long after a question loads are not looked at"
+    )
+
+
 class TrainingSpec(Model):
     """How `ppo` learns on the twin of this scenario."""
 
@@ -351,6 +335,9 @@ class Scenario(Model):
     moves: list[MoveSpec] = Field(default_factory=list)
     scales: list[ScaleSpec] = Field(default_factory=list)
     scaling: ScalingSpec | None = Field(default=None, description="none: only by order")
+    overload: OverloadSpec | None = Field(
+        default=None, description="none: nothing is moved because a server is overloaded"
+    )
     captures: list[CaptureSpec] = Field(default_factory=list)
     policies: list[PolicyName] = Field(min_length=1)
     baseline: PolicyName = "deft"

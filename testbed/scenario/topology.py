@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import heapq
+import math
 from typing import Any
 
 import numpy as np
 import topohub
 
 from testbed.scenario.errors import InputError
+from testbed.scenario.graph import TopologySpec
 from testbed.scenario.link_plan import apply_overrides, first_link
 from testbed.scenario.links import LinkSpec
-from testbed.scenario.model import Scenario, TopologySpec
+from testbed.scenario.model import Scenario
 from testbed.scenario.placement import FloatArray
 from testbed.scenario.types import NS_PER_S, Link, Node, Topology
 
@@ -23,7 +25,7 @@ def make_topology(scenario: Scenario) -> Topology:
     """The scenario's substrate graph; raises InputError if it is unknown or not connected."""
     spec = scenario.topology
     topology = (
-        from_topohub(spec.topohub, scenario.links)
+        from_topohub(spec.topohub, scenario.links, spec.mean_length_km)
         if spec.topohub is not None
         else _inline(spec, scenario.links)
     )
@@ -63,30 +65,59 @@ def _link(a: int, b: int, length_km: float, spec: LinkSpec) -> Link:
     return first_link(a, b, round(length_km / spec.propagation_km_per_s * NS_PER_S), spec)
 
 
-def from_topohub(name: str, spec: LinkSpec) -> Topology:
-    """A graph of topohub by its name; raises InputError if there is none."""
-    try:
-        graph: dict[str, Any] = topohub.get(name)
-    except (KeyError, ValueError, OSError) as error:
-        expected = "a graph of topohub, e.g. sndlib/abilene"
-        raise InputError("topology.topohub", name, expected) from error
+def from_topohub(name: str, spec: LinkSpec, mean_length_km: float | None = None) -> Topology:
+    """A graph of topohub by its name; raises InputError if there is none.
+
+    Its links are as long as topohub says, or `mean_length_km` on average, in the same proportions.
+    Some of SNDlib's positions are points in a plane of no known unit: there the mean is needed.
+    """
+    graph = _graph(name)
     nodes = sorted(graph["nodes"], key=lambda node: int(node["id"]))
     index = {node["id"]: number for number, node in enumerate(nodes)}
     demand = np.zeros((len(nodes), len(nodes)))
     for source, row in graph["graph"].get("demands", {}).items():
         for destination, value in row.items():
             demand[index[source], index[destination]] = float(value)
+    ends = [(index[edge["source"]], index[edge["target"]]) for edge in graph["edges"]]
+    lengths_km = _lengths_km(name, graph, mean_length_km)
     return Topology(
         nodes=tuple(
             Node(number, str(node["name"]), float(node["pos"][0]), float(node["pos"][1]))
             for number, node in enumerate(nodes)
         ),
         links=tuple(
-            _link(index[edge["source"]], index[edge["target"]], float(edge["dist"]), spec)
-            for edge in graph["edges"]
+            _link(a, b, length_km, spec) for (a, b), length_km in zip(ends, lengths_km, strict=True)
         ),
         demand=tuple(tuple(row) for row in demand.tolist()),
     )
+
+
+def is_on_earth(name: str) -> bool:
+    """Whether a graph of topohub has positions that are degrees; raises InputError for no graph."""
+    positions = [node["pos"] for node in _graph(name)["nodes"]]
+    return all(abs(longitude) <= 180 and abs(latitude) <= 90 for longitude, latitude in positions)
+
+
+def _graph(name: str) -> dict[str, Any]:
+    try:
+        graph: dict[str, Any] = topohub.get(name)
+    except (KeyError, ValueError, OSError) as error:
+        expected = "a graph of topohub, e.g. sndlib/abilene"
+        raise InputError("topology.topohub", name, expected) from error
+    return graph
+
+
+def _lengths_km(name: str, graph: dict[str, Any], mean_km: float | None) -> list[float]:
+    if is_on_earth(name):
+        lengths = [float(edge["dist"]) for edge in graph["edges"]]
+    elif mean_km is None:
+        expected = f"a mean length of links: the positions of {name} are no degrees on the Earth"
+        raise InputError("topology.mean_length_km", None, expected)
+    else:
+        place = {node["id"]: node["pos"] for node in graph["nodes"]}
+        lengths = [math.dist(place[e["source"]], place[e["target"]]) for e in graph["edges"]]
+    share = 1.0 if mean_km is None else mean_km * len(lengths) / sum(lengths)
+    return [length * share for length in lengths]
 
 
 def _inline(spec: TopologySpec, links: LinkSpec) -> Topology:

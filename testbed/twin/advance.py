@@ -6,6 +6,7 @@ import numpy as np
 
 from testbed.compiled import compiled_view
 from testbed.scenario.placement import BoolArray, FloatArray
+from testbed.twin.admission import admitted, joins
 from testbed.twin.constants import Rates
 from testbed.twin.kernel import (
     NS_PER_S,
@@ -13,11 +14,11 @@ from testbed.twin.kernel import (
     rejection_cost,
     run_slot,
     slots_of,
-    wait_cost,
 )
-from testbed.twin.outlook import expect
+from testbed.twin.moves import ask_moves, finish_move, move, overload
+from testbed.twin.outlook import expect, expect_members
 from testbed.twin.pack import NEVER_NS, IntArray, PlanArrays
-from testbed.twin.state import BACKUP, NOTHING, PLACE, Record, State, clear
+from testbed.twin.state import BACKUP, MOVE, NOTHING, PLACE, Record, State, clear
 
 
 @compiled_view
@@ -34,33 +35,64 @@ def advance(
     """Let time pass until something is to be decided, or to the end; returns the reward."""
     p = state.plan[b]
     reward = 0.0
-    while not _next_backup(plans, state, b):
-        arrival_ns, detected_ns = NEVER_NS, NEVER_NS
+    while not _next_queued(plans, state, b):
+        arrival_ns, detected_ns, moved_ns = NEVER_NS, NEVER_NS, state.moving_ns[b]
         if state.request[b] < plans.requests[p]:
             arrival_ns = plans.arrival_ns[p, state.request[b]]
         if state.fault[b] < plans.fault_ns.shape[1]:
             died_ns = plans.fault_ns[p, state.fault[b]]
             if died_ns < plans.duration_ns[p] - rates.detection_ns:
                 detected_ns = died_ns + rates.detection_ns
-        now_ns = min(arrival_ns, detected_ns)
+        now_ns = min(arrival_ns, detected_ns, moved_ns)
         last = slots_of(plans, p, rates)
         if now_ns < NEVER_NS:
             last = min(last, int(now_ns / (rates.slot_s * NS_PER_S)))
-        while state.slot[b] < last:
-            expected = state.outlook[b, state.slot[b]] if shaped else 0.0
-            cost = run_slot(plans, factor, state, rates, b, record, recording)
-            reward -= cost - expected
+        earned, overloaded = _run_slots(
+            plans, factor, state, rates, b, last, shaped, record, recording
+        )
+        reward += earned
+        if overloaded >= 0:
+            state.now_ns[b] = round(state.slot[b] * rates.slot_s * NS_PER_S)
+            _leave(plans, state, rates, b)
+            ask_moves(plans, state, rates, b, overloaded)
+            continue
         if now_ns == NEVER_NS:
             state.task[b] = NOTHING
             return reward
         state.now_ns[b] = now_ns
         _leave(plans, state, rates, b)
-        if detected_ns <= arrival_ns:
+        if moved_ns == now_ns:
+            finish_move(plans, state, rates, b)
+        elif detected_ns <= arrival_ns:
             _detect(plans, state, rates, b)
         else:
             _ask(plans, state, b, PLACE, state.request[b], 0)
             return reward
     return reward
+
+
+@compiled_view
+def _run_slots(
+    plans: PlanArrays,
+    factor: FloatArray,
+    state: State,
+    rates: Rates,
+    b: int,
+    last: int,
+    shaped: bool,
+    record: Record,
+    recording: bool,
+) -> tuple[float, int]:
+    """Run slots up to number `last`, or to one that ends with a server to relieve.
+
+    (reward, that server); -1 for none.
+    """
+    reward, overloaded = 0.0, -1
+    while state.slot[b] < last and overloaded < 0:
+        expected = state.outlook[b, state.slot[b]] if shaped else 0.0
+        reward -= run_slot(plans, factor, state, rates, b, record, recording) - expected
+        overloaded = overload(plans, state, rates, b)
+    return reward, overloaded
 
 
 @compiled_view
@@ -99,13 +131,13 @@ def note_members(
 
 
 @compiled_view
-def _next_backup(plans: PlanArrays, state: State, b: int) -> bool:
-    """Ask for the next backup that is wanted; False if none is."""
+def _next_queued(plans: PlanArrays, state: State, b: int) -> bool:
+    """Ask about the next group that is on the queue; False if there is none."""
     at = state.queue_ends[b, 0]
     if at == state.queue_ends[b, 1]:
         return False
     state.queue_ends[b, 0] = at + 1
-    _ask(plans, state, b, BACKUP, state.queue[b, at, 0], state.queue[b, at, 1])
+    _ask(plans, state, b, state.queue_task[b], state.queue[b, at, 0], state.queue[b, at, 1])
     return True
 
 
@@ -129,6 +161,7 @@ def _detect(plans: PlanArrays, state: State, rates: Rates, b: int) -> None:
     died_ns = plans.fault_ns[p, state.fault[b]]
     state.fault[b] += 1
     state.queue_ends[b, :] = 0
+    state.queue_task[b] = BACKUP
     for i in range(state.active_count[b]):
         r = state.active[b, i]
         for f in range(state.placed[b, r]):
@@ -154,81 +187,6 @@ def _detect(plans: PlanArrays, state: State, rates: Rates, b: int) -> None:
 
 
 @compiled_view
-def _expect_members(
-    plans: PlanArrays, factor: FloatArray, state: State, rates: Rates, b: int, sign: float
-) -> float:
-    """Add the group that was just placed to the outlook, or take it away (sign -1)."""
-    p = state.plan[b]
-    r, f = state.asked[b, 0], state.asked[b, 1]
-    node, backup = state.primary[b, r, f], state.backup[b, r, f]
-    weight = wait_cost(plans, p, r, rates)
-    previous = plans.source[p, r] if f == 0 else state.primary[b, r, f - 1]
-    end = plans.destination[p, r]
-    detour_ns = plans.delay_ns[previous, node] + plans.delay_ns[node, end]
-    detour_ns -= plans.delay_ns[previous, end]
-    service_ns = plans.service_ns[p, r, f]
-    fixed_s = detour_ns * 1e-9 + rates.hop_overhead_s
-    fixed_s += service_ns * 1e-9 / plans.capacity_cores[node]
-    deaths_ns = plans.death_ns[p]
-    total = 0.0
-    if backup >= 0:
-        commit_s = rates.commit_round_trips * 2.0 * plans.delay_ns[node, backup] * 1e-9
-        fixed_s += commit_s + (rates.commit_overhead_s if rates.commit_round_trips > 0.0 else 0.0)
-    fixed = min(weight * fixed_s, rates.loss)
-    if backup >= 0:
-        together_ns = min(deaths_ns[node], deaths_ns[backup])
-        total += expect(
-            plans, factor, state, rates, b, backup, r, plans.backup_service_ns[p, r, f], 0.0, 0.0,
-            0, together_ns, sign,
-        )  # fmt: skip
-        if deaths_ns[node] < deaths_ns[backup]:  # it takes over
-            total += expect(
-                plans, factor, state, rates, b, backup, r, service_ns, weight, fixed,
-                deaths_ns[node], deaths_ns[backup], sign,
-            )  # fmt: skip
-    total += expect(
-        plans, factor, state, rates, b, node, r, service_ns, weight, fixed,
-        0, deaths_ns[node], sign,
-    )  # fmt: skip
-    lost_ns = max(deaths_ns[node], deaths_ns[backup] if backup >= 0 else 0)
-    if rates.holds and backup < 0:
-        lost_ns = 0
-    if lost_ns < NEVER_NS:
-        total += expect(
-            plans, factor, state, rates, b, node, r, 0.0, 0.0, rates.loss, lost_ns, NEVER_NS, sign,
-        )  # fmt: skip
-    return total
-
-
-@compiled_view
-def _admitted(
-    plans: PlanArrays, state: State, rates: Rates, b: int, node: int, demand: float
-) -> bool:
-    """Whether a server that is not known to be dead can be given more (`demand` as in `used`)."""
-    p = state.plan[b]
-    if plans.death_ns[p, node] <= state.now_ns[b] - rates.detection_ns:
-        return False
-    if not plans.admission:
-        return True
-    r, f = state.asked[b, 0], state.asked[b, 1]
-    fits = plans.memory_bytes[node] - state.memory[b, node] >= plans.function_bytes[p, r, f]
-    used_cores = state.used[b, node] / 1e9 + demand / 1e9
-    return fits and used_cores <= plans.capacity_cores[node]
-
-
-@compiled_view
-def joins(plans: PlanArrays, state: State, rates: Rates, b: int, node: int) -> bool:
-    """Whether a backup of the group that is asked about can be at `node`."""
-    p = state.plan[b]
-    r, f = state.asked[b, 0], state.asked[b, 1]
-    rate = plans.rate_pps[p, r] * load_factor_at(plans, p, state.now_ns[b] * 1.0)
-    demand = rate * plans.backup_service_ns[p, r, f]
-    if node < 0 or node == state.primary[b, r, f] or not rates.protected:
-        return False
-    return _admitted(plans, state, rates, b, node, demand)
-
-
-@compiled_view
 def decide(
     plans: PlanArrays,
     factor: FloatArray,
@@ -247,6 +205,8 @@ def decide(
     """
     p = state.plan[b]
     r, f = state.asked[b, 0], state.asked[b, 1]
+    if state.task[b] == MOVE:
+        return move(plans, factor, state, rates, b, primary, shaped), True
     if state.task[b] == BACKUP:
         if not joins(plans, state, rates, b, backup):
             return 0.0, True
@@ -255,14 +215,14 @@ def decide(
     demand = plans.rate_pps[p, r] * load * plans.service_ns[p, r, f]
     if backup == primary or not rates.protected:
         backup = -1
-    refused = primary < 0 or not _admitted(plans, state, rates, b, primary, demand)
+    refused = primary < 0 or not admitted(plans, state, rates, b, primary, demand)
     if backup >= 0 and not joins(plans, state, rates, b, backup):
         backup = -1
     if refused or (plans.admission and rates.protected and backup < 0):
         return _reject(plans, factor, state, rates, b, shaped), True
     state.primary[b, r, f], state.backup[b, r, f] = primary, backup
     state.placed[b, r] = f + 1
-    reward = -_expect_members(plans, factor, state, rates, b, 1.0) if shaped else 0.0
+    reward = -expect_members(plans, factor, state, rates, b, 0, 1.0) if shaped else 0.0
     if f + 1 < plans.functions[p, r]:
         note_members(plans, state, b, r, f, load, True)
         state.asked[b, 1] = f + 1
@@ -307,7 +267,7 @@ def _reject(
     for f in range(state.placed[b, r] - 1, -1, -1):
         state.asked[b, 1] = f
         if shaped:
-            reward -= _expect_members(plans, factor, state, rates, b, -1.0)
+            reward -= expect_members(plans, factor, state, rates, b, 0, -1.0)
     state.placed[b, r] = 0
     state.request[b] += 1
     return reward

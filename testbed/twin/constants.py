@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -22,7 +23,8 @@ class TwinConstants:
     commit_round_trips      round trips between primary and backup before a packet is released
     queue_ns                a packet that would wait longer for the CPU is dropped
     detection_ns            from a server's death until its backups serve
-    repair_ns               from that on until a new backup has caught up, where one is wanted
+    repair_ns               from that on until a new backup has caught up, where one is wanted; the
+                            same for a primary that moves
     protected               groups have a backup, where a policy names one
     replaces                a group that lost a member gets a new backup
     holds                   outputs wait while a group has no backup (safety); else they go on
@@ -33,6 +35,9 @@ class TwinConstants:
     link_overhead_ns        the switch at the end of each link that a frame crosses, on average
     link_jitter_ns          standard deviation of that
     service_overhead_ns     what a packet occupies a server beyond its service time
+    move_above              a server above this for `move_hold_ns` makes the policy be asked what of
+                            it moves where; never, by default
+    move_hold_ns, move_cool_ns   see `OverloadSpec`
 
     Without a calibration, `hop_overhead_ns` and `commit_overhead_ns` are what chains at light load
     took beyond path delays and service times on one host with Open vSwitch's userspace datapath,
@@ -55,6 +60,9 @@ class TwinConstants:
     link_overhead_ns: float = 0.0
     link_jitter_ns: float = 0.0
     service_overhead_ns: float = 0.0
+    move_above: float = math.inf
+    move_hold_ns: float = 0.0
+    move_cool_ns: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +113,9 @@ class Rates(NamedTuple):
     link_overhead_s: float
     link_jitter_s: float
     service_overhead_s: float
+    move_above: float
+    move_hold_ns: float
+    move_cool_ns: int
 
 
 def make_rates(constants: TwinConstants, weights: CostWeights) -> Rates:
@@ -133,6 +144,9 @@ def make_rates(constants: TwinConstants, weights: CostWeights) -> Rates:
         link_overhead_s=float(constants.link_overhead_ns) / NS_PER_S,
         link_jitter_s=float(constants.link_jitter_ns) / NS_PER_S,
         service_overhead_s=float(constants.service_overhead_ns) / NS_PER_S,
+        move_above=float(constants.move_above),
+        move_hold_ns=float(constants.move_hold_ns),
+        move_cool_ns=round(constants.move_cool_ns),
     )
 
 
@@ -146,7 +160,7 @@ def constants_for(
     Without a calibration the host's are the defaults of `TwinConstants`. Raises InputError for an
     unknown topology.
     """
-    replication = scenario.replication
+    replication, overload = scenario.replication, scenario.overload
     stated = TwinConstants(
         slot_ns=slot_ns,
         commit_round_trips=COMMIT_ROUND_TRIPS[replication.mode],
@@ -157,6 +171,13 @@ def constants_for(
         holds=replication.mode != "none" and replication.without_backup == "safety",
         drain_ns=float(round(scenario.traffic.drain_s * NS_PER_S)),
     )
+    if overload is not None:
+        stated = replace(
+            stated,
+            move_above=overload.high,
+            move_hold_ns=overload.hold_s * NS_PER_S,
+            move_cool_ns=overload.cool_s * NS_PER_S,
+        )
     if calibration is None:
         return stated
     value = calibration.value

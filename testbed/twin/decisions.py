@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from testbed.scenario.placement import BoolArray, FloatArray
-from testbed.twin.advance import begin, drawn, joins, step_all
+from testbed.twin.admission import joins
+from testbed.twin.advance import begin, drawn, step_all
 from testbed.twin.constants import CostWeights, TwinConstants, make_rates
 from testbed.twin.kernel import (
     HISTOGRAM_BINS,
@@ -14,6 +15,7 @@ from testbed.twin.kernel import (
     slot_factors,
     slots_of,
 )
+from testbed.twin.moves import can_move
 from testbed.twin.observe import Observations, empty_observations, observe_all
 from testbed.twin.pack import IntArray, PlanArrays
 from testbed.twin.state import NOTHING, Record, State, make_state
@@ -22,11 +24,12 @@ from testbed.twin.state import NOTHING, Record, State, make_state
 class DecisionBatch:
     """B environments that draw their episodes from a pool of plans.
 
-    An episode is all that a plan asks for: every function of every arriving request, and a new
-    backup for every group that a fault took one from. Rewards are minus the cost (`CostWeights`)
-    of the slots that pass, or, `shaped`, of what a decision adds to the expected cost of all slots
-    to come (`outlook`); both add up to minus the cost of the episode. Which plans an environment
-    draws depends on (seed, its number) alone: a batch equals as many single runs, bit for bit.
+    An episode is all that a plan asks for: every function of every arriving request, a new backup
+    for every group that a fault took one from, and what moves away from an overloaded server.
+    Rewards are minus the cost (`CostWeights`) of the slots that pass, or, `shaped`, of what a
+    decision adds to the expected cost of all slots to come (`outlook`); both add up to minus the
+    cost of the episode. Which plans an environment draws depends on (seed, its number) alone: a
+    batch equals as many single runs, bit for bit.
     """
 
     def __init__(
@@ -80,9 +83,10 @@ class DecisionBatch:
         """Decide in every environment; returns rewards [B] and ends of episodes [B].
 
         primary, backup [B] are nodes; primary -1 rejects the request, backup -1 leaves the
-        function without one. Where a backup is asked for, `primary` plays no part. With `again`,
-        an environment whose episode ended has begun the next; without, it stays where it is.
-        Raises ValueError for a node that does not exist.
+        function without one. Where a backup is asked for, `primary` plays no part; where a move is,
+        `backup` plays none, and primary -1 leaves it where it is. With `again`, an environment
+        whose episode ended has begun the next; without, it stays where it is. Raises ValueError for
+        a node that does not exist.
         """
         for name, chosen in (("primary", primary), ("backup", backup)):
             least, most = self._choices
@@ -111,6 +115,10 @@ class DecisionBatch:
     def would_join(self, b: int, node: int) -> bool:
         """Whether the group that needs a backup in environment `b` would get it at `node`."""
         return joins(self.pool, self.state, self._rates, b, node)
+
+    def would_move(self, b: int, node: int) -> bool:
+        """Whether the primary that may move in environment `b` would go to `node`."""
+        return can_move(self.pool, self.state, self._rates, b, node)
 
     def plan_number(self) -> IntArray:
         """Which plan of the pool each environment is in, shape [B]."""

@@ -13,10 +13,11 @@ time, and packets by what their waiting costs. It has no memory of queues; the t
 
 from __future__ import annotations
 
-from testbed.compiled import compiled_sum
+from testbed.compiled import compiled_sum, compiled_view
 from testbed.scenario.placement import FloatArray
 from testbed.twin.constants import Rates
-from testbed.twin.pack import PlanArrays
+from testbed.twin.kernel import wait_cost
+from testbed.twin.pack import NEVER_NS, PlanArrays
 from testbed.twin.state import COST, LOAD, SQUARE, WEIGHT, State
 
 
@@ -83,3 +84,57 @@ def _slot_cost(rho: float, sigma2: float, weight: float, rates: Rates) -> float:
         # Weight is per second of wait: a lost packet costs as much as rates.loss of reference_s.
         cost += rates.loss * weight * rates.reference_s * (1.0 - 1.0 / rho)
     return cost
+
+
+@compiled_view
+def expect_members(
+    plans: PlanArrays,
+    factor: FloatArray,
+    state: State,
+    rates: Rates,
+    b: int,
+    from_ns: int,
+    sign: float,
+) -> float:
+    """Add the group that is asked about to the outlook from a time on; sign -1: take it away."""
+    p = state.plan[b]
+    r, f = state.asked[b, 0], state.asked[b, 1]
+    node, backup = state.primary[b, r, f], state.backup[b, r, f]
+    weight = wait_cost(plans, p, r, rates)
+    previous = plans.source[p, r] if f == 0 else state.primary[b, r, f - 1]
+    end = plans.destination[p, r]
+    detour_ns = plans.delay_ns[previous, node] + plans.delay_ns[node, end]
+    detour_ns -= plans.delay_ns[previous, end]
+    service_ns = plans.service_ns[p, r, f]
+    fixed_s = detour_ns * 1e-9 + rates.hop_overhead_s
+    fixed_s += service_ns * 1e-9 / plans.capacity_cores[node]
+    deaths_ns = plans.death_ns[p]
+    total = 0.0
+    if backup >= 0:
+        commit_s = rates.commit_round_trips * 2.0 * plans.delay_ns[node, backup] * 1e-9
+        fixed_s += commit_s + (rates.commit_overhead_s if rates.commit_round_trips > 0.0 else 0.0)
+    fixed = min(weight * fixed_s, rates.loss)
+    if backup >= 0:
+        together_ns = min(deaths_ns[node], deaths_ns[backup])
+        total += expect(
+            plans, factor, state, rates, b, backup, r, plans.backup_service_ns[p, r, f], 0.0, 0.0,
+            from_ns, together_ns, sign,
+        )  # fmt: skip
+        if deaths_ns[node] < deaths_ns[backup]:  # it takes over
+            total += expect(
+                plans, factor, state, rates, b, backup, r, service_ns, weight, fixed,
+                max(from_ns, deaths_ns[node]), deaths_ns[backup], sign,
+            )  # fmt: skip
+    total += expect(
+        plans, factor, state, rates, b, node, r, service_ns, weight, fixed,
+        from_ns, deaths_ns[node], sign,
+    )  # fmt: skip
+    lost_ns = max(deaths_ns[node], deaths_ns[backup] if backup >= 0 else 0)
+    if rates.holds and backup < 0:
+        lost_ns = 0
+    if lost_ns < NEVER_NS:
+        total += expect(
+            plans, factor, state, rates, b, node, r, 0.0, 0.0, rates.loss,
+            max(from_ns, lost_ns), NEVER_NS, sign,
+        )  # fmt: skip
+    return total

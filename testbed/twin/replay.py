@@ -14,17 +14,23 @@ from testbed.twin.decisions import DecisionBatch, ended
 from testbed.twin.observe import Observations
 from testbed.twin.pack import pack_plans
 from testbed.twin.simulate import NewBackup, TwinResult, recorded, results
-from testbed.twin.state import PLACE, TASKS
+from testbed.twin.state import TASKS
 
 Decide = Callable[[PlacementObservation], Placement | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What a policy decided on a plan, and what came of it; None for a rejected request."""
+    """What a policy decided on a plan, and what came of it.
+
+    placements   of each request; None if it was rejected
+    backups      the new ones, in their order
+    moves        the answers to each question about a move, in their order: a node or None
+    """
 
     placements: dict[int, tuple[Placement, ...] | None]
     backups: tuple[NewBackup, ...]
+    moves: tuple[int | None, ...]
     result: TwinResult
 
 
@@ -39,6 +45,7 @@ def play(
     requests = [sorted(plan.requests, key=lambda r: (r.arrival_ns, r.id)) for plan in plans]
     placed: list[dict[int, list[Placement]]] = [{} for _ in plans]
     backups: list[list[NewBackup]] = [[] for _ in plans]
+    moves: list[list[int | None]] = [[] for _ in plans]
     while not ended(batch).all():
         primary, backup = np.full(len(plans), -1), np.full(len(plans), -1)
         seen = batch.observe()
@@ -46,12 +53,15 @@ def play(
             r, f = (int(number) for number in batch.state.asked[b])
             observation = observation_of(batch, seen, b, requests[b][r])
             choice = decides[b](observation)
+            if observation.task == "move":
+                goes = choice is not None and batch.would_move(b, choice.primary)
+                moves[b].append(choice.primary if choice is not None and goes else None)
             if choice is None:
                 continue
             primary[b], backup[b] = choice.primary, -1 if choice.backup is None else choice.backup
-            if batch.state.task[b] == PLACE:
+            if observation.task == "place":
                 placed[b].setdefault(requests[b][r].id, []).append(choice)
-            elif batch.would_join(b, int(backup[b])):
+            elif observation.task == "backup" and batch.would_join(b, int(backup[b])):
                 backups[b].append(NewBackup(requests[b][r].id, f, int(backup[b])))
         batch.step(primary, backup, again=False)
     played = []
@@ -60,7 +70,7 @@ def play(
             one.request: tuple(placed[number][one.request]) if one.accepted else None
             for one in outcome.requests
         }
-        played.append(Played(kept, tuple(backups[number]), outcome))
+        played.append(Played(kept, tuple(backups[number]), tuple(moves[number]), outcome))
     return played
 
 

@@ -23,7 +23,7 @@ from testbed.twin.kernel import (
     PACKETS,
 )
 from testbed.twin.pack import PlanArrays, pack_plans
-from testbed.twin.state import PLACE
+from testbed.twin.state import MOVE, PLACE
 
 Placements = Mapping[int, Sequence[Placement] | None]
 """By request id: a placement for each function, or None (or no entry) for a rejected request."""
@@ -115,12 +115,15 @@ def simulate(
     constants: TwinConstants | None = None,
     weights: CostWeights | None = None,
     backups: Sequence[NewBackup] = (),
+    moves: Sequence[int | None] = (),
 ) -> TwinResult:
     """Run `plan` with the placements given by request id, and new `backups` in their order.
 
+    `moves` answer the questions about overloaded servers (see `Played`); what is beyond them stays.
+
     Raises ValueError for a request that is placed in part or on a node that does not exist.
     """
-    return simulate_batch([plan], [placements], constants, weights, [backups])[0]
+    return simulate_batch([plan], [placements], constants, weights, [backups], [moves])[0]
 
 
 def simulate_batch(
@@ -129,6 +132,7 @@ def simulate_batch(
     constants: TwinConstants | None = None,
     weights: CostWeights | None = None,
     backups: Sequence[Sequence[NewBackup]] | None = None,
+    moves: Sequence[Sequence[int | None]] | None = None,
 ) -> list[TwinResult]:
     """Run many plans on one substrate; each result equals that of `simulate`, bit for bit.
 
@@ -140,6 +144,7 @@ def simulate_batch(
     for b in range(len(plans)):
         _check(pool, b, placements[b])
     later = [_by_group(of_plan) for of_plan in backups or [()] * len(plans)]
+    answers = [iter(of_plan) for of_plan in moves or [()] * len(plans)]
     batch = recorded(pool, constants, weights)
     while not ended(batch).all():
         primary, backup = np.full(len(plans), -1), np.full(len(plans), -1)
@@ -150,6 +155,8 @@ def simulate_batch(
                 placed = placements[b].get(request)
                 if placed is not None:
                     primary[b], backup[b] = placed[f].primary, _or_none(placed[f].backup)
+            elif batch.state.task[b] == MOVE:
+                primary[b] = _or_none(next(answers[b], None))
             else:
                 nodes = later[b].get((request, int(f)), [])
                 backup[b] = nodes.pop(0) if nodes else -1

@@ -10,8 +10,8 @@ from testbed.compiled import compiled_view
 from testbed.scenario.placement import FloatArray, Task
 from testbed.twin.pack import NEVER_NS, IntArray, PlanArrays
 
-PLACE, BACKUP, NOTHING = 0, 1, 3
-"""What is asked, by its place in TASKS (the twin never asks for a move); or no more."""
+PLACE, BACKUP, MOVE, NOTHING = range(4)
+"""What is asked, by its place in TASKS; or no more."""
 TASKS: tuple[Task, ...] = ("place", "backup", "move")
 LOAD, SQUARE, WEIGHT, COST = range(4)
 """Rows of `ahead`: what a server is asked for in a slot to come, and what it will cost."""
@@ -22,9 +22,9 @@ class State(NamedTuple):
     """B environments of at most R requests of F functions on N nodes, over S slots.
 
     A time that has not come is NEVER_NS. `active` lists the requests that were accepted and have
-    not left, in the order of their arrival; `queue` lists the (request, function) that need a
-    backup. `ahead` and `outlook` hold what the slots to come are expected to cost
-    (`testbed.twin.outlook`).
+    not left, in the order of their arrival; `queue` lists the (request, function) that are still
+    asked about, for a backup or for a move. `ahead` and `outlook` hold what the slots to come are
+    expected to cost (`testbed.twin.outlook`).
     """
 
     plan: IntArray  # [B]
@@ -33,7 +33,7 @@ class State(NamedTuple):
     request: IntArray  # [B], the next one that arrives
     fault: IntArray  # [B], the next one that is detected
     slot: IntArray  # [B], the next one that is run
-    task: IntArray  # [B], PLACE, BACKUP or NOTHING
+    task: IntArray  # [B], PLACE, BACKUP, MOVE or NOTHING
     asked: IntArray  # [B, 2], the request and the function that a decision is about
     placed: IntArray  # [B, R], functions placed; 0 for a request that was rejected
     primary: IntArray  # [B, R, F], a node
@@ -44,6 +44,11 @@ class State(NamedTuple):
     active_count: IntArray  # [B]
     queue: IntArray  # [B, R x F, 2]
     queue_ends: IntArray  # [B, 2], the next one and the end
+    queue_task: IntArray  # [B], BACKUP or MOVE
+    high_slots: IntArray  # [B, N], for how many slots each server has been above `move_above`
+    quiet_ns: IntArray  # [B], until then nothing is asked about overload
+    moving: IntArray  # [B, 4], the move under way: request, function, from which node, to which
+    moving_ns: IntArray  # [B], when it is done
     wait_s: FloatArray  # [B, N], mean wait at each server in the last slot
     loss: FloatArray  # [B, N]
     used: FloatArray  # [B, N], packets/s x ns: demand x 1e9 in reference cores
@@ -85,7 +90,9 @@ def make_state(pool: PlanArrays, environments: int, slots: int) -> State:
         placed=ints(environments, requests), primary=ints(*groups), backup=ints(*groups),
         joined_ns=ints(*groups), died_ns=ints(*groups), active=ints(environments, requests),
         active_count=ints(*one), queue=ints(environments, requests * functions, 2),
-        queue_ends=ints(environments, 2), wait_s=floats(*per_node),
+        queue_ends=ints(environments, 2), queue_task=ints(*one), high_slots=ints(*per_node),
+        quiet_ns=ints(*one), moving=ints(environments, 4), moving_ns=ints(*one),
+        wait_s=floats(*per_node),
         loss=floats(*per_node), used=floats(*per_node),
         memory=floats(*per_node), held=floats(*per_node), load=floats(environments, 4, nodes),
         ahead=floats(environments, nodes, AHEAD, slots), outlook=floats(environments, slots),
@@ -100,6 +107,8 @@ def clear(state: State, b: int, plan: int) -> None:
     state.now_ns[b] = state.request[b] = state.fault[b] = state.slot[b] = 0
     state.active_count[b] = 0
     state.queue_ends[b, 0] = state.queue_ends[b, 1] = 0
+    state.quiet_ns[b], state.moving_ns[b] = 0, NEVER_NS
+    state.high_slots[b, :] = 0
     for r in range(state.placed.shape[1]):
         state.placed[b, r] = 0
         for f in range(state.primary.shape[2]):

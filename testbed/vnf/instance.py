@@ -21,7 +21,7 @@ import numpy as np
 from testbed.results.events import EventLog
 from testbed.vnf.cpu import ServerCpu
 from testbed.vnf.dataplane import loop, pending, ring
-from testbed.vnf.dataplane.calls import configure, drain, serve
+from testbed.vnf.dataplane.calls import Bound, configure, drain, serve
 from testbed.vnf.dataplane.loop import Plane
 from testbed.vnf.dataplane.system import ipv4_endpoint
 from testbed.vnf.functions.function import Function
@@ -74,6 +74,7 @@ class Instance:
         self.member: Member = new_member(
             replication, function.new_state(), function.config, identity.member
         )
+        self._bound = Bound(self.member, function.process, plane)
         self._events = events
         words = plane.words
         words[loop.GROUP] = zlib.crc32(identity.group.encode())
@@ -91,7 +92,7 @@ class Instance:
 
     def serve(self, until_ns: int) -> int:
         """Run the packet loop (see `loop.serve`); then note what has to be noted."""
-        ready: int = serve(self.member, self.function.process, self.plane, until_ns)
+        ready: int = serve(self._bound, until_ns)
         released_ns = int(self.plane.words[loop.FIRST_RELEASE_NS])
         if released_ns > 0:
             self.plane.words[loop.FIRST_RELEASE_NS] = 0

@@ -66,6 +66,13 @@ def test_every_policy_ran_and_delivered(compared: Path) -> None:
         assert (run["lost"], run["duplicated"], run["reordered"], run["unsent"]) == (0, 0, 0, 0)
 
 
+def test_no_process_loads_compiled_code_that_the_warm_parent_should_have(compared: Path) -> None:
+    logs = list(compared.glob("*/seed-*/log/*.log"))
+    assert any(log.name.startswith("r0-h0") for log in logs)
+    late = {log.name: text for log in logs if "loaded late" in (text := log.read_text())}
+    assert not late
+
+
 def test_the_sides_differ_in_the_placement_alone(compared: Path) -> None:
     assert check_fairness(compared) == []
     frames = [

@@ -104,6 +104,32 @@ def test_masks_give_way_bound_first_then_capacity_but_never_the_dead() -> None:
     assert not backup.any()
 
 
+def test_masks_of_a_move_leave_the_backup_and_let_the_primary_stay() -> None:
+    seen = observe(used={0: 2.0, 1: 0.1, 2: 0.95, 3: 0.95}, task="move", members=(0, 2))
+    primary, backup = masks(pack_observations([seen]))
+    # 0.06 of a server is asked for; at the backup's node 2 a quarter of it is there already.
+    assert primary[0].tolist() == [True, True, True, False, False]
+    assert backup[0].tolist() == [False, False, True, False]
+    alone = dataclasses.replace(seen, members=(0,))
+    primary, backup = masks(pack_observations([alone]))
+    assert primary[0].tolist() == [True, True, False, False, False]
+    assert not backup.any()
+
+
+def test_features_tell_the_tasks_apart_and_count_no_primary_twice() -> None:
+    used = {0: 0.5, 2: 0.3}
+    node, request = features(observe(used=used, task="move", members=(0, 2)))
+    assert node[0, 0] == node[0, 1] == pytest.approx(0.5)
+    assert node[1, 1] == pytest.approx(node[1, 0] + 0.06)
+    assert node[:, 17].tolist() == [1.0, 0.0, 0.5, 0.0]
+    told = [request[[13, 15]].tolist()]
+    for task, members in (("backup", (0,)), ("place", ())):
+        node, request = features(observe(used=used, task=task, members=members))
+        assert node[0, 1] == pytest.approx(node[0, 0] + 0.06)
+        told.append(request[[13, 15]].tolist())
+    assert told == [[0.0, 1.0], [1.0, 0.0], [0.0, 0.0]]
+
+
 def test_features_of_one_equal_those_in_a_batch_and_follow_the_nodes() -> None:
     plan, shown = random_plan(3), []
 

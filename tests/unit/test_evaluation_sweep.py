@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -18,7 +19,9 @@ from testbed.cli import main
 from testbed.evaluate import run_evaluation
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario
+from testbed.scenario.model import Scenario
 from testbed.scenario.plan import make_plan
+from testbed.scenario.topology import make_topology
 from testbed.scenario.types import Placement
 from testbed.twin.constants import constants_for
 from tests.unit.test_twin_calibration import make_calibration
@@ -79,6 +82,16 @@ def test_a_topology_without_demands_has_all_pairs() -> None:
     assert len(ends) > 20
     with pytest.raises(InputError, match="topohub"):
         cell_scenario(ABILENE, Cell(1.0, "sndlib/nowhere", ""))
+
+
+def test_links_whose_length_nobody_knows_are_as_long_as_the_scenarios_own() -> None:
+    def mean_ns(scenario: Scenario) -> float:
+        return float(np.mean([link.delay_ns for link in make_topology(scenario).links]))
+
+    moved = cell_scenario(ABILENE, Cell(1.0, "sndlib/newyork", "sndlib/newyork"))
+    assert mean_ns(moved) == pytest.approx(mean_ns(ABILENE), rel=1e-6)
+    real = cell_scenario(ABILENE, Cell(1.0, "sndlib/polska", "sndlib/polska"))
+    assert mean_ns(real) < 0.5 * mean_ns(ABILENE)
 
 
 def test_cells_are_all_loads_on_all_topologies() -> None:

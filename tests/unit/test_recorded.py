@@ -10,12 +10,13 @@ import pytest
 
 from testbed.calibration_runs import calibration_runs
 from testbed.calibration_samples import backup_starts_ns, chain_samples, detections_ns, fit
-from testbed.recorded import RecordedRun, recorded_placements
+from testbed.recorded import RecordedRun, recorded_backups, recorded_placements
 from testbed.results.packets import Scheduled, build_packets
 from testbed.results.raw import ARRIVAL_DTYPE, SCHEDULE_DTYPE
 from testbed.scenario.model import Scenario
 from testbed.scenario.plan import make_plan
 from testbed.scenario.types import NS_PER_S, Placement
+from testbed.twin.simulate import NewBackup
 from testbed.validate import measured, traffic_s
 
 Event = Mapping[str, Any]
@@ -52,7 +53,7 @@ def record(scenario: Scenario, excess_ns: int, events: tuple[Event, ...] = ()) -
     )
     placed = {r.id: None for r in plan.requests} | {0: (Placement(1, 4),)}
     manifest = {"seed": plan.seed, "valid": True, "origin_ns": 0}
-    return RecordedRun(scenario, "deft", manifest, plan, placed, packets, events)
+    return RecordedRun(scenario, "deft", manifest, plan, placed, (), packets, events)
 
 
 @pytest.mark.parametrize(("mode", "crossings"), [("none", 6), ("pipelined", 6 + 2 * 4)])
@@ -124,3 +125,13 @@ def test_calibration_runs_can_be_made_and_repeat_with_other_seeds() -> None:
             for name in request.functions
         )
         assert run.purpose != "latency" or demand < 0.25
+
+
+def test_new_backups_are_read_from_the_events() -> None:
+    events: list[dict[str, Any]] = [
+        {"event": "new-backup", "group": "r3-h1", "member": 2, "node": 4},
+        {"event": "no-new-backup", "group": "r3-h2", "error": "none"},
+        {"event": "new-backup", "group": "server-2", "member": 1, "node": 4},
+        {"event": "new-backup", "group": "r0-h0", "member": 3, "node": 1},
+    ]
+    assert recorded_backups(events) == (NewBackup(3, 1, 4), NewBackup(0, 0, 1))

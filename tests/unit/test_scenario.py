@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -210,12 +212,51 @@ def test_a_topology_has_at_most_128_nodes() -> None:
     del data["traffic"]["pairs"]
     data["servers"].pop("by_node")
     data["faults"] = []
-    data["topology"] = {"topohub": "sndlib/ta2"}
+    data["topology"] = {"topohub": "sndlib/ta2", "mean_length_km": 100}
     plan = make_plan(parse_scenario(yaml.safe_dump(data)), 1)
     assert len(plan.servers) == 65
     data["topology"] = {"topohub": "sndlib/brain"}
     error = error_of(data)
     assert (error.field, error.value) == ("topology", 161)
+
+
+def on_topology(**topology: object) -> dict[str, Any]:
+    data = smoke()
+    del data["traffic"]["pairs"]
+    data["servers"].pop("by_node")
+    data["faults"] = []
+    data["topology"] = topology
+    return data
+
+
+def lengths_km(**topology: object) -> list[float]:
+    data = on_topology(**topology)
+    data["links"]["propagation_km_per_s"] = 200_000
+    scenario = parse_scenario(yaml.safe_dump(data))
+    return [link.delay_ns / 5_000 for link in make_topology(scenario).links]
+
+
+def test_positions_that_are_no_degrees_do_not_tell_how_long_links_are() -> None:
+    error = error_of(on_topology(topohub="sndlib/atlanta"))
+    assert error.field == "topology.mean_length_km"
+    assert "the positions of sndlib/atlanta are no degrees" in str(error)
+    found = lengths_km(topohub="sndlib/atlanta", mean_length_km=80)
+    assert np.mean(found) == pytest.approx(80, rel=1e-5)
+    # The first link is from (283, 248) to (339, 151), the last from (216, 59) to (97, 218).
+    first, last = math.hypot(56, 97), math.hypot(119, 159)
+    assert found[0] / found[-1] == pytest.approx(first / last, rel=1e-4)
+
+
+def test_a_mean_length_keeps_the_proportions_of_real_ones() -> None:
+    real = np.array(lengths_km(topohub="sndlib/abilene"))
+    found = np.array(lengths_km(topohub="sndlib/abilene", mean_length_km=100))
+    np.testing.assert_allclose(found, real * 100 / real.mean(), rtol=1e-4)
+
+
+def test_inline_links_say_themselves_how_long_they_are() -> None:
+    data = smoke()
+    data["topology"]["mean_length_km"] = 100
+    assert "no mean_length_km" in str(error_of(data))
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def ledger_observations(drawn: Drawn) -> list[PlacementObservation]:
         if seen.task == "place":
             out.append(ledger.observe(request, seen.placed))
         else:
-            again: Task = "backup"
+            again: Task = "backup" if seen.task == "backup" else "move"
             out.append(ledger.observe_again(request, seen.placed, again, seen.members))
         return policy.decide(seen)
 
@@ -70,6 +70,7 @@ def test_observations_equal_those_of_the_ledger_to_the_last_bit() -> None:
                 assert np.asarray(one).dtype == np.asarray(other).dtype, field.name
             tasks.append(theirs.task)
     assert tasks.count("backup") > 50
+    assert tasks.count("move") > 50
     assert tasks.count("place") > 500
 
 
@@ -124,21 +125,24 @@ def episode(batch: DecisionBatch, plan: RunPlan) -> tuple[list[float], list[bool
 
 
 def test_what_was_decided_gives_the_same_run_when_it_is_only_carried_out() -> None:
-    backups = 0
+    backups = moves = 0
     for seed in MANY:
         drawn = drawn_scenario(seed)
         played = play(
             [drawn.plan], [drawn_policy(drawn.plan).decide], drawn.constants, drawn.weights
         )[0]
         again = simulate(
-            drawn.plan, played.placements, drawn.constants, drawn.weights, played.backups
-        )
+            drawn.plan, played.placements, drawn.constants, drawn.weights, played.backups,
+            played.moves,
+        )  # fmt: skip
         backups += len(played.backups)
+        moves += sum(node is not None for node in played.moves)
         assert repr(again.requests) == repr(played.result.requests), seed
         for name in ("cost", "overload_s", "utilisation", "wait_ns", "histogram"):
             one, other = getattr(again, name), getattr(played.result, name)
             np.testing.assert_array_equal(one, other, err_msg=f"{seed}: {name}")
     assert backups > 20
+    assert moves > 20
 
 
 def test_a_new_backup_is_noted_if_it_can_join() -> None:

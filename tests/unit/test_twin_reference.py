@@ -111,6 +111,7 @@ def test_the_drawn_scenarios_have_in_them_what_can_go_wrong() -> None:
         counts["rejected"] += sum(not one.accepted for one in requests)
         counts["admission"] += drawn.plan.admission
         counts["new backups wanted"] += sum(one.task == "backup" for one in seen)
+        counts["moves asked about"] += sum(one.task == "move" for one in seen)
         counts["dead and not known"] += sum(
             one.alive[fault.node] and fault.at_ns < one.now_ns
             for one in seen

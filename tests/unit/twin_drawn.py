@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from testbed.scenario.types import (
@@ -79,6 +79,13 @@ def drawn_scenario(seed: int) -> Drawn:
         service_overhead_ns=rng.uniform(0.0, 2e5),
         overload_utilisation=rng.uniform(0.7, 1.0),
     )
+    if rng.random() < 0.6:
+        constants = replace(
+            constants,
+            move_above=rng.uniform(0.2, 1.2),
+            move_hold_ns=rng.choice((0.0, 1.0, 2.0)) * slot_ns,
+            move_cool_ns=float(rng.choice((0, rng.randint(0, 500 * MS)))),
+        )
     weights = CostWeights(
         reference_s=rng.uniform(0.01, 0.1),
         deviation=rng.uniform(0.0, 2.0),

@@ -38,10 +38,23 @@ class Seen:
 Decide = Callable[[Seen], Placement | None]
 
 
+@dataclass(frozen=True)
+class Moving:
+    """A primary is on its way to another node."""
+
+    chain: Chain
+    group: Group
+    here: int
+    node: int
+    done_ns: float
+
+
 class Reference(Slots):
     """One plan with a policy, from its first arrival to its end."""
 
     now_ns = 0.0
+    quiet_ns = 0.0
+    moving: Moving | None = None
 
     def run(self, decide: Decide) -> Outcome:
         """Let `decide` decide; a server that is found dead comes before arrivals of that time."""
@@ -52,18 +65,101 @@ class Reference(Slots):
                 found.append((detected_ns, 0, number, fault))
         for request in self.plan.requests:
             found.append((request.arrival_ns, 1, request.id, request))
+        found.sort(key=lambda one: one[:3])
+        self.high = [0 for _ in self.nodes]
         slots = math.ceil(self.plan.duration_ns / self.constants.slot_ns)
-        for at_ns, _, _, event in sorted(found, key=lambda one: one[:3]):
-            self.run_slots(min(slots, int(at_ns // self.constants.slot_ns)))
-            self.now_ns = at_ns
-            drain_ns = self.constants.drain_ns
-            self.chains = [c for c in self.chains if c.request.end_ns + drain_ns > at_ns]
+        while True:
+            moved_ns = math.inf if self.moving is None else self.moving.done_ns
+            at_ns = min(moved_ns, found[0][0] if found else math.inf)
+            until = slots if at_ns == math.inf else int(at_ns // self.constants.slot_ns)
+            if self._run_until_overload(min(slots, until), decide):
+                continue  # a move may have begun
+            if at_ns == math.inf:
+                return self.out
+            self._now(at_ns)
+            if moved_ns == at_ns:
+                self._moved()
+                continue
+            event = found.pop(0)[3]
             if isinstance(event, Fault):
                 self._detected(event, decide)
             else:
                 self._arrived(event, decide)
-        self.run_slots(slots)
-        return self.out
+
+    def _now(self, at_ns: float) -> None:
+        self.now_ns = at_ns
+        drain_ns = self.constants.drain_ns
+        self.chains = [c for c in self.chains if c.request.end_ns + drain_ns > at_ns]
+
+    # ------------------------------------------------------------------------- what is moved
+
+    def _run_until_overload(self, until: int, decide: Decide) -> bool:
+        """Run slots up to number `until`, or to one after which it is asked what moves."""
+        while self.slots_run < until:
+            self.run_slots(self.slots_run + 1)
+            node = self._overloaded()
+            if node is not None:
+                self._now(self.slots_run * self.constants.slot_ns)
+                self._ask_moves(node, decide)
+                return True
+        return False
+
+    def _overloaded(self) -> int | None:
+        """The busiest server that has been above `move_above` for long enough."""
+        slot_ns = self.constants.slot_ns
+        end_ns = self.slots_run * slot_ns
+        due = []
+        for node in self.nodes:
+            rho = self.queues[node].rho
+            high = rho > self.constants.move_above and self.death_ns(node) > end_ns
+            if end_ns < self.quiet_ns or self.moving is not None:
+                high = False
+            self.high[node] = self.high[node] + 1 if high else 0
+            if high and self.high[node] * slot_ns >= self.constants.move_hold_ns:
+                due.append((-rho, node))
+        return min(due)[1] if due and end_ns < self.plan.duration_ns else None
+
+    def _ask_moves(self, node: int, decide: Decide) -> None:
+        """Ask about the primaries at a node, the most work first, until one moves."""
+        self.quiet_ns = self.now_ns + self.constants.move_cool_ns
+        found = [
+            (chain, number, group)
+            for chain in self.chains
+            for number, group in enumerate(chain.groups)
+            if group.primary == node
+            and chain.request.start_ns <= self.now_ns < chain.request.end_ns
+        ]
+        found.sort(key=lambda one: -one[0].request.rate_pps * one[2].function.service_ns)
+        for chain, number, group in found:
+            members = (group.primary,) if group.backup is None else (group.primary, group.backup)
+            seen = self.seen("move", chain.request, chain.groups[:number], members, self.chains)
+            choice = decide(seen)
+            if choice is not None and self._can_move(seen, group, choice.primary):
+                self.moving = Moving(
+                    chain, group, node, choice.primary, self._done_ns(group, choice)
+                )
+                return
+
+    def _can_move(self, seen: Seen, group: Group, node: int) -> bool:
+        if node == group.primary or self._held(group):
+            return False
+        return node == group.backup or self._admitted(seen, node, seen.primary_cores)
+
+    def _done_ns(self, group: Group, choice: Placement) -> float:
+        """A backup is there as soon as it has caught up."""
+        if choice.primary == group.backup:
+            return max(self.now_ns, group.joined_ns)
+        return self.now_ns + self.constants.repair_ns
+
+    def _moved(self) -> None:
+        moving, self.moving = self.moving, None
+        assert moving is not None
+        group = moving.group
+        alive = min(self.death_ns(moving.here), self.death_ns(moving.node)) > self.now_ns
+        if alive and moving.chain in self.chains and group.primary == moving.here:
+            if group.backup == moving.node:
+                group.backup, group.joined_ns = moving.here, self.now_ns
+            group.primary = moving.node
 
     # ------------------------------------------------------------------------- what is decided
 

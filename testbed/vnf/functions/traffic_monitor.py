@@ -77,7 +77,7 @@ def column_of(hashed: int, row: int, width: int) -> int:
     return ((spread >> 32) & 0x7FFFFFFF) * width >> 31
 
 
-@compiled
+@compiled("UniTuple(int64, 2)(int64, int64, int64)")
 def cell_of(row: int, column: int, width: int) -> tuple[int, int]:
     """(number of the block, word in it) of a cell of the sketch."""
     return row * ((width + CELLS - 1) // CELLS) + column // CELLS, column % CELLS

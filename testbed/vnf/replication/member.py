@@ -357,7 +357,7 @@ def _write_settings(m: Words, config: ReplicationConfig) -> None:
     m[S_SHARED] = config.shared
 
 
-@compiled
+@compiled("int64(int64)")
 def peer_at(number: int) -> int:
     """Where what is known of this member begins."""
     return PEERS + number * PEER_WORDS

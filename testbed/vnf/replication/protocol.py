@@ -285,7 +285,7 @@ def next_time_ns(m: Words, now_ns: int) -> int:
     return due_ns
 
 
-@compiled
+@compiled("boolean(int64[::1])")
 def is_drained(m: Words) -> bool:
     """Whether everything that was taken in is out and at every backup: it can hand over."""
     if m[ROLE] != PRIMARY or m[DRAINING] == 0:

@@ -1,0 +1,46 @@
+"""The substrate graph of a scenario file."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from testbed.scenario.base import Model, NonNegative, Positive
+
+
+class InlineNode(Model):
+    """A node written in the scenario file."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,20}$")
+    longitude_deg: float = 0.0
+    latitude_deg: float = 0.0
+
+
+class InlineLink(Model):
+    """A link written in the scenario file; its delay follows from its length."""
+
+    a: str
+    b: str
+    length_km: NonNegative
+
+
+class TopologySpec(Model):
+    """Where the substrate graph comes from: a `topohub` name, or nodes and links in the file."""
+
+    topohub: str | None = Field(default=None, description="a graph of topohub, e.g. sndlib/abilene")
+    mean_length_km: Positive | None = Field(
+        default=None,
+        description="links of topohub's graph are so long on average, in the same proportions; "
+        "needed where its positions are no degrees on the Earth",
+    )
+    nodes: list[InlineNode] | None = Field(default=None, min_length=2)
+    links: list[InlineLink] | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TopologySpec:
+        inline = self.nodes is not None and self.links is not None
+        partly = self.nodes is not None or self.links is not None
+        if (self.topohub is not None) == partly or partly != inline:
+            raise ValueError("either topohub, or both nodes and links")
+        if self.mean_length_km is not None and inline:
+            raise ValueError("no mean_length_km where links say how long they are")
+        return self
