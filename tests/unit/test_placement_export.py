@@ -25,7 +25,7 @@ from agents.placement.export import (
     served_file,
     weights_digest,
 )
-from agents.placement.features import make_inputs
+from agents.placement.features import NODE_FEATURES, make_inputs
 from agents.placement.model import NetworkSize, PpoPolicy, save_model
 from agents.placement.onnx_format import open_session, read_metadata
 from agents.placement.onnx_policy import OnnxPolicy
@@ -155,7 +155,7 @@ def test_the_file_says_what_it_is_and_nothing_of_the_machine(
     assert said["weights_sha256"] == weights_digest(network)
     assert said["weights_sha256"] != weights_digest(decided_network(1))
     assert (said["format"], said["kind"]) == ("1", "placement-ppo-greedy")
-    assert said["node_features"] == "17"
+    assert said["node_features"] == str(NODE_FEATURES)
     assert str(ROOT).encode() not in (exported / "model.onnx").read_bytes()
     extra = {"weights_sha256.txt": ""}
     torch.export.load(exported / "model.pt2", extra_files=extra)
@@ -253,7 +253,7 @@ def other_graph(out: Path, source: Path) -> Path:
         ("empty", "readable ONNX file"),
         ("text", "readable ONNX file"),
         ("checkpoint", "readable ONNX file"),
-        ("features", "'node_features': '17'"),
+        ("features", f"'node_features': '{NODE_FEATURES}'"),
         ("graph", "the inputs node, request"),
     ],
 )
