@@ -113,7 +113,7 @@ def recorded_placements(
 
 
 def recorded_backups(events: Sequence[Mapping[str, Any]]) -> tuple[NewBackup, ...]:
-    """The new backups that groups of chains in one shard got, in the order of time."""
+    """The new backups that groups got, in the order of time; shards are not told apart."""
     found = []
     for event in events:
         group = parse_group(str(event["group"])) if event["event"] == "new-backup" else None
