@@ -10,7 +10,7 @@ from types import TracebackType
 
 from testbed.results.events import EventLog
 from testbed.scenario.types import LinkChange, RunPlan
-from testbed.substrate import mininet_nodes
+from testbed.substrate import mininet_nodes, switch_class
 from testbed.substrate.buffers import deep_buffers
 from testbed.substrate.commands import ip_batch
 from testbed.substrate.layout import HostPlan, Layout, interface_group, make_layout, mark, wiring
@@ -29,6 +29,7 @@ from testbed.substrate.namespaces import inside, no_ipv6, offloads_off
 from testbed.substrate.ownership import (
     RunRecord,
     has_record,
+    live_runs,
     remove_bridges,
     remove_interfaces,
 )
@@ -130,6 +131,8 @@ class Network:
         buffers = deep_buffers() if self._backends.datapath == "netdev" else nullcontext()
         with buffers:
             mininet_nodes.start_switches(self._switches, self._openflow_port)
+        if self._backends.datapath == "netdev":
+            self._log("switch-class", now=switch_class.make_prompt())
         self._carrier.wait_ready()
         self._log("network-built")
 
@@ -140,6 +143,7 @@ class Network:
         remove_bridges(self._layout.run_id)
         remove_interfaces(self._layout.run_id)
         mininet_nodes.stop_nodes([*self._nodes.values(), *self._switches])
+        switch_class.restore(lambda: bool(live_runs().keys() - {self._layout.run_id}))
         if self._nodes:
             self._log("network-removed")
         self._nodes.clear()

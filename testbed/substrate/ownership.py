@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
-from testbed.substrate import cgroups
+from testbed.substrate import cgroups, switch_class
 from testbed.substrate.commands import CommandError, json_of, run, vsctl_rows
 from testbed.substrate.layout import check_run_id, interface_group, mark
 
@@ -277,6 +277,7 @@ def clean(run_id: str, dry_run: bool = False) -> list[str]:
         interfaces = remove_interfaces(run_id)
         await_bridge_ports_gone(run_id)
         groups = cgroups.remove(run_id)
+        switch_class.restore(lambda: bool(live_runs().keys() - {run_id}))
     found = [f"process {pid}: {RUN_VARIABLE}={run_id} in its environment" for pid in pids]
     found += [f"bridge {name}: external id {BRIDGE_MARK}={run_id}" for name in bridges]
     found += [f"interface {name}: alias {mark(run_id)}" for name in interfaces]

@@ -172,7 +172,7 @@ def test_removal_leaves_nothing(tmp_path: Path) -> None:
     names = [
         json.loads(line)["event"] for line in (tmp_path / "events.jsonl").read_text().splitlines()
     ]
-    assert names == ["network-build-begin", "network-built", "network-removed"]
+    assert names == ["network-build-begin", "switch-class", "network-built", "network-removed"]
     forget(run_id)
 
 
