@@ -23,6 +23,8 @@ from typing import Any
 
 from numba.core.caching import Cache
 
+from testbed.vnf.warm import warm_up
+
 CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
 TERMINATE_S = 3.0
@@ -141,6 +143,7 @@ def main(descriptor: int) -> None:
     signal.set_wakeup_fd(wake_write)
     for module in WARM_MODULES:
         importlib.import_module(module)
+    warm_up()
     gc.collect()
     gc.freeze()
     children: dict[int, str] = {}

@@ -21,7 +21,7 @@ from testbed.vnf.functions import (
 from testbed.vnf.functions.function import Function, Maker
 from testbed.vnf.functions.share import Share
 
-MAKERS: Mapping[str, Maker] = {
+MAKERS: Mapping[FunctionName, Maker] = {
     "nat": nat.make,
     "fw": firewall.make,
     "tm": traffic_monitor.make,

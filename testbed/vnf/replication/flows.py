@@ -37,6 +37,7 @@ from testbed.vnf.replication.member import (
     I_PATH,
     I_REASON,
     I_SEQ,
+    INPUT_STRIDE,
     INPUT_WORDS,
     INPUTS,
     INPUTS_END,
@@ -44,8 +45,11 @@ from testbed.vnf.replication.member import (
     NOT_LOST,
     NOTES,
     OLD_EPOCH,
+    S_BOUND,
     S_GAP_NS,
     TAKEN,
+    UNUSED_INPUT,
+    UNUSED_NOTE,
 )
 
 MAX_GAP = 1 << 16
@@ -123,19 +127,18 @@ def put(
         return DUPLICATE
     slot = -1
     if reason == NOT_LOST:
-        slot = m[FREE_INPUT]
+        slot = _take_slot(m, FREE_INPUT, UNUSED_INPUT, m[INPUT_STRIDE], m[INPUTS_END])
         if slot >= 0:
-            m[FREE_INPUT] = m[slot + I_NEXT]
             m[INPUTS] += 1
             copy_to_words(packet, begin, m, slot + INPUT_WORDS, length)
         else:
             reason = BUFFER_FULL
     if slot < 0:
-        slot = m[FREE_NOTE]
+        end = m[INPUTS_END] + m[S_BOUND] * INPUT_WORDS
+        slot = _take_slot(m, FREE_NOTE, UNUSED_NOTE, INPUT_WORDS, end)
         if slot < 0:
             forget(m, flow_at, epoch, seq)
             return COPY_BUFFER_FULL
-        m[FREE_NOTE] = m[slot + I_NEXT]
         m[NOTES] += 1
     m[slot + I_EPOCH] = epoch
     m[slot + I_SEQ] = seq
@@ -151,6 +154,20 @@ def put(
     if m[slot + I_NEXT] < 0:
         m[flow_at + F_TAIL] = slot
     return TAKEN
+
+
+@compiled
+def _take_slot(m: Words, given_back: int, unused: int, size: int, end: int) -> int:
+    """A slot that was given back, or else one that was never used; -1: there is none."""
+    slot = m[given_back]
+    if slot >= 0:
+        m[given_back] = m[slot + I_NEXT]
+        return slot
+    slot = m[unused]
+    if slot >= end:
+        return -1
+    m[unused] = slot + size
+    return slot
 
 
 @compiled

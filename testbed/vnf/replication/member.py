@@ -51,7 +51,7 @@ NEEDS_SNAPSHOT = 16  # a follower: its state is not one that the log goes on fro
 LOG_TAIL = 17  # where the next entry goes in the ring of the log, in words
 LOG_FIRST = 18  # the oldest entry that is kept
 FLOWS = 19  # how many flows are known
-FREE_INPUT = 20  # heads of the lists of free slots: for packets, for notes of losses
+FREE_INPUT = 20  # heads of the lists of slots given back: for packets, for notes of losses
 FREE_NOTE = 21
 INPUTS = 22  # packets that wait
 NOTES = 23  # notes that wait
@@ -111,6 +111,8 @@ ASK_NUMBER = 69  # the number of the next ask
 ASK_ANSWERED = 70  # the last that was answered; one is on its way at a time
 ASKED_FIRST = 71  # flows whose next input waits for an answer, by number of the ask: a list
 ASKED_LAST = 72
+UNUSED_INPUT = 73  # the first slots that were never used, in memory that is not touched yet
+UNUSED_NOTE = 74
 PEERS = 80
 
 OUT, FOLLOWER, PRIMARY = 0, 1, 2
@@ -300,7 +302,7 @@ def new_member(
         packet=np.zeros(packet_room_bytes, np.uint8),
         config=function_config,
     )
-    reset_member(member, number)
+    _begin(member.words, number)
     return member
 
 
@@ -367,6 +369,16 @@ def peer_at(number: int) -> int:
 def reset_member(member: Member, number: int) -> None:
     """Forget everything: the member is one that knows nothing and belongs to no group."""
     m = member.words
+    for slot in range(m[FLOW_SLOTS]):
+        m[m[AT_FLOW_SLOTS] + slot] = 0
+    member.records.head[:] = 0
+    member.records.slots[:] = 0
+    _begin(m, number)
+
+
+@compiled
+def _begin(m: Words, number: int) -> None:
+    """Set what is not in tables; these are clear already, and so untouched where they are new."""
     for word in range(AT_FLOW_SLOTS):
         m[word] = 0
     for word in range(PEERS, PEERS + MAX_MEMBERS * PEER_WORDS):
@@ -382,26 +394,8 @@ def reset_member(member: Member, number: int) -> None:
     m[SHARED_INDEX] = m[ASK_FILL] = m[ASK_ANSWERED] = 0
     m[ASK_NUMBER] = 1
     m[LOG_TAIL] = m[AT_LOG]
-    for slot in range(m[FLOW_SLOTS]):
-        m[m[AT_FLOW_SLOTS] + slot] = 0
-    _free_all(m)
-    member.records.head[:] = 0
-    member.records.slots[:] = 0
-
-
-@compiled
-def _free_all(m: Words) -> None:
-    """Chain the slots of packets that wait, and those of notes of losses, which follow them."""
-    slots = m[S_BOUND]
-    first, stride = m[AT_INPUTS], m[INPUT_STRIDE]
-    m[FREE_INPUT] = first
-    for slot in range(slots):
-        m[first + slot * stride + I_NEXT] = first + (slot + 1) * stride if slot < slots - 1 else -1
-    first = m[INPUTS_END]
-    m[FREE_NOTE] = first
-    for slot in range(slots):
-        at = first + slot * INPUT_WORDS
-        m[at + I_NEXT] = at + INPUT_WORDS if slot < slots - 1 else -1
+    m[FREE_INPUT] = m[FREE_NOTE] = -1
+    m[UNUSED_INPUT], m[UNUSED_NOTE] = m[AT_INPUTS], m[INPUTS_END]
 
 
 def example_member() -> Member:
