@@ -31,12 +31,13 @@ import numpy as np
 
 from bench.workers import ended_by_sigterm
 from testbed.results.events import read_events
-from testbed.substrate import cgroups
+from testbed.substrate import cgroups, switch_class
 from testbed.substrate.commands import run
 from testbed.substrate.ownership import (
     RUN_VARIABLE,
     clean_stale,
     known_runs,
+    live_runs,
     marked_bridges,
     marked_interfaces,
     processes_of,
@@ -209,6 +210,8 @@ def left_of(run_id: str, witness: str) -> Iterator[str]:
         yield f"folder {state_folder(run_id)}"
     if run_id in known_runs():
         yield f"run {run_id} is still known"
+    if not live_runs() and (pid := switch_class.prompt_process()):
+        yield f"process {pid}: the switch has the scheduling class of a run"
 
 
 def _inheriting(witness: str) -> list[int]:

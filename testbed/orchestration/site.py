@@ -19,6 +19,7 @@ from testbed.substrate.network import Host
 READY_S = 10.0
 """How long a process may take until it answers."""
 INSTANCE_PRIORITY = 5
+"""Below the userspace switch (`substrate.switch_class`), which all others wait for."""
 EDGE_PRIORITY = 10
 FDU_PRIORITY = 15
 TRAFFIC_PRIORITY = 12

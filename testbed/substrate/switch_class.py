@@ -51,18 +51,21 @@ def restore(is_used: Callable[[], bool], pid_file: Path = PID_FILE, lock: Path =
     `is_used` says whether another run goes on; no run begins to use the switch meanwhile.
     """
     with _alone(lock):
-        pid = _switch(pid_file)
+        pid = prompt_process(pid_file)
         with contextlib.suppress(ProcessLookupError):
-            if pid is not None and is_ours(pid) and not is_used():
+            if pid and not is_used():
                 os.sched_setscheduler(pid, os.SCHED_OTHER, os.sched_param(0))
                 return pid
         return 0
 
 
-def is_ours(pid: int) -> bool:
-    """Whether a process has the class that runs give to the switch."""
-    policy, priority = os.sched_getscheduler(pid), os.sched_getparam(pid).sched_priority
-    return policy == _OURS and priority == PRIORITY
+def prompt_process(pid_file: Path = PID_FILE) -> int:
+    """The switch's process if it has the class that runs give it, else 0."""
+    pid = _switch(pid_file)
+    with contextlib.suppress(ProcessLookupError):
+        if pid is not None and os.sched_getscheduler(pid) == _OURS:
+            return pid if os.sched_getparam(pid).sched_priority == PRIORITY else 0
+    return 0
 
 
 def _told(pid: int) -> str:

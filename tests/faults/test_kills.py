@@ -15,6 +15,7 @@ from testbed.substrate.ownership import (
     marked_interfaces,
     processes_of,
 )
+from testbed.substrate.switch_class import prompt_process
 
 pytestmark = pytest.mark.emulation
 
@@ -53,6 +54,7 @@ def test_kills_leave_nothing_and_disturb_no_run_beside_them(tmp_path: Path) -> N
         beside.wait_for("run-start")
         before = objects(beside.run_id)
         assert len(before) > 10
+        assert prompt_process()
         kills = campaign(scenario(tmp_path, 1.0), 3, seed=int.from_bytes(os.urandom(2), "big"))
         assert [(kill.phase, kill.left, kill.harmed) for kill in kills] == [
             (phase, (), ()) for phase in ("build", "traffic", "tear-down")
@@ -60,6 +62,7 @@ def test_kills_leave_nothing_and_disturb_no_run_beside_them(tmp_path: Path) -> N
         assert len({kill.run_id for kill in kills} | {beside.run_id}) == 4
         assert all(kill.removed for kill in kills)
         assert objects(beside.run_id) == before
+        assert prompt_process()  # the switch serves the run that goes on
         assert "run-end" not in beside.times_ns()
     finally:
         beside.kill()
@@ -76,7 +79,7 @@ def test_what_is_left_is_found(tmp_path: Path) -> None:
         killed.wait_for("run-start")
         killed.kill()
         found = " ".join(left_of(killed.run_id, killed.witness))
-        assert all(what in found for what in ("bridge", "interface", "folder"))
+        assert all(what in found for what in ("bridge", "interface", "folder", "class"))
     finally:
         killed.kill()
         clean(killed.run_id)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.substrate.switch_class import PRIORITY, PROCESS, is_ours, make_prompt, restore
+from testbed.substrate.switch_class import PRIORITY, PROCESS, make_prompt, prompt_process, restore
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may ask for the class")
 
@@ -38,11 +38,12 @@ def give_back(folder: Path, used: bool = False) -> int:
 
 def test_the_class_is_given_and_taken_back(process: int, tmp_path: Path) -> None:
     assert prompt(tmp_path) == f"SCHED_FIFO {PRIORITY}"
-    assert is_ours(process)
+    assert prompt_process(tmp_path / "pid") == process
     assert give_back(tmp_path, used=True) == 0
-    assert is_ours(process)
+    assert prompt_process(tmp_path / "pid") == process
     assert give_back(tmp_path) == process
     assert os.sched_getscheduler(process) == os.SCHED_OTHER
+    assert prompt_process(tmp_path / "pid") == 0
     assert give_back(tmp_path) == 0
 
 
