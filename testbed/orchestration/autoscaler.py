@@ -6,10 +6,17 @@ import time
 from collections.abc import Callable
 
 from testbed.orchestration import elastic
-from testbed.orchestration.counters import capacity, count
+from testbed.orchestration.counters import Meter, capacity
 from testbed.orchestration.deployments import Deployments
-from testbed.orchestration.hysteresis import Decision, Limits, Memory, after_change, decide
-from testbed.orchestration.loads import Counted, loads_of, work_between
+from testbed.orchestration.hysteresis import (
+    Decision,
+    Function,
+    Limits,
+    Memory,
+    after_change,
+    decide,
+)
+from testbed.orchestration.loads import loads_of
 from testbed.scenario.model import ScalingSpec
 from testbed.scenario.types import NS_PER_S
 
@@ -33,40 +40,31 @@ class Autoscaler:
     ) -> None:
         self._deployments = deployments
         self._limits = limits_of(spec)
-        self._period_ns = round(spec.period_s * NS_PER_S)
         self._between = between
         self._memory = Memory()
-        self._counted: dict[str, Counted] = {}
-        self._counted_ns = 0
-        self._due_ns = 0
+        self._meter = Meter(deployments, round(spec.period_s * NS_PER_S))
 
     def look_if_due(self) -> None:
         """Once a period: take the counters, and scale a function if that is the decision."""
-        now_ns = time.monotonic_ns()
-        if now_ns >= self._due_ns:
-            self._due_ns = now_ns + self._period_ns
-            self._look(now_ns)
+        measured = self._meter.measure_if_due()
+        where = self._where()
+        if measured is None or not where:
+            return
+        loads = loads_of(measured.work, where, capacity(self._deployments.site))
+        self._memory, decision = decide(self._memory, self._limits, loads, measured.end_ns)
+        if decision is not None:
+            self._carry_out(decision)
+            self._meter.forget()
+            self._memory = after_change(self._limits, time.monotonic_ns())
 
-    def _look(self, now_ns: int) -> None:
-        deployments = self._deployments
-        where = {
-            (request, hop): deployments.primaries_of(deployed, hop)
-            for request, deployed in deployments.chains.items()
+    def _where(self) -> dict[Function, dict[int, int]]:
+        """Where the primaries are of each function that has several shards."""
+        return {
+            (request, hop): self._deployments.primaries_of(deployed, hop)
+            for request, deployed in self._deployments.chains.items()
             for hop in range(len(deployed.request.functions))
             if deployed.request.shards > 1
         }
-        before, period_ns = self._counted, now_ns - self._counted_ns
-        self._counted, self._counted_ns = count(deployments) if where else {}, now_ns
-        if not before or not where:
-            return
-        work = work_between(before, self._counted, period_ns)
-        loads = loads_of(work, where, capacity(deployments.site))
-        self._memory, decision = decide(self._memory, self._limits, loads, now_ns)
-        if decision is not None:
-            self._carry_out(decision)
-            # The time that it took is no period of any load.
-            self._counted = {}
-            self._memory = after_change(self._limits, time.monotonic_ns())
 
     def _carry_out(self, decision: Decision) -> None:
         (request, hop), load = decision.function, decision.load

@@ -1,18 +1,54 @@
-"""Asks the instances of a run for what they have counted."""
+"""What the instances of a run have counted, and what they did from one look to the next."""
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import Any, NamedTuple
 
 from testbed.orchestration import chain
 from testbed.orchestration.control import ControlError
 from testbed.orchestration.deployments import Deployments
 from testbed.orchestration.fdu_client import is_there
-from testbed.orchestration.loads import Counted
+from testbed.orchestration.loads import Counted, Work, work_between
 from testbed.orchestration.site import Site
 
 ASK_S = 0.1
 """An instance that does not answer for so long is left out of a period."""
+
+
+class Measured(NamedTuple):
+    """The work of each instance that was there at both ends of a period."""
+
+    work: list[Work]
+    begin_ns: int
+    end_ns: int
+
+
+class Meter:
+    """Measures the work of a run's instances, period by period."""
+
+    def __init__(self, deployments: Deployments, period_ns: int) -> None:
+        self._deployments = deployments
+        self._period_ns = period_ns
+        self._counted: dict[str, Counted] = {}
+        self._counted_ns = 0
+        self._due_ns = 0
+
+    def measure_if_due(self) -> Measured | None:
+        """The work since the last measurement, once a period; None before, and at the first."""
+        now_ns = time.monotonic_ns()
+        if now_ns < self._due_ns:
+            return None
+        self._due_ns = now_ns + self._period_ns
+        before, begin_ns = self._counted, self._counted_ns
+        self._counted, self._counted_ns = count(self._deployments), now_ns
+        if not before:
+            return None
+        return Measured(work_between(before, self._counted, now_ns - begin_ns), begin_ns, now_ns)
+
+    def forget(self) -> None:
+        """Begin anew: the time since the last measurement is no period of any load."""
+        self._counted = {}
 
 
 def count(deployments: Deployments) -> dict[str, Counted]:

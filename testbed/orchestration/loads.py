@@ -56,16 +56,23 @@ def work_between(
     ]
 
 
+def used_cores(work: Sequence[Work]) -> dict[int, float]:
+    """What all instances at each node did together, in reference cores."""
+    used: dict[int, float] = defaultdict(float)
+    for each in work:
+        used[each.node] += each.cores
+    return used
+
+
 def loads_of(
     work: Sequence[Work],
     where: Mapping[Function, Mapping[int, int]],
     capacity_cores: Mapping[int, float],
 ) -> dict[Function, Load]:
     """The load of each function; `where[function][shard]` is the node of a primary."""
-    used: dict[int, float] = defaultdict(float)
+    used = used_cores(work)
     own: dict[Function, dict[int, float]] = defaultdict(lambda: defaultdict(float))
     for each in work:
-        used[each.node] += each.cores
         if each.leads:
             own[each.request, each.key.hop][each.key.shard] += each.cores
     return {

@@ -7,11 +7,10 @@ looked at. The twin asks in the same way (`testbed.twin.moves`).
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from testbed.orchestration.loads import Work
+from testbed.orchestration.loads import Work, used_cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +32,7 @@ class Memory:
 
 def utilisation(work: Sequence[Work], capacity_cores: Mapping[int, float]) -> dict[int, float]:
     """The load of each server that hosts an instance, over its capacity."""
-    used: dict[int, float] = defaultdict(float)
-    for each in work:
-        used[each.node] += each.cores
-    return {node: cores / capacity_cores[node] for node, cores in used.items()}
+    return {node: cores / capacity_cores[node] for node, cores in used_cores(work).items()}
 
 
 def overloaded(

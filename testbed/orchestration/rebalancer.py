@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from testbed.orchestration import elastic
-from testbed.orchestration.counters import capacity, count
+from testbed.orchestration.counters import Meter, capacity
 from testbed.orchestration.deployments import Deployments
-from testbed.orchestration.loads import Counted, Work, work_between
+from testbed.orchestration.loads import Work
 from testbed.orchestration.overload import Limits, Memory, overloaded, primaries_at, utilisation
 from testbed.orchestration.reconfigure import ReconfigurationError
 from testbed.scenario.model import OverloadSpec
@@ -27,28 +27,18 @@ class Rebalancer:
         self._limits = Limits(
             spec.high, round(spec.hold_s * NS_PER_S), round(spec.cool_s * NS_PER_S)
         )
-        self._period_ns = round(spec.period_s * NS_PER_S)
         self._between = between
         self._memory = Memory()
-        self._counted: dict[str, Counted] = {}
-        self._counted_ns = 0
-        self._due_ns = 0
+        self._meter = Meter(deployments, round(spec.period_s * NS_PER_S))
 
     def look_if_due(self) -> None:
         """Once a period: take the counters, and ask the policy if a server is overloaded."""
-        now_ns = time.monotonic_ns()
-        if now_ns >= self._due_ns:
-            self._due_ns = now_ns + self._period_ns
-            self._look(now_ns)
-
-    def _look(self, now_ns: int) -> None:
-        before, begin_ns = self._counted, self._counted_ns
-        self._counted, self._counted_ns = count(self._deployments), now_ns
-        if not before:
+        measured = self._meter.measure_if_due()
+        if measured is None:
             return
-        work = work_between(before, self._counted, now_ns - begin_ns)
+        work, begin_ns, end_ns = measured
         load = utilisation(work, capacity(self._deployments.site))
-        self._memory, node = overloaded(self._memory, self._limits, load, begin_ns, now_ns)
+        self._memory, node = overloaded(self._memory, self._limits, load, begin_ns, end_ns)
         if node is None:
             return
         self._relieve(node, load[node], primaries_at(work, node))
