@@ -19,8 +19,12 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may ask for
 def process(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[int]:
     """A process of the switch's name, or of the name that is asked for."""
     program = tmp_path / getattr(request, "param", PROCESS)
-    shutil.copy(shutil.which("sleep") or "sleep", program)
-    with subprocess.Popen([program, "600"]) as running:
+    shutil.copy(shutil.which("cat") or "cat", program)
+    pipe = subprocess.PIPE
+    with subprocess.Popen([program], stdin=pipe, stdout=pipe, bufsize=0) as running:
+        assert running.stdin is not None and running.stdout is not None
+        running.stdin.write(b"!")
+        assert running.stdout.read(1) == b"!"  # it has its name by now
         (tmp_path / "pid").write_text(f"{running.pid}\n")
         yield running.pid
         running.kill()
