@@ -81,16 +81,21 @@ class PlacementNetwork(nn.Module):
 
     def encode(self, inputs: Inputs) -> Encoded:
         """Node states, and the context that the request attends to."""
+        # The output of a layer on three axes is a view: changed in place, it would be copied whole
+        # on the way back. Biases are added where there is one row a decision, not one a node.
         asked = functional.relu(self.request(inputs.request))
-        hidden = functional.relu_(self.node_in(inputs.node).add_(self.request_in(asked)[:, None]))
-        nodes = functional.relu_(self.node_hidden(hidden))
+        of_request = self.request_in(asked) + self.node_in.bias
+        hidden = functional.linear(inputs.node, self.node_in.weight) + of_request[:, None]
+        nodes = functional.relu(self.node_hidden(functional.relu(hidden)))
         batch = nodes.shape[0]
         query = self.query(asked).view(batch, self.heads, self.width)
-        scores = torch.bmm(query, nodes.transpose(1, 2)) / self.width**0.5  # [M, H, N]
-        scores = scores.masked_fill(~inputs.alive[:, None], MASKED)
-        attended = torch.bmm(scores.softmax(-1), nodes).view(batch, self.heads * self.width)
+        # Nodes first: what comes back to them then lies as they do.
+        scores = torch.bmm(nodes, query.transpose(1, 2)) / self.width**0.5  # [M, N, H]
+        scores = scores.masked_fill(~inputs.alive[..., None], MASKED).softmax(1)
+        attended = torch.bmm(scores.transpose(1, 2), nodes).view(batch, self.heads * self.width)
         context = functional.relu(self.context(torch.cat([asked, attended], dim=-1)))
-        mixed = self.score_nodes(nodes).add_(self.score_context(context)[:, None])
+        of_context = self.score_context(context) + self.score_nodes.bias
+        mixed = functional.linear(nodes, self.score_nodes.weight) + of_context[:, None]
         primary, backup = mixed.chunk(2, dim=-1)
         return Encoded(nodes, context, primary, backup)
 
