@@ -27,6 +27,7 @@ from bench.line_rig import HEADER, NUMBER_AT, TIME_AT, listening, taken
 from bench.loadgen import Load, Sent, send_load
 from bench.networks import Times, lead, longest_path, network_of
 from bench.workers import Place, Worker, ended_by_sigterm
+from testbed.orchestration.site import SENDER_PRIORITY
 from testbed.scenario.links import LinkSpec
 from testbed.scenario.topology import from_topohub
 from testbed.scenario.types import Topology
@@ -109,7 +110,8 @@ def load_figures(network: Network, topology: Topology) -> dict[str, float]:
     lead(network, path, MAC, target.switch_port)
     with named(network, ends[0]) as space:
         core = max(os.sched_getaffinity(0))
-        with Worker(Place(space, core=core)) as sender:
+        # As the senders of a run, above the line and the switch, which share its core.
+        with Worker(Place(space, core=core, priority=SENDER_PRIORITY)) as sender:
             pps = loss_free_pps(network, sender, ends)
             time.sleep(0.2)  # the line writes its CPU time ten times a second
             before_ns = cpu_ns(network)
