@@ -34,6 +34,7 @@ from testbed.scenario.types import Topology
 from testbed.substrate.commands import run
 from testbed.substrate.network import Network
 from testbed.substrate.probe import choose, probe
+from testbed.substrate.switch_class import PID_FILE
 
 TOPOLOGIES = ("abilene", "geant", "germany50")
 RUNS = 3
@@ -47,7 +48,7 @@ MAC = ":".join(f"{byte:02x}" for byte in HEADER[:6])
 def cpu_ns(network: Network) -> int:
     """CPU time of Open vSwitch's process and of the line so far."""
     ticks = os.sysconf("SC_CLK_TCK")
-    pid = int(Path("/var/run/openvswitch/ovs-vswitchd.pid").read_text())
+    pid = int(PID_FILE.read_text())
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     switches_ns = (int(fields[11]) + int(fields[12])) * 1_000_000_000 // ticks
     counters = network.line_counters()
