@@ -99,14 +99,9 @@ def run_policies(
     cannot, RunError if a run fails.
     """
     from testbed.run import RunSpec, run_one
-    from testbed.substrate.choice import backends_for
-    from testbed.substrate.probe import CapabilityError, probe
+    from testbed.substrate.choice import able_host
 
-    capabilities = probe()
-    try:
-        backends = backends_for(capabilities, scenario)
-    except CapabilityError as error:
-        raise InputError("host", "unable", str(error)) from error
+    capabilities, backends = able_host(scenario)
     make_folder(folder)
     text = yaml.safe_dump(scenario.model_dump(exclude_none=True), sort_keys=False)
     (folder / "scenario.yaml").write_text(text, encoding="utf-8")

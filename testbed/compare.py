@@ -21,12 +21,11 @@ from testbed.results.folder import RESULTS, hand_back, make_folder, new_results_
 from testbed.results.report import write_report
 from testbed.revision import git_revision
 from testbed.run import RunSpec, run_one
-from testbed.scenario.errors import InputError
 from testbed.scenario.model import Scenario
 from testbed.screen import progress_bar
-from testbed.substrate.choice import backends_for
+from testbed.substrate.choice import able_host
 from testbed.substrate.ownership import clean_stale
-from testbed.substrate.probe import Backends, Capabilities, CapabilityError, probe
+from testbed.substrate.probe import Backends, Capabilities
 from testbed.training import run_training
 
 RUN_OVERHEAD_S = 5.0
@@ -51,11 +50,7 @@ def compare_policies(
 
     Raises InputError before anything is built, RunError if a run fails.
     """
-    capabilities = probe()
-    try:
-        backends = backends_for(capabilities, scenario)
-    except CapabilityError as error:
-        raise InputError("host", "unable", str(error)) from error
+    capabilities, backends = able_host(scenario)
     for name, model in models.items():
         make_policy(name, scenario.seeds[0], model)  # a model that is none is told of now
     for line in clean_stale():

@@ -18,9 +18,9 @@ from testbed.results.folder import RESULTS, hand_back, make_folder, new_results_
 from testbed.scenario.errors import InputError, RunError
 from testbed.scenario.model import Scenario
 from testbed.scenario.types import NS_PER_S
-from testbed.substrate.choice import backends_for
+from testbed.substrate.choice import able_host
 from testbed.substrate.ownership import clean_stale
-from testbed.substrate.probe import Backends, Capabilities, CapabilityError, probe
+from testbed.substrate.probe import Backends, Capabilities
 
 FAULTS_PER_EPISODE = 12
 MOST_DISCARDED = 5
@@ -52,11 +52,7 @@ def prepare(
 ) -> CampaignSpec:
     """Check what is asked for and make the results folder; raises InputError."""
     chosen = allowed_kinds(scenario, kinds)
-    capabilities = probe()
-    try:
-        backends = backends_for(capabilities, scenario)
-    except CapabilityError as error:
-        raise InputError("host", "unable", str(error)) from error
+    capabilities, backends = able_host(scenario)
     clean_stale()
     if results is None:
         results = new_results_folder(Path(RESULTS), scenario.name)

@@ -1,16 +1,29 @@
-"""The back ends of a scenario on this host."""
+"""The back ends of a scenario on this host: the one way in which every command chooses them."""
 
 from __future__ import annotations
 
+from testbed.scenario.errors import InputError
 from testbed.scenario.link_plan import link_changes
 from testbed.scenario.model import Scenario
 from testbed.scenario.topology import make_topology
 from testbed.substrate.netem import lacking
-from testbed.substrate.probe import Backends, Capabilities, choose
+from testbed.substrate.probe import Backends, Capabilities, CapabilityError, choose, probe
+
+
+def able_host(scenario: Scenario) -> tuple[Capabilities, Backends]:
+    """What this host can do, and what carries the scenario's runs here.
+
+    Raises InputError, saying all that is missing, if the host cannot run the scenario.
+    """
+    capabilities = probe()
+    try:
+        return capabilities, backends_for(capabilities, scenario)
+    except CapabilityError as error:
+        raise InputError("host", "unable", str(error)) from error
 
 
 def backends_for(capabilities: Capabilities, scenario: Scenario) -> Backends:
-    """What carries a scenario's runs here; CapabilityError if this host cannot."""
+    """What carries a scenario's runs on a host; CapabilityError if that cannot."""
     topology = make_topology(scenario)
     changes = link_changes(topology, scenario.links)
     links = [*topology.links, *(change.link for change in changes)]

@@ -24,10 +24,10 @@ from testbed.scenario.placement import Ledger
 from testbed.scenario.plan import make_plan
 from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import NS_PER_S, Placement, Request, RunPlan
+from testbed.substrate.choice import able_host
 from testbed.substrate.commands import CommandError
 from testbed.substrate.link_error import LinkError
 from testbed.substrate.ownership import clean
-from testbed.substrate.probe import CapabilityError, choose, probe
 from testbed.throughput.search import Found, Trial, search
 from testbed.throughput.stage import Stage
 from testbed.throughput.tcp import IperfError, tcp_metrics
@@ -69,11 +69,7 @@ def measure_throughput(
     Raises InputError before anything is built, RunError if the network or the chain fails.
     """
     plan, request, placements = _plan(scenario, options)
-    capabilities = probe()
-    try:
-        backends = choose(capabilities)
-    except CapabilityError as error:
-        raise InputError("host", "unable", str(error)) from error
+    capabilities, backends = able_host(scenario)
     l3_bytes = options.l3_bytes or request.l3_bytes
     highest_pps = options.highest_pps or _highest_pps(plan, request, placements, l3_bytes)
     folder = _folder(scenario, results)

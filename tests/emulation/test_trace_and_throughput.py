@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from testbed.results import packets as packet_records
 from testbed.results.hops import PARTS
@@ -113,3 +114,14 @@ def test_throughput_and_tcp(tmp_path: Path) -> None:
     assert tcp["baseline_rtt_ns"] >= 5_000_000 and tcp["mean_rtt_ns"] >= tcp["baseline_rtt_ns"]
     assert 0 < tcp["throughput_ratio"] <= 1.05 and 0 < tcp["efficiency_percent"] <= 100
     assert json.loads((folder / "throughput.json").read_text())["tcp"] == tcp
+
+
+def test_throughput_takes_the_links_that_the_scenario_asks_for(tmp_path: Path) -> None:
+    """Bare wires are never what `auto` takes."""
+    scenario = tmp_path / "wires.yaml"
+    asked = yaml.safe_load(SMOKE.read_text())
+    asked["links"] = {**asked.get("links", {}), "backend": "none"}
+    scenario.write_text(yaml.safe_dump(asked))
+    options = ["--highest", "50", "--trial", "0.5", "--pause", "0", "--tcp", "0"]
+    report = deftbed("throughput", str(scenario), *options, "--results", str(tmp_path / "results"))
+    assert report["backends"]["link"] == "none"
