@@ -21,8 +21,9 @@ class LinkFigures:
     """One direction of a link as asked for and as measured.
 
     `delay_p50_ns` is the median of `probes` delays, with the frame's time on the wire taken off;
-    `rate_bps` that of a train of frames which took `train_ns` to arrive. None: not measured, for
-    a trace says when frames leave, or nothing came. `sent` and `lost` count probes and train.
+    `rate_bps` that of trains of frames, of which one took `train_ns` to arrive. None: not measured,
+    for a trace says when frames leave, the queue takes no train, or nothing came. `sent` and `lost`
+    count probes and trains; nothing is sent over a trace that is silent for too long.
     """
 
     name: str
@@ -113,6 +114,8 @@ def loss_reason(link: LinkFigures, directions: int) -> str | None:
 
 def link_reasons(link: LinkFigures, tolerances: ToleranceSpec, directions: int) -> list[str]:
     """Why one direction of a link is not what was asked for; empty if it is."""
+    if link.sent == 0:
+        return []
     if link.lost == link.sent and link.asked_loss < 1:
         return [f"link {link.name}: none of {link.sent} frames came"]
     found = (

@@ -1,9 +1,9 @@
 """Measures links before traffic flows, at their ends, past the switches; a few seconds for all.
 
 Probes go out on the switch's end of a link and are taken at the other one, by sockets of this
-process. First a small frame goes over every direction in turn, `PROBES` times: the delays. Then
-a train of large frames, back to back, over few directions at a time: the rates. The kernel stamps
-what arrives, so that a late reader measures no delay.
+process. First small frames go over every direction, far apart: the delays. Then trains of large
+frames, back to back, over few directions at a time: the rates. `measure_plan` says how many, so
+that they fit the link. The kernel stamps what arrives, so that a late reader measures no delay.
 """
 
 from __future__ import annotations
@@ -15,20 +15,24 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from operator import itemgetter
 from statistics import median
 
 from testbed.results.fidelity import LinkFigures, link_reasons
 from testbed.scenario.model import ToleranceSpec
 from testbed.scenario.types import NS_PER_S, Link
+from testbed.substrate.measure_plan import (
+    PROBE_BYTES,
+    TRAINS_PPS,
+    Measurement,
+    measurement_of,
+    wire_ns,
+)
 
 ETHERTYPE = 0x88B6
 """IEEE 802, local experimental: no rule of a switch matches it, so it goes no further."""
-PROBES, PROBE_BYTES = 40, 100
-TRAIN_BYTES, TRAIN_FRAMES, TRAIN_S = 1400, 120, 1.0
-PROBES_PPS, TRAINS_PPS = 4_000, 20_000
-"""Frames a second at most, over all links: the emulator itself must not be what is measured."""
 ATTEMPTS = 3
-_SETTLE_S = 0.03
+_SETTLE_S, _PAUSE_S = 0.03, 0.001
 _ETH_P_ALL = 3
 _SOL_PACKET, _IGNORE_OUTGOING, _STATISTICS = 263, 23, 6
 _SO_RCVBUFFORCE, _SO_TIMESTAMPNS, _SO_ATTACH_FILTER = 33, 35, 26
@@ -85,28 +89,27 @@ def measure_links(directions: Sequence[Ends], tolerances: ToleranceSpec) -> list
 def _measure(
     directions: Sequence[Ends], sockets: dict[str, socket.socket], attempt: int
 ) -> Iterator[tuple[str, LinkFigures]]:
-    _probe(directions, sockets, 2 * attempt)
-    trains = {each.name: _train_frames(each.link) for each in directions}
-    _send_trains(directions, sockets, trains, 2 * attempt + 1)
+    plans = {each.name: measurement_of(each.link, len(directions)) for each in directions}
+    _probe(directions, sockets, plans, 2 * attempt)
+    for group in _groups(directions, plans):
+        _send_trains(group, sockets, plans, 2 * attempt + 1)
     taken = {each.into: _take(sockets[each.into]) for each in directions}
     for each in directions:
         delays, train = (taken[each.into].of(2 * attempt + kind) for kind in (0, 1))
-        yield each.name, _figures(each, delays, train, trains[each.name])
+        yield each.name, _figures(each, plans[each.name], delays, train)
 
 
 def _figures(
     ends: Ends,
+    plan: Measurement,
     delays: dict[int, tuple[int, int]],
     train: dict[int, tuple[int, int]],
-    frames: int,
 ) -> LinkFigures:
     link, asked = ends.link, ends.link.impairments
-    wire_ns = PROBE_BYTES * 8 * NS_PER_S // link.rate_bps
-    rate_bps, train_ns = _rate(train, ends.lost_take_time)
-    measured = link.trace is None
+    probe_ns = wire_ns(link, PROBE_BYTES)
+    rate_bps, train_ns = _rate(train, plan, ends.lost_take_time)
     # The first probe makes the switch decide what to do with the rest.
-    counted = [came - sent - wire_ns for number, (sent, came) in delays.items() if number > 0]
-    lost = PROBES + frames - len(delays) - len(train)
+    counted = [came - sent - probe_ns for number, (sent, came) in delays.items() if number > 0]
     return LinkFigures(
         name=ends.name,
         asked_delay_ns=link.delay_ns,
@@ -115,70 +118,85 @@ def _figures(
         asked_loss=asked.total_loss,
         loss_memory=0.0 if asked.burst is None else asked.burst.memory,
         probes=len(counted),
-        delay_p50_ns=round(median(counted)) if counted and measured else None,
-        rate_bps=rate_bps if measured else None,
+        delay_p50_ns=round(median(counted)) if counted and link.trace is None else None,
+        rate_bps=rate_bps,
         train_ns=train_ns,
-        sent=PROBES + frames,
-        lost=lost,
+        sent=plan.probes + plan.frames,
+        lost=plan.probes + plan.frames - len(delays) - len(train),
     )
 
 
-def _rate(train: dict[int, tuple[int, int]], lost_take_time: bool) -> tuple[float | None, int]:
-    """(L2 bits a second, the time it took) of a train; (None, 0) of fewer than two frames."""
-    if len(train) < 2:
-        return None, 0
-    first, last = min(train), max(train)
-    took_ns = train[last][1] - train[first][1]
-    frames = last - first if lost_take_time else len(train) - 1
+def _rate(
+    taken: dict[int, tuple[int, int]], plan: Measurement, lost_take_time: bool
+) -> tuple[float | None, int]:
+    """(L2 bits a second over all trains, ns that one took); (None, 0) if none has two frames."""
+    frames, took_ns, trains = 0, 0, 0
+    for train in range(plan.trains):
+        numbers = range(train * plan.train_frames, (train + 1) * plan.train_frames)
+        came = [number for number in numbers if number in taken]
+        if len(came) < 2:
+            continue
+        frames += came[-1] - came[0] if lost_take_time else len(came) - 1
+        took_ns += taken[came[-1]][1] - taken[came[0]][1]
+        trains += 1
     if took_ns <= 0:
         return None, 0
-    return frames * TRAIN_BYTES * 8 * NS_PER_S / took_ns, took_ns
+    return frames * plan.train_bytes * 8 * NS_PER_S / took_ns, took_ns // trains
 
 
-def _train_frames(link: Link) -> int:
-    """As many as the queue takes at once, and as leave in `TRAIN_S`; at least 2."""
-    room = int(0.8 * link.queue_bytes / TRAIN_BYTES)
-    leave = int(TRAIN_S * link.rate_bps / (8 * TRAIN_BYTES))
-    return max(2, min(TRAIN_FRAMES, room, leave))
-
-
-def _probe(directions: Sequence[Ends], sockets: dict[str, socket.socket], kind: int) -> None:
-    """`PROBES` rounds over all directions, evenly in time, and what they take to arrive."""
-    widest_ns = max(each.link.impairments.jitter_ns for each in directions)
-    # Further apart than the jitter: what keeps the order would delay the next one, too.
-    round_ns = max(len(directions) * NS_PER_S // PROBES_PPS, 2 * widest_ns, 2_000_000)
+def _probe(
+    directions: Sequence[Ends],
+    sockets: dict[str, socket.socket],
+    plans: dict[str, Measurement],
+    kind: int,
+) -> None:
+    """Each direction's probes, evenly in time, and what they take to arrive."""
     begin_ns = time.monotonic_ns()
-    for number in range(PROBES):
-        for place, each in enumerate(directions):
-            _sleep_until(begin_ns + number * round_ns + place * round_ns // len(directions))
-            _send(sockets[each.out], kind, number, PROBE_BYTES)
-    time.sleep(_longest_s(directions) + _SETTLE_S)
+    for at_ns, number, each in sorted(_probe_times(directions, plans), key=itemgetter(0)):
+        _sleep_until(begin_ns + at_ns)
+        _send(sockets[each.out], kind, number, PROBE_BYTES)
+    time.sleep(_longest_s(directions, plans) + _SETTLE_S)
+
+
+def _probe_times(
+    directions: Sequence[Ends], plans: dict[str, Measurement]
+) -> Iterator[tuple[int, int, Ends]]:
+    """(when, from the first on; number; direction) of all probes: directions take turns."""
+    for place, each in enumerate(directions):
+        plan = plans[each.name]
+        for number in range(plan.probes):
+            turn_ns = place * plan.probe_gap_ns // len(directions)
+            yield number * plan.probe_gap_ns + turn_ns, number, each
 
 
 def _send_trains(
-    directions: Sequence[Ends],
+    group: Sequence[Ends],
     sockets: dict[str, socket.socket],
-    trains: dict[str, int],
+    plans: dict[str, Measurement],
     kind: int,
 ) -> None:
-    for group in _groups(directions):
-        for each in group:
-            for number in range(trains[each.name]):
-                _send(sockets[each.out], kind, number, TRAIN_BYTES)
-        wire_s = max(
-            trains[each.name] * TRAIN_BYTES * 8 / each.link.rate_bps
-            for each in group
-            if each.link.rate_bps
+    """The trains of all directions of a group, side by side; each waits for the one before."""
+    for train in range(max(plans[each.name].trains for each in group)):
+        sending = [each for each in group if train < plans[each.name].trains]
+        for each in sending:
+            plan = plans[each.name]
+            for number in range(train * plan.train_frames, (train + 1) * plan.train_frames):
+                _send(sockets[each.out], kind, number, plan.train_bytes)
+        longest_ns = max(
+            wire_ns(each.link, plans[each.name].train_frames * plans[each.name].train_bytes)
+            for each in sending
         )
-        time.sleep(wire_s + _longest_s(group) + _SETTLE_S)
+        time.sleep(longest_ns / NS_PER_S + _PAUSE_S)
+    time.sleep(_longest_s(group, plans) + _SETTLE_S)
 
 
-def _groups(directions: Sequence[Ends]) -> Iterator[list[Ends]]:
+def _groups(directions: Sequence[Ends], plans: dict[str, Measurement]) -> Iterator[list[Ends]]:
     """Directions whose trains together leave at no more than `TRAINS_PPS`, or one alone."""
     group: list[Ends] = []
     total = 0.0
-    for each in sorted(directions, key=lambda ends: ends.link.delay_ns):
-        pps = each.link.rate_bps / (8 * TRAIN_BYTES)
+    measured = (each for each in directions if plans[each.name].trains)
+    for each in sorted(measured, key=lambda ends: ends.link.delay_ns):
+        pps = each.link.rate_bps / (8 * plans[each.name].train_bytes)
         if group and total + pps > TRAINS_PPS:
             yield group
             group, total = [], 0.0
@@ -188,9 +206,13 @@ def _groups(directions: Sequence[Ends]) -> Iterator[list[Ends]]:
         yield group
 
 
-def _longest_s(directions: Sequence[Ends]) -> float:
-    links = [each.link for each in directions]
-    return max((link.delay_ns + link.impairments.jitter_ns) / NS_PER_S for link in links)
+def _longest_s(directions: Sequence[Ends], plans: dict[str, Measurement]) -> float:
+    """What the last probe of the slowest direction takes to arrive."""
+    return max(
+        (each.link.delay_ns + each.link.impairments.jitter_ns + plans[each.name].probe_gap_ns)
+        / NS_PER_S
+        for each in directions
+    )
 
 
 def _sleep_until(at_ns: int) -> None:

@@ -220,3 +220,18 @@ def test_links_are_measured_as_they_are(build: Build) -> None:
     (other,) = measure_links([wrong], tolerances)
     reasons = link_reasons(other, tolerances, 1)
     assert [reason.split(": ")[1].split()[0] for reason in reasons] == ["delay", "rate"]
+
+
+def test_slow_links_and_short_queues_are_measured_within_what_they_carry(build: Build) -> None:
+    plan = row_of_three()
+    slow, short = plan.topology.links
+    links = (
+        dataclasses.replace(slow, rate_bps=10_000),
+        dataclasses.replace(short, rate_bps=200_000, queue_bytes=3_000),
+    )
+    topology = dataclasses.replace(plan.topology, links=links)
+    network = build(dataclasses.replace(plan, topology=topology))
+    directions = network.directions()
+    figures = measure_links(directions, ToleranceSpec())
+    assert [r for each in figures for r in link_reasons(each, ToleranceSpec(), 4)] == []
+    assert {each.asked_rate_bps for each in figures if each.rate_bps} == {10_000, 200_000}
