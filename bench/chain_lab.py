@@ -40,6 +40,7 @@ from bench.workers import Place, Worker, namespaces, veth
 from testbed.orchestration.control import ControlClient
 from testbed.orchestration.spawner import Spawner
 from testbed.substrate.commands import run
+from testbed.substrate.probe import CapabilityError
 
 RX_FRAMES, TX_FRAMES, RECEIVER_FRAMES = 4096, 1024, 8192
 BUFFER_PACKETS = 4096
@@ -68,11 +69,11 @@ class Cores:
 def choose_cores() -> Cores:
     """One for each kind if there are four; with fewer, the primaries alone have one of their own.
 
-    Raises RuntimeError for a host with a single core.
+    Raises CapabilityError for a host with a single core.
     """
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
-        raise RuntimeError(f"{len(cores)} cores: expected 2 at least")
+        raise CapabilityError(f"{len(cores)} cores: expected 2 at least")
     if len(cores) >= 4:
         return Cores(*cores[:4])
     return Cores(sender=cores[0], receiver=cores[0], primary=cores[-1], backup=cores[0])

@@ -40,6 +40,7 @@ from bench.chain_lab import (
 from bench.stamped import FIRST_HOP, PATH
 from bench.workers import Place, Worker, ended_by_sigterm
 from testbed.orchestration import zygote
+from testbed.scenario.errors import RunError
 
 RUNS = 3
 FLOWS = 100_000
@@ -189,7 +190,7 @@ class Bench:
         rate, best, slow, fast = self._guess(case), None, SLOWEST_PPS, self.effort.fastest_pps
         while best is None or fast > slow * self.effort.resolution:
             if best is None and rate <= SLOWEST_PPS:
-                raise RuntimeError(f"{case}: loses packets at {rate} a second")
+                raise RunError(f"{case}: loses packets at {rate} a second")
             trial = self._passes(case, rate)
             if trial is not None:
                 slow, best = rate, trial

@@ -31,6 +31,7 @@ import numpy as np
 
 from bench.workers import ended_by_sigterm
 from testbed.results.events import read_events
+from testbed.scenario.errors import RunError
 from testbed.substrate import cgroups, switch_class
 from testbed.substrate.commands import run
 from testbed.substrate.ownership import (
@@ -72,7 +73,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
 """Echo requests, from a process named ping: not every host has the tool."""
 
 
-class KillsError(Exception):
+class KillsError(RunError):
     """The campaign cannot go on: says why."""
 
 

@@ -42,6 +42,7 @@ from bench.stamped import (
 )
 from bench.workers import ended_by_sigterm
 from testbed.orchestration import zygote
+from testbed.scenario.errors import RunError
 from testbed.substrate.commands import run
 
 FLOWS, RATE_PPS, FRAME_BYTES = 10_000, 5_000, 128
@@ -76,11 +77,11 @@ def start_member(lab: ChainLab, member: int, configuration: dict[str, Any] | Non
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for it; raises RuntimeError if it takes too long."""
+    """Wait for it; raises RunError if it takes too long."""
     deadline = time.monotonic() + BOUND_S
     while not condition():
         if time.monotonic() > deadline:
-            raise RuntimeError(f"{what}: not within {BOUND_S} s")
+            raise RunError(f"{what}: not within {BOUND_S} s")
         time.sleep(POLL_S)  # an order takes about as long: ask again until the bound
 
 

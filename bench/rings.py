@@ -29,6 +29,7 @@ from bench.forwarders import (
 from bench.loadgen import Intake, Load, Outcome, Received, Sent, outcome, receive_load, send_load
 from bench.workers import Place, Worker, ended_by_sigterm, namespaces, veth
 from bench.xdp import forward_by_xdp
+from testbed.scenario.errors import RunError
 from testbed.vnf.dataplane import nsh
 
 RUNS = 3
@@ -118,7 +119,7 @@ class Bench:
         slow, fast = SLOWEST_PPS, FASTEST_PPS
         best = self.trial(kind, frame_bytes, slow, NAP_NS)
         if not best.loss_free:
-            raise RuntimeError(f"{kind}: {best} at {slow} packets a second, expected no loss")
+            raise RunError(f"{kind}: {best} at {slow} packets a second, expected no loss")
         while fast > slow * RESOLUTION:
             rate = int((slow * fast) ** 0.5)
             trial = self.trial(kind, frame_bytes, rate, NAP_NS)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, TypeAlias, TypeVar
 
+from testbed.scenario.errors import RunError
 from testbed.substrate.commands import run
 from testbed.substrate.namespaces import no_ipv6
 from testbed.vnf.process import prepare_for_packets
@@ -29,7 +30,7 @@ _PR_SET_PDEATHSIG = 1
 _TIMEOUT_S = 120.0
 
 
-class WorkerError(Exception):
+class WorkerError(RunError):
     """A worker's function failed: says which, and why."""
 
 
@@ -107,7 +108,7 @@ def _serve(pipe: Connection, place: Place) -> None:
             return
         try:
             value = function(lambda: pipe.send(("ready", None)), *arguments)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (RunError, OSError, ValueError, RuntimeError) as error:
             pipe.send(("failed", f"{function.__name__}: {error!r}"))
             continue
         pipe.send(("done", value))

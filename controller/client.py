@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.wiring import Wiring
+from testbed.scenario.errors import RunError
 from testbed.scenario.steering import Segment
 
 CONNECT_S = 15.0
@@ -19,7 +20,7 @@ REPLY_S = 30.0
 """Longer than an update that waits for its barriers in both rounds, and for one before it."""
 
 
-class ControllerError(Exception):
+class ControllerError(RunError):
     """The controller refused a request, or cannot be reached; the message says why."""
 
 

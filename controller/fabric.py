@@ -24,6 +24,7 @@ from controller.switch import Connection, Switch, failures
 from controller.update import EMPTY, Rules, by_match, change, make_rounds, whole
 from controller.wiring import Wiring
 from testbed.results.events import EventLog
+from testbed.scenario.errors import RunError
 from testbed.scenario.steering import Segment
 from testbed.scenario.types import NS_PER_S
 
@@ -46,7 +47,7 @@ def after_linger(sweep: Callable[[], None]) -> None:
     timer.start()
 
 
-class FabricError(Exception):
+class FabricError(RunError):
     """A request cannot be done; the message names the switch, chain or field."""
 
 

@@ -20,13 +20,14 @@ from typing import Any
 from controller.fabric import Fabric, FabricError
 from controller.rules import SegmentError
 from controller.wiring import Wiring, WiringError
+from testbed.scenario.errors import RunError
 from testbed.scenario.steering import Segment
 
 MAX_LINE_BYTES = 16 << 20
 MAX_WAIT_S = 600.0
 
 
-class RequestError(ValueError):
+class RequestError(RunError):
     """A malformed request; the message names the field."""
 
 

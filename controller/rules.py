@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from controller.paths import Edge, Graph, Tree, branches, make_graph, shortest_paths
 from controller.wiring import HostEnd, Wiring, WiringError, unicast_mac
+from testbed.scenario.errors import RunError
 from testbed.scenario.steering import Segment
 
 HOST_PRIORITY = 10
@@ -22,7 +23,7 @@ IN_PORT = 0xFFFFFFF8
 """OFPP_IN_PORT: a switch sends a frame back where it came from through this number alone."""
 
 
-class SegmentError(ValueError):
+class SegmentError(RunError):
     """A segment that cannot be installed; the message names the field and its value."""
 
 

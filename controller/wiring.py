@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from testbed.scenario.errors import InputError
+
 MAX_PORT = 0xFFFFFF00
 """OFPP_MAX of OpenFlow 1.3: the last number of a physical port."""
 MAX_DPID = (1 << 64) - 1
@@ -14,11 +16,8 @@ MAX_DELAY_NS = 10**15
 MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
 
-class WiringError(ValueError):
+class WiringError(InputError):
     """A field of the wiring is wrong; the message names the field, its value and what was due."""
-
-    def __init__(self, field: str, value: object, expected: str) -> None:
-        super().__init__(f"{field} = {value!r}: expected {expected}")
 
 
 @dataclass(frozen=True, slots=True)

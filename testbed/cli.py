@@ -23,13 +23,13 @@ from typer.exceptions import TyperException
 
 from testbed import cli_learning, cli_throughput, cli_trace, cli_twin
 from testbed.cli_evaluate import register as register_evaluate
-from testbed.scenario.errors import InputError, RunError
+from testbed.scenario.errors import DeftbedError, InputError
 from testbed.scenario.load import load_checked
 from testbed.scenario.model import PolicyName, Scenario
 from testbed.scenario.plan import make_plan
 
 EXIT_FAILED = 1
-EXIT_INPUT = 2
+EXIT_INPUT = InputError.exit_status
 EXIT_INTERRUPTED = 130
 POLICIES: tuple[str, ...] = get_args(PolicyName)
 BENCHMARKS = ("dataplane", "fidelity", "recovery", "substrate", "twin")
@@ -333,15 +333,21 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(_status(lambda: app(args=arguments, standalone_mode=False)))
 
 
+def _tell(error: BaseException) -> None:
+    """Say an error on standard error, and below it what was noted on it."""
+    for line in (f"deftbed: {error}", *getattr(error, "__notes__", ())):
+        console.print(line, style="red", markup=False, soft_wrap=True)
+
+
 def _status(command: Callable[[], Any]) -> int:
     try:
         code = command()
         return code if isinstance(code, int) else 0
-    except InputError as error:
-        console.print(f"deftbed: {error}", style="red", markup=False, soft_wrap=True)
-        return EXIT_INPUT
-    except RunError as error:
-        console.print(f"deftbed: {error}", style="red", markup=False, soft_wrap=True)
+    except DeftbedError as error:
+        _tell(error)
+        return error.exit_status
+    except OSError as error:  # a disk that is full, a folder that may not be written
+        _tell(error)
         return EXIT_FAILED
     except typer.Exit as end:
         return end.exit_code

@@ -196,7 +196,7 @@ def _request_of(path: int) -> int:
 def _hop_of(group: str) -> int:
     parsed = parse_group(group)
     if parsed is None:
-        raise RawFormatError(f"group = {group!r}: expected the name of one")
+        raise RawFormatError("group", group, "the name of one")
     return parsed[1].hop
 
 

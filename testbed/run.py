@@ -15,14 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from agents.placement.policies import make_policy
-from controller.client import ControllerError
 from testbed import __version__
 from testbed.fidelity import measure
 from testbed.journeys import cut_traces, fill_hops, read_traced, share_traced
 from testbed.lab import Lab, open_lab, timed
-from testbed.orchestration.control import ControlError
 from testbed.orchestration.orchestrator import Orchestrator
-from testbed.orchestration.spawner import SpawnError
 from testbed.orchestration.watch import ServerWatch
 from testbed.results import packets as packet_records
 from testbed.results import servers as server_records
@@ -38,8 +35,6 @@ from testbed.scenario.plan import make_plan, plan_digest
 from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import RunPlan
 from testbed.substrate.captures import Captures, interface_of
-from testbed.substrate.commands import CommandError
-from testbed.substrate.link_error import LinkError
 from testbed.substrate.ownership import clean
 from testbed.substrate.probe import Backends, Capabilities
 from testbed.twin.constants import constants_for
@@ -47,7 +42,6 @@ from traffic.workload import write_workload
 
 MANIFEST_FORMAT = 1
 CAPTURES = "captures"
-RUN_ERRORS = (SpawnError, ControlError, ControllerError, CommandError, LinkError, OSError)
 LIBRARIES = ("mininet", "os-ken", "torch", "numba", "numpy", "pandas", "pyarrow", "topohub")
 
 
@@ -80,7 +74,7 @@ def run_one(spec: RunSpec, progress: Callable[[float], None]) -> dict[str, Any]:
     try:
         _emulate(spec, plan, run_id, manifest, phases, progress)
         manifest["complete"] = True
-    except RUN_ERRORS as error:
+    except (RunError, OSError) as error:
         raise RunError(f"{spec.policy}, seed {spec.seed}: {error}; see {spec.folder}") from error
     finally:
         with timed(phases, "remove_s"):

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
+from testbed.scenario.errors import RunError
+
 Handler = Callable[[dict[str, Any]], dict[str, Any]]
 
 MESSAGE_BYTES = 1 << 18
@@ -23,7 +25,7 @@ _NS_PER_S = 1_000_000_000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-class OrderError(Exception):
+class OrderError(RunError):
     """An order cannot be carried out; its text is the answer."""
 
 

@@ -26,6 +26,7 @@ from agents.provisioning.types import (
     IntArray,
     Stream,
 )
+from testbed.scenario.errors import RunError
 
 
 def work_of_types() -> tuple[FloatArray, FloatArray]:
@@ -43,7 +44,7 @@ def work_of_types() -> tuple[FloatArray, FloatArray]:
 
 
 def accepted_at_most(stream: Stream) -> float:
-    """The share of the stream's requests that no policy can exceed; RuntimeError if HiGHS fails."""
+    """The share of the stream's requests that no policy can exceed; RunError if HiGHS fails."""
     useful = _in_reach(stream)
     total = float(stream.requests.sum())
     if not useful.any():
@@ -71,7 +72,7 @@ def accepted_at_most(stream: Stream) -> float:
     )
     solved = linprog(-np.ones(len(bundle)), A_ub=used, b_ub=room, method="highs")
     if solved.status != 0:
-        raise RuntimeError(f"HiGHS: {solved.message}")
+        raise RunError(f"HiGHS: {solved.message}")
     return float(-solved.fun) / total
 
 

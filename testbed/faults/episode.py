@@ -27,7 +27,6 @@ from testbed.orchestration.servers import fdu_name
 from testbed.results import packets as packet_records
 from testbed.results.folder import make_folder, write_json
 from testbed.revision import git_revision
-from testbed.run import RUN_ERRORS
 from testbed.scenario.errors import RunError
 from testbed.scenario.model import Scenario
 from testbed.scenario.placement import Ledger
@@ -77,7 +76,7 @@ def run_episode(spec: EpisodeSpec, progress: Callable[[str], None]) -> int:
     write_json(spec.folder / "manifest.json", manifest)
     try:
         done = _emulate(spec, plan, run_id, manifest, progress)
-    except RUN_ERRORS as error:
+    except (RunError, OSError) as error:
         raise RunError(f"{spec.folder.name}: {error}; see {spec.folder}") from error
     finally:
         clean(run_id)

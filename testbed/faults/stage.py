@@ -20,6 +20,7 @@ from testbed.orchestration.fdu_client import is_there
 from testbed.orchestration.orchestrator import Orchestrator
 from testbed.orchestration.servers import fdu_name, start_agent, start_fdu_member
 from testbed.orchestration.site import Site
+from testbed.scenario.errors import RunError
 from testbed.scenario.types import NS_PER_S
 
 POLL_S = 0.03
@@ -50,7 +51,7 @@ class GroupView:
         return [number for number in self.members if number != self.primary]
 
 
-class StageError(Exception):
+class StageError(RunError):
     """A fault cannot be injected: the lab is not as it should be."""
 
 

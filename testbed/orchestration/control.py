@@ -11,11 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from testbed.scenario.errors import RunError
+
 RETRY_S = 0.01
 MESSAGE_BYTES = 1 << 18
 
 
-class ControlError(Exception):
+class ControlError(RunError):
     """A process refused an order or did not answer in time."""
 
 

@@ -13,6 +13,7 @@ from testbed.orchestration import chain
 from testbed.orchestration.chain import GroupKey, InstanceSpec, group_keys, user_address
 from testbed.orchestration.control import ControlError
 from testbed.orchestration.site import INSTANCE_PRIORITY, READY_S, Site
+from testbed.scenario.errors import RunError
 from testbed.scenario.model import ReplicationSpec
 from testbed.scenario.steering import forward_path, reverse_path
 from testbed.scenario.types import NS_PER_S, Placement, Request
@@ -23,7 +24,7 @@ RING_FRAMES = {"rx_frames": 512, "tx_frames": 256}
 """Slots of an instance's rings, 2 KiB each: what arrives while its process waits for a core."""
 
 
-class DeployError(Exception):
+class DeployError(RunError):
     """A chain could not be put on the network; the run can go on without it."""
 
 

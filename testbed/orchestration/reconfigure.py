@@ -16,6 +16,7 @@ from testbed.orchestration.control import ControlError
 from testbed.orchestration.deploy import Chain, DeployError
 from testbed.orchestration.fdu_client import FduError
 from testbed.orchestration.site import Site
+from testbed.scenario.errors import RunError
 from testbed.vnf.replication.membership import MAX_MEMBERS
 
 POLL_S = 0.005
@@ -23,7 +24,7 @@ CATCH_UP_S = 5.0
 """How long a learner may take to catch up."""
 
 
-class ReconfigurationError(Exception):
+class ReconfigurationError(RunError):
     """A group could not be changed; it is as it was, or as the FDU says by now."""
 
 

@@ -16,12 +16,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from testbed.scenario.errors import RunError
+
 START_S = 600.0
 """The warm parent may have to compile the data plane first, which takes minutes once."""
 MESSAGE_BYTES = 1 << 20
 
 
-class SpawnError(Exception):
+class SpawnError(RunError):
     """A process could not be started."""
 
 

@@ -211,11 +211,12 @@ def read(path: Path) -> pd.DataFrame:
     try:
         table = pq.read_table(path)
     except pa.ArrowInvalid as error:
-        raise RawFormatError(f"{path}: {error}; expected a parquet file of packets") from error
+        raise RawFormatError(str(path), str(error), "a parquet file of packets") from error
     found = (table.schema.metadata or {}).get(_FORMAT_KEY)
     if found != str(FORMAT).encode() or table.schema.names != SCHEMA.names:
         raise RawFormatError(
-            f"{path}: format {found!r}, columns {table.schema.names}; expected format {FORMAT}, "
-            f"columns {SCHEMA.names}"
+            str(path),
+            f"format {found!r}, columns {table.schema.names}",
+            f"format {FORMAT}, columns {SCHEMA.names}",
         )
     return _typed(table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get))

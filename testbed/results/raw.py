@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from testbed.scenario.errors import InputError
+
 SCHEDULE_DTYPE = np.dtype([("flow", "<u4"), ("seq", "<u8"), ("scheduled_ns", "<i8")])
 ARRIVAL_DTYPE = np.dtype(
     [("request", "<u4"), ("flow", "<u4"), ("seq", "<u8"), ("received_ns", "<i8")]
@@ -43,7 +45,7 @@ _U64 = struct.Struct("<Q")
 _RECORD = struct.Struct("<IIQq")
 
 
-class RawFormatError(Exception):
+class RawFormatError(InputError):
     """A file is not what its place says; names the file, what was found and what was expected."""
 
 
@@ -130,12 +132,13 @@ def read_arrivals(path: Path) -> Arrivals:
     """The valid records of an arrival file, of a killed receiver too; raises RawFormatError."""
     content = path.read_bytes()
     if len(content) < HEADER_BYTES:
-        raise RawFormatError(f"{path}: {len(content)} bytes, expected a header of {HEADER_BYTES}")
+        raise RawFormatError(str(path), f"{len(content)} bytes", f"a header of {HEADER_BYTES}")
     magic, version, size, count, malformed, dropped = _HEADER.unpack_from(content)
     if (magic, version, size) != (_MAGIC, ARRIVAL_FORMAT, _RECORD.size):
         raise RawFormatError(
-            f"{path}: {magic!r} format {version}, records of {size} bytes; expected {_MAGIC!r} "
-            f"format {ARRIVAL_FORMAT}, records of {_RECORD.size}"
+            str(path),
+            f"{magic!r} format {version}, records of {size} bytes",
+            f"{_MAGIC!r} format {ARRIVAL_FORMAT}, records of {_RECORD.size}",
         )
     count = min(count, (len(content) - HEADER_BYTES) // _RECORD.size)
     records = np.frombuffer(content, ARRIVAL_DTYPE, count, HEADER_BYTES)
@@ -158,7 +161,7 @@ def read_array(path: Path, dtype: np.dtype[Any]) -> Records:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise RawFormatError(f"{path}: {error}; expected a .npy array") from error
+        raise RawFormatError(str(path), str(error), "a .npy array") from error
     if array.dtype != dtype or array.ndim != 1:
-        raise RawFormatError(f"{path}: {array.dtype} {array.shape}, expected {dtype} [n]")
+        raise RawFormatError(str(path), f"{array.dtype} {array.shape}", f"{dtype} [n]")
     return np.asarray(array)

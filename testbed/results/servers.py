@@ -55,8 +55,9 @@ def read(path: Path) -> pd.DataFrame:
     found = (table.schema.metadata or {}).get(_FORMAT_KEY)
     if found != str(FORMAT).encode() or table.schema.names != SCHEMA.names:
         raise RawFormatError(
-            f"{path}: format {found!r}, columns {table.schema.names}; expected format {FORMAT}, "
-            f"columns {SCHEMA.names}"
+            str(path),
+            f"format {found!r}, columns {table.schema.names}",
+            f"format {FORMAT}, columns {SCHEMA.names}",
         )
     frame: pd.DataFrame = table.to_pandas()
     return frame

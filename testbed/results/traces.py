@@ -88,7 +88,7 @@ def read_trace(path: Path) -> Trace:
     """The valid rows of a trace file, of a killed process too; raises RawFormatError."""
     words = read_array(path, np.dtype(np.int64))
     if len(words) < HEAD_WORDS or int(words[VERSION]) != FORMAT:
-        raise RawFormatError(f"{path}: expected a trace of format {FORMAT}")
+        raise RawFormatError(str(path), "another file", f"a trace of format {FORMAT}")
     room = (len(words) - HEAD_WORDS) // ROW_WORDS
     count = min(int(words[ROWS]), room)
     rows = np.array(words[HEAD_WORDS : HEAD_WORDS + count * ROW_WORDS]).reshape(count, ROW_WORDS)

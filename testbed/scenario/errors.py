@@ -1,8 +1,23 @@
-"""The one error for input that a user can mend."""
+"""The errors that a person is told in one line: one tree, whose root says how a command ends."""
+
+from __future__ import annotations
+
+from typing import ClassVar
 
 
-class InputError(Exception):
-    """Bad input: names the field, the value and what was expected; the command ends with 2."""
+class DeftbedError(Exception):
+    """What the command tells in a line of its own before it ends with `exit_status`.
+
+    What was noted on it meanwhile (`add_note`), such as a clean-up that failed too, is told below.
+    """
+
+    exit_status: ClassVar[int] = 1
+
+
+class InputError(DeftbedError):
+    """Bad input: names the field, the value and what was expected. Nothing was built. Status 2."""
+
+    exit_status = 2
 
     def __init__(self, field: str, value: object, expected: str) -> None:
         self.field = field
@@ -11,5 +26,5 @@ class InputError(Exception):
         super().__init__(f"{field} = {value!r}: expected {expected}")
 
 
-class RunError(Exception):
+class RunError(DeftbedError):
     """A run that began and could not go on; what was measured is kept. Status 1."""

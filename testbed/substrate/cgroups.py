@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from testbed.scenario.errors import RunError
 from testbed.scenario.types import NS_PER_S, RunPlan
 
 Version = Literal["v1", "v2"]
@@ -24,7 +25,7 @@ _MIN_QUOTA_US = 1_000
 _REMOVE_S = 2.0
 
 
-class CgroupError(Exception):
+class CgroupError(RunError):
     """A cgroup tree lacks what is needed: says the path and what was expected there."""
 
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from testbed.scenario.errors import InputError
 from testbed.scenario.link_plan import link_changes
 from testbed.scenario.model import Scenario
 from testbed.scenario.topology import make_topology
 from testbed.substrate.netem import lacking
-from testbed.substrate.probe import Backends, Capabilities, CapabilityError, choose, probe
+from testbed.substrate.probe import Backends, Capabilities, choose, probe
 
 
 def able_host(scenario: Scenario) -> tuple[Capabilities, Backends]:
     """What this host can do, and what carries the scenario's runs here.
 
-    Raises InputError, saying all that is missing, if the host cannot run the scenario.
+    Raises CapabilityError, saying all that is missing, if the host cannot run the scenario.
     """
     capabilities = probe()
-    try:
-        return capabilities, backends_for(capabilities, scenario)
-    except CapabilityError as error:
-        raise InputError("host", "unable", str(error)) from error
+    return capabilities, backends_for(capabilities, scenario)
 
 
 def backends_for(capabilities: Capabilities, scenario: Scenario) -> Backends:

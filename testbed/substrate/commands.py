@@ -7,10 +7,12 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from testbed.scenario.errors import RunError
+
 _TIMEOUT_S = 60.0
 
 
-class CommandError(Exception):
+class CommandError(RunError):
     """A tool ended with a status other than 0: says the command, the status and its words."""
 
 

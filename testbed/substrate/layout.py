@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from testbed.scenario.errors import InputError
 from testbed.scenario.types import Link, Topology
 
 Role = Literal["server", "user"]
@@ -110,13 +111,14 @@ def host_mac(role: Role, node: int) -> str:
 
 
 def make_layout(topology: Topology, run_id: str) -> Layout:
-    """The layout of a topology; ValueError if it has more nodes or links than names go round."""
+    """The layout of a topology; InputError if it has more nodes or links than names."""
     check_run_id(run_id)
     nodes, links = len(topology.nodes), len(topology.links)
     if nodes > _MAX_NODES or links > _MAX_LINKS:
-        raise ValueError(
-            f"topology of {nodes} nodes and {links} links: expected at most {_MAX_NODES} nodes "
-            f"and {_MAX_LINKS} links"
+        raise InputError(
+            "topology",
+            f"{nodes} nodes and {links} links",
+            f"at most {_MAX_NODES} nodes and {_MAX_LINKS} links, which an emulation can have",
         )
     next_port = [_FIRST_LINK_PORT] * nodes
     plans = []

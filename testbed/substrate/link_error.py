@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from testbed.scenario.errors import RunError
 
-class LinkError(Exception):
+
+class LinkError(RunError):
     """A link does not have what was asked for: says the interface, what it has, what was asked."""

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from testbed.scenario.errors import DeftbedError
 from testbed.scenario.links import LinkChoice
 from testbed.substrate import cgroups
 from testbed.substrate.commands import CommandError, run
@@ -20,8 +21,10 @@ _OVS_WAIT_S = 5
 _HOLD_S = 30
 
 
-class CapabilityError(Exception):
-    """The host lacks what every run needs: says what, why, and what to do."""
+class CapabilityError(DeftbedError):
+    """The host lacks what every run needs: says what, why, and what to do. Nothing was built."""
+
+    exit_status = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from agents.placement.policies import make_policy
-from controller.client import ControllerError
 from testbed.lab import open_lab
 from testbed.orchestration import backups, users
-from testbed.orchestration.control import ControlError
-from testbed.orchestration.deploy import DeployError
 from testbed.orchestration.servers import start_servers
-from testbed.orchestration.spawner import SpawnError
 from testbed.results.folder import hand_back, make_folder, new_results_folder, write_json
 from testbed.revision import git_revision
 from testbed.scenario.errors import InputError, RunError
@@ -25,8 +21,6 @@ from testbed.scenario.plan import make_plan
 from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import NS_PER_S, Placement, Request, RunPlan
 from testbed.substrate.choice import able_host
-from testbed.substrate.commands import CommandError
-from testbed.substrate.link_error import LinkError
 from testbed.substrate.ownership import clean
 from testbed.throughput.search import Found, Trial, search
 from testbed.throughput.stage import Stage
@@ -38,9 +32,6 @@ HEADROOM = 1.25
 """The search begins this much above what the servers' capacity model lets through at most."""
 BASELINE_S = 3.0
 BASELINE_RATE = "100K"
-_ERRORS = (
-    SpawnError, ControlError, ControllerError, CommandError, LinkError, DeployError, OSError,
-)  # fmt: skip
 
 Progress = Callable[[str], None]
 
@@ -91,7 +82,7 @@ def measure_throughput(
             users.start_edges(lab.site)
             stage = Stage.set_up(lab, request, placements, l3_bytes)
             report |= _carry_out(stage, options, highest_pps, progress)
-    except _ERRORS as error:
+    except (RunError, OSError) as error:
         raise RunError(f"throughput: {error}; see {folder}") from error
     finally:
         clean(run_id)

@@ -19,13 +19,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from testbed.scenario.errors import RunError
+
 TCP_IP_BYTES = 52
 """Headers of IPv4 and TCP with time stamps."""
 
 Report = Mapping[str, Any]
 
 
-class IperfError(Exception):
+class IperfError(RunError):
     """iperf3 did not do what it was asked for."""
 
 

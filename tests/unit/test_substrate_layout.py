@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from testbed.scenario.errors import InputError
 from testbed.scenario.types import Link, Node, Topology
 from testbed.substrate.layout import host_mac, make_layout, wiring
 from testbed.substrate.link_error import LinkError
@@ -34,7 +35,7 @@ def test_a_bad_run_id_is_refused(run_id: str) -> None:
 
 
 def test_too_many_nodes_are_refused() -> None:
-    with pytest.raises(ValueError, match="at most 200 nodes"):
+    with pytest.raises(InputError, match="at most 200 nodes"):
         make_layout(ring(201), "a1b2c3")
 
 
