@@ -17,9 +17,17 @@ from testbed.scenario.applications import PlannedApplication
 from testbed.scenario.capture import check_captures
 from testbed.scenario.errors import InputError
 from testbed.scenario.link_plan import link_changes
-from testbed.scenario.model import ChainSpec, FunctionSpec, MoveSpec, ScaleSpec, Scenario
+from testbed.scenario.model import (
+    ChainSpec,
+    FunctionSpec,
+    MoveSpec,
+    ScaleSpec,
+    Scenario,
+    ServerSpec,
+)
 from testbed.scenario.modulation import Path, draw_path, points, product
 from testbed.scenario.placement import FloatArray
+from testbed.scenario.quota import refusal
 from testbed.scenario.recording import Recording, load_recording
 from testbed.scenario.sizes import imix
 from testbed.scenario.topology import delay_matrix_ns, make_topology
@@ -130,7 +138,16 @@ def _servers(scenario: Scenario, topology: Topology) -> tuple[Server, ...]:
     if backups >= len(names):
         raise InputError("replication.backups", backups, f"fewer than the {len(names)} nodes")
     specs = [scenario.servers.by_node.get(name, scenario.servers.default) for name in names]
+    if scenario.servers.capacity_model == "quota":
+        _check_quotas(names, specs, scenario.servers.quota_period_s)
     return tuple(Server(i, spec.cpu_cores, spec.memory_bytes) for i, spec in enumerate(specs))
+
+
+def _check_quotas(names: Sequence[str], specs: Sequence[ServerSpec], period_s: float) -> None:
+    for name, spec in zip(names, specs, strict=True):
+        refused = refusal(spec.cpu_cores, period_s)
+        if refused is not None:
+            raise InputError("servers.quota_period_s", period_s, f"{refused} (server {name})")
 
 
 def _profiles(scenario: Scenario) -> dict[FunctionName, FunctionProfile]:

@@ -17,11 +17,11 @@ from types import TracebackType
 from typing import Literal
 
 from testbed.scenario.errors import RunError
+from testbed.scenario.quota import cpu_quota_us, refusal
 from testbed.scenario.types import NS_PER_S, RunPlan
 
 Version = Literal["v1", "v2"]
 _TOP = "deftbed"
-_MIN_QUOTA_US = 1_000
 _REMOVE_S = 2.0
 
 
@@ -154,12 +154,10 @@ class ServerCgroups:
         Raises CgroupError if the kernel would refuse: the period lies outside 1 ms .. 1 s, or the
         quota below 1 ms. Real-time processes are not limited by it.
         """
-        period_us, quota_us = round(period_s * 1e6), round(period_s * host_cores * 1e6)
-        if not 1_000 <= period_us <= 1_000_000 or quota_us < _MIN_QUOTA_US:
-            raise CgroupError(
-                f"server-{node}: {host_cores} cores over {period_s} s: expected a period of "
-                f"1 ms to 1 s and a quota of at least 1 ms, so a longer period"
-            )
+        refused = refusal(host_cores, period_s)
+        if refused is not None:
+            raise CgroupError(f"server-{node}: quota_period_s = {period_s}: expected {refused}")
+        quota_us, period_us = cpu_quota_us(host_cores, period_s)
         folder = self._folder(self._limiting, node)
         if self._version == "v1":
             folder.mkdir(parents=True, exist_ok=True)
