@@ -41,6 +41,7 @@ from testbed.orchestration.control import ControlClient
 from testbed.orchestration.spawner import Spawner
 from testbed.substrate.commands import run
 from testbed.substrate.probe import CapabilityError
+from testbed.substrate.processes import name_of
 
 RX_FRAMES, TX_FRAMES, RECEIVER_FRAMES = 4096, 1024, 8192
 BUFFER_PACKETS = 4096
@@ -257,8 +258,9 @@ def _holder(namespace: str) -> Iterator[int]:
     """A process in the namespace, to find it by; it ends with its standard input."""
     command = ["ip", "netns", "exec", namespace, "cat"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
-        path = Path(f"/proc/{process.pid}/comm")
-        while path.read_text() != "cat\n":
+        while name_of(process.pid) != "cat":
+            if process.poll() is not None:
+                raise OSError(f"{' '.join(command)}: ended with {process.returncode}")
             time.sleep(0.002)  # ip is still on its way into the namespace
         try:
             yield process.pid

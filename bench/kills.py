@@ -44,6 +44,7 @@ from testbed.substrate.ownership import (
     processes_of,
     state_folder,
 )
+from testbed.substrate.processes import with_variable
 
 ROOT = Path(__file__).parents[1]
 SCENARIO = ROOT / "scenarios" / "smoke.yaml"
@@ -216,12 +217,7 @@ def left_of(run_id: str, witness: str) -> Iterator[str]:
 
 
 def _inheriting(witness: str) -> list[int]:
-    entry, found = f"{WITNESS}={witness}".encode(), []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if entry in (process / "environ").read_bytes().split(b"\0"):
-                found.append(int(process.name))
-    return found
+    return [pid for pid, value in with_variable(WITNESS).items() if value == witness]
 
 
 def lengths_s(scenario: Path, parent: Path) -> dict[str, float]:

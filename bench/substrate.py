@@ -31,6 +31,7 @@ from testbed.orchestration.site import SENDER_PRIORITY
 from testbed.scenario.links import LinkSpec
 from testbed.scenario.topology import from_topohub
 from testbed.scenario.types import Topology
+from testbed.substrate import processes
 from testbed.substrate.commands import run
 from testbed.substrate.network import Network
 from testbed.substrate.probe import choose, probe
@@ -47,12 +48,9 @@ MAC = ":".join(f"{byte:02x}" for byte in HEADER[:6])
 
 def cpu_ns(network: Network) -> int:
     """CPU time of Open vSwitch's process and of the line so far."""
-    ticks = os.sysconf("SC_CLK_TCK")
-    pid = int(PID_FILE.read_text())
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    switches_ns = (int(fields[11]) + int(fields[12])) * 1_000_000_000 // ticks
     counters = network.line_counters()
-    return switches_ns + (0 if counters is None else counters.cpu_ns)
+    line_ns = 0 if counters is None else counters.cpu_ns
+    return processes.cpu_ns(int(PID_FILE.read_text())) + line_ns
 
 
 @contextmanager

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from testbed.substrate.ownership import is_alive
 from testbed.substrate.probe import CapabilityError, choose, probe
+from testbed.substrate.processes import command_of, with_variable
 
 SETTLE_S = 5.0
 _RUN_ID = re.compile(r"^\w+ (?P<run>[0-9a-f]{6})")
@@ -48,17 +49,12 @@ def _new_since(before: frozenset[str]) -> list[str]:
 def _emulation_processes() -> Iterator[str]:
     """Processes in a network namespace other than this one that this session's tests started."""
     own = os.readlink("/proc/self/ns/net")
-    session = f"DEFTBED_TEST_SESSION={os.getpid()}".encode()
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.readlink(process / "ns" / "net") == own:
-                continue
-            if session not in (process / "environ").read_bytes().split(b"\0"):
-                continue
-            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except OSError:  # it ended meanwhile
+    for pid, session in with_variable("DEFTBED_TEST_SESSION").items():
+        if session != str(os.getpid()):
             continue
-        yield f"{process.name} {command}"
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if os.readlink(f"/proc/{pid}/ns/net") != own:
+                yield f"{pid} {' '.join(command_of(pid))}"
 
 
 def _output(*command: str) -> str | None:

@@ -24,6 +24,7 @@ from types import TracebackType
 from testbed.substrate import cgroups, switch_class
 from testbed.substrate.commands import CommandError, json_of, run, vsctl_rows
 from testbed.substrate.layout import check_run_id, interface_group, mark
+from testbed.substrate.processes import own_line, start_ticks, variable_of, with_variable
 
 RUN_VARIABLE = "DEFTBED_RUN"
 """Names the run in the environment of each of its processes."""
@@ -78,19 +79,6 @@ class RunRecord:
         fresh.replace(self._path)
 
 
-def start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None if it is gone.
-
-    Process number and start time together name a process for good.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    state, *fields = stat.rpartition(")")[2].split()
-    return None if state in "ZX" else int(fields[18])
-
-
 def has_record(run_id: str) -> bool:
     """Whether the run has a record."""
     return (state_folder(run_id) / "run.json").exists()
@@ -105,38 +93,12 @@ def is_alive(run_id: str) -> bool:
     return bool(start_ticks(record["pid"]) == record["start_ticks"])
 
 
-def _run_of(pid: int) -> str | None:
-    """The run id in a process's environment; None if it has none or is gone."""
-    try:
-        environment = Path(f"/proc/{pid}/environ").read_bytes()
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return None
-    prefix = RUN_VARIABLE.encode() + b"="
-    for entry in environment.split(b"\0"):
-        if entry.startswith(prefix):
-            return entry[len(prefix) :].decode(errors="replace")
-    return None
-
-
-def _ancestors() -> set[int]:
-    """This process and those above it: never to be ended by a clean-up that they asked for."""
-    found, pid = set(), os.getpid()
-    while pid > 0:
-        found.add(pid)
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text()
-        except (FileNotFoundError, ProcessLookupError):
-            break
-        pid = int(stat.rpartition(")")[2].split()[1])
-    return found
-
-
 def marked_processes() -> dict[int, str]:
     """Process number -> run id of every process that carries a mark, but not our own line."""
-    spared = _ancestors()
-    numbers = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-    marks = ((pid, _run_of(pid)) for pid in numbers if pid not in spared)
-    return {pid: run_id for pid, run_id in marks if run_id is not None}
+    # A clean-up must never end those that asked for it.
+    spared = own_line()
+    found = with_variable(RUN_VARIABLE)
+    return {pid: run_id for pid, run_id in found.items() if pid not in spared}
 
 
 def processes_of(run_id: str) -> list[int]:
@@ -239,7 +201,7 @@ def end_found(run_id: str, pids: Iterable[int], number: signal.Signals, wait_s: 
                 stack.callback(os.close, handle)
                 # The handle is of one process for good: looked at after it was opened, the mark
                 # cannot be that of a process whose number was taken over.
-                if _run_of(pid) == run_id:
+                if variable_of(pid, RUN_VARIABLE) == run_id:
                     handles[pid] = handle
         for handle in handles.values():
             with contextlib.suppress(ProcessLookupError):

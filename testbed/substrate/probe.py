@@ -166,18 +166,18 @@ def _netem() -> Capability:
 @contextmanager
 def namespace() -> Iterator[list[str]]:
     """A namespace that goes with its process; the words that start a command in it."""
-    # The child says when it is in its namespace, and ends with its input.
-    code = "import sys; print('in', flush=True); sys.stdin.read()"
+    # The child says its number when it is in its namespace, and ends with its input.
+    code = "import os, sys; print(os.getpid(), flush=True); sys.stdin.read()"
     words = ["timeout", str(_HOLD_S), "unshare", "--net", sys.executable, "-c", code]
     try:
         holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     except OSError as error:
         raise CommandError(f"unshare: {error}") from error
     with holder:
-        if holder.stdout is None or holder.stdout.readline() != b"in\n":
+        inside = b"" if holder.stdout is None else holder.stdout.readline()
+        if not inside.endswith(b"\n"):
             raise CommandError("unshare --net: refused")
-        children = Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text().split()
-        yield ["nsenter", "--net", "--target", children[0]]
+        yield ["nsenter", "--net", "--target", inside.decode().strip()]
         if holder.stdin is not None:
             holder.stdin.close()
 

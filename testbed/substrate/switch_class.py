@@ -19,6 +19,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from testbed.substrate.processes import name_of
+
 PRIORITY = 8
 PROCESS = "ovs-vswitchd"
 PID_FILE = Path(os.environ.get("OVS_RUNDIR", "/var/run/openvswitch")) / f"{PROCESS}.pid"
@@ -78,10 +80,9 @@ def _switch(pid_file: Path) -> int | None:
     """The process in the file, if it is a switch indeed; it may have ended without its file."""
     try:
         pid = int(pid_file.read_text(encoding="ascii"))
-        name = Path(f"/proc/{pid}/comm").read_text(encoding="ascii").strip()
     except (OSError, ValueError):
         return None
-    return pid if name == PROCESS else None
+    return pid if name_of(pid) == PROCESS else None
 
 
 @contextlib.contextmanager

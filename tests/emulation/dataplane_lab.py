@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from testbed.orchestration.control import ControlClient
+from testbed.substrate.processes import cpu_ns
 
 ROOT = Path(__file__).resolve().parents[2]
 CLONE_NEWNET = 0x40000000
@@ -137,9 +138,7 @@ class Lab:
 
     def cpu_s(self, name: str) -> float:
         """CPU time of a process so far."""
-        fields = Path(f"/proc/{self._processes[name].pid}/stat").read_text().rpartition(")")[2]
-        user, system = fields.split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        return cpu_ns(self._processes[name].pid) / 1e9
 
     @contextlib.contextmanager
     def inside(self, host: str) -> Iterator[None]:

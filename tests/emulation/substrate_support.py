@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import socket
 import struct
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -119,8 +117,3 @@ def wait_for(done: Callable[[], bool], what: str, bound_s: float = 10.0) -> None
     while not done():
         assert time.monotonic() < deadline, what
         time.sleep(0.02)
-
-
-def lives(process: subprocess.Popen[bytes]) -> bool:
-    """Whether a child has not ended."""
-    return process.poll() is None and os.path.exists(f"/proc/{process.pid}")

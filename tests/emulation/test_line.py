@@ -24,8 +24,9 @@ from testbed.scenario.types import LinkChange, RunPlan
 from testbed.substrate.line import DirectionCounters
 from testbed.substrate.measure import measure_links
 from testbed.substrate.network import Network
-from testbed.substrate.ownership import processes_of, start_ticks
+from testbed.substrate.ownership import processes_of
 from testbed.substrate.probe import choose, probe
+from testbed.substrate.processes import command_of, lives
 from tests.emulation.substrate_support import (
     VIRTUAL_MAC,
     add_rule,
@@ -124,14 +125,10 @@ def test_counters_survive_a_kill_and_the_network_can_still_be_removed(build: Bui
         pytest.skip("netem has no process")
     assert len(send(network, 50, 200, 0.0)) == 50
     run_id = network.layout.run_id
-    line = [
-        pid
-        for pid in processes_of(run_id)
-        if b"testbed.substrate.line" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    line = [pid for pid in processes_of(run_id) if "testbed.substrate.line" in command_of(pid)]
     assert len(line) == 1
     os.kill(line[0], signal.SIGKILL)
-    wait_for(lambda: start_ticks(line[0]) is None, "the line is still there")
+    wait_for(lambda: not lives(line[0]), "the line is still there")
     counters = network.line_counters()
     assert counters is not None and counters.frames == 51
     assert counters.lag_max_ns >= counters.directions[0].lag_max_ns > 0

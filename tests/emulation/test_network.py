@@ -15,6 +15,7 @@ from testbed.substrate.commands import CommandError, json_of, run
 from testbed.substrate.namespaces import inside
 from testbed.substrate.network import Network
 from testbed.substrate.ownership import has_record, is_alive
+from testbed.substrate.processes import lives
 from tests.emulation.substrate_support import (
     NO_CONTROLLER_PORT,
     VIRTUAL_MAC,
@@ -167,7 +168,7 @@ def test_removal_leaves_nothing(tmp_path: Path) -> None:
         assert len([name for name in leftovers(run_id) if name.startswith(run_id)]) >= 13
         holders = [host.pid for host in network.hosts.values()]
     wait_for(lambda: leftovers(run_id) == [], f"left: {leftovers(run_id)}")
-    assert not any(Path(f"/proc/{pid}").exists() for pid in holders)
+    assert not any(map(lives, holders))
     network.close()  # once more does no harm
     names = [
         json.loads(line)["event"] for line in (tmp_path / "events.jsonl").read_text().splitlines()

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from testbed.orchestration.spawner import Spawner
+from testbed.substrate.processes import lives, variable_of
 
 RUN_ID = "5ba3e1"
 
@@ -34,13 +35,6 @@ def sleeper(config: dict[str, Any]) -> None:
         signal.pause()
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 def start(spawner: Spawner, name: str, folder: Path, **config: Any) -> int:
     file = folder / name
     pid = spawner.start(name, f"{__name__}:sleeper", {"file": str(file), **config})
@@ -51,7 +45,7 @@ def start(spawner: Spawner, name: str, folder: Path, **config: Any) -> int:
 def test_a_process_starts_with_the_mark_of_its_run_and_ends(tmp_path: Path) -> None:
     with Spawner(RUN_ID, tmp_path / "log") as spawner:
         pid = start(spawner, "one", tmp_path)
-        assert b"DEFTBED_RUN=5ba3e1" in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        assert variable_of(pid, "DEFTBED_RUN") == RUN_ID
         assert spawner.pid("one") == pid
         spawner.end(["one"])
         wait_for(lambda: spawner.pid("one") is None, "the end was not reported")
@@ -62,7 +56,7 @@ def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     with Spawner(RUN_ID, tmp_path / "log") as spawner:
         pid = start(spawner, "deaf", tmp_path, deaf=True)
         spawner.end(["deaf"], timeout_s=0.2)
-        wait_for(lambda: not alive(pid), "it lives")
+        wait_for(lambda: not lives(pid), "it lives")
 
 
 def test_a_failing_process_leaves_its_reason_in_its_log(tmp_path: Path) -> None:
@@ -91,7 +85,7 @@ signal.pause()
         pid = int(file.read_text())
         harness.send_signal(number)
         harness.wait(timeout=10)
-        wait_for(lambda: not alive(pid), "the child outlived its harness")
+        wait_for(lambda: not lives(pid), "the child outlived its harness")
     finally:
         harness.kill()
         harness.wait()

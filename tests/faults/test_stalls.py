@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from testbed.orchestration.stalls import NOTED_NS
@@ -69,6 +71,8 @@ def test_each_core_is_watched_by_a_thread_of_its_own(tmp_path: Path) -> None:
 
 def pinned(pid: int) -> list[set[int]]:
     """The cores of each thread that is on one alone."""
-    threads = [int(each) for each in os.listdir(f"/proc/{pid}/task")]
-    found = [set(os.sched_getaffinity(each)) for each in threads]
+    found = []
+    for thread in psutil.Process(pid).threads():
+        with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+            found.append(set(os.sched_getaffinity(thread.id)))
     return sorted((each for each in found if len(each) == 1), key=min)

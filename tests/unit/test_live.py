@@ -15,7 +15,7 @@ import pytest
 from testbed.live import describe, find_run, give_order
 from testbed.scenario.errors import InputError, RunError
 from testbed.substrate import ownership
-from testbed.substrate.ownership import start_ticks
+from testbed.substrate.processes import start_ticks
 from testbed.vnf.control import ControlSocket
 
 RESULTS = ("a/deft/seed-1", "a/deft/seed-2", "b/deft/seed-1")
