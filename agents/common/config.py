@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 from testbed.scenario.errors import InputError
-from testbed.scenario.load import parse_mapping
+from testbed.scenario.yaml_text import read_mapping
 
 
 class Bounds(NamedTuple):
@@ -41,13 +41,9 @@ SHARE = Bounds(0.0, 1.0)
 ANY = Bounds(-math.inf)
 
 
-def read_values(path: Path) -> Mapping[Any, Any]:
+def read_values(path: Path) -> Mapping[str, Any]:
     """The mapping in a file. Raises InputError naming "config"."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError("config", str(path), f"a readable file ({error})") from error
-    return parse_mapping(text, "config")
+    return read_mapping(path, "config")
 
 
 def changed(

@@ -6,13 +6,24 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,40}$"
+NODE_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,20}$"
+PATTERN_WORDS = {
+    NAME_PATTERN: "1 to 41 small letters, digits and hyphens, no hyphen first",
+    NODE_PATTERN: "1 to 21 letters, digits, hyphens and underscores, a letter or digit first",
+}
+"""What a person reads where text has a pattern."""
 
 
 class Model(BaseModel):
-    """Unknown keys are errors, values are not coerced between kinds, objects are frozen."""
+    """Unknown keys are errors, values are not coerced between kinds, objects are frozen.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    Numbers are finite.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from testbed.scenario.base import Model, NonNegative, Positive
+from testbed.scenario.base import NODE_PATTERN, Model, NonNegative, Positive
 
 
 class InlineNode(Model):
     """A node written in the scenario file."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,20}$")
+    name: str = Field(pattern=NODE_PATTERN)
     longitude_deg: float = 0.0
     latitude_deg: float = 0.0
 

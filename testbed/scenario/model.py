@@ -11,14 +11,14 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from testbed.scenario.applications import Application
-from testbed.scenario.base import Model, NonNegative, Pair, Positive, Share
+from testbed.scenario.base import NAME_PATTERN, Model, NonNegative, Pair, Positive, Share
 from testbed.scenario.capture import CaptureSpec
 from testbed.scenario.graph import TopologySpec
 from testbed.scenario.links import LinkSpec
 from testbed.scenario.types import MAX_SHARDS, FunctionName, ReplicationMode
 from testbed.scenario.workload import ArrivalShape, Diurnal, Mmpp, OnOff, Process, Shape
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 PolicyName = Literal[
     "deft", "random", "round-robin", "first-fit", "best-fit", "greedy-delay", "pl-rank", "milp",
     "milp-hindsight", "ppo", "dqn",

@@ -56,7 +56,7 @@ class FlashCrowd(Model):
 
     kind: Literal["flash-crowd"]
     at_s: NonNegative
-    peak: Annotated[float, Field(gt=1, allow_inf_nan=False)]
+    peak: Annotated[float, Field(gt=1)]
     rise_s: Positive = 1.0
     hold_s: NonNegative = 1.0
     decay_s: Positive = Field(default=2.0, description="time constant; over after five of them")

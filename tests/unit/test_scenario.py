@@ -51,7 +51,7 @@ def test_negative_rate_names_field_value_and_unit() -> None:
     data["links"]["rate_bps"] = -5
     error = error_of(data)
     assert (error.field, error.value) == ("links.rate_bps", -5)
-    assert "greater than 0" in error.expected and "bits per second" in error.expected
+    assert "above 0" in error.expected and "bits per second" in error.expected
 
 
 def test_a_value_with_a_unit_in_it_is_refused() -> None:
@@ -96,8 +96,8 @@ def test_the_number_of_backups_is_checked() -> None:
     data = smoke()
     nodes = len(data["topology"]["nodes"])
     for backups, field, text in (
-        (4, "replication.backups", "less than or equal to 3"),
-        (-1, "replication.backups", "greater than or equal to 0"),
+        (4, "replication.backups", "a whole number from 0 to 3"),
+        (-1, "replication.backups", "a whole number from 0 to 3"),
         (nodes, "replication.backups", f"fewer than the {nodes} nodes"),
         (0, "replication", "availability if backups is 0"),
     ):
