@@ -42,15 +42,8 @@ def compiled(*arguments: Any, **options: Any) -> Any:
     """
     options = {"cache": True, "error_model": "numpy", **options}
     if len(arguments) == 1 and callable(arguments[0]):
-        function = arguments[0]
-        _choose_cache(function.__module__)
-        return numba.njit(**options)(function)
-
-    def decorate(function: Any) -> Any:
-        _choose_cache(function.__module__)
-        return numba.njit(*arguments, **options)(function)
-
-    return decorate
+        return _decorated(arguments[0], (), options)
+    return lambda function: _decorated(function, arguments, options)
 
 
 def compiled_view(function: Any) -> Any:
@@ -140,6 +133,12 @@ def _prune(base: Path, module: str) -> None:
         shutil.rmtree(stale, ignore_errors=True)
 
 
-def _choose_cache(module: str) -> None:
-    # Numba reads the setting when a function is decorated.
-    numba.config.CACHE_DIR = _folder(module)
+def _decorated(function: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    # Numba reads the setting when a function is decorated. It is the whole process's: left as it
+    # is, what is decorated next in another way would keep its cache in this module's folder.
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = _folder(function.__module__)
+    try:
+        return numba.njit(*arguments, **options)(function)
+    finally:
+        numba.config.CACHE_DIR = before

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
+
+from testbed.compiled import compiled
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -68,7 +69,7 @@ class SumTree:
         return _find(self._nodes, mass) - self._leaves
 
 
-@numba.njit(cache=True)
+@compiled
 def _set(nodes: FloatArray, at: IntArray, value: FloatArray) -> None:
     for i in range(len(at)):
         node = at[i]
@@ -78,7 +79,7 @@ def _set(nodes: FloatArray, at: IntArray, value: FloatArray) -> None:
             nodes[node] = nodes[2 * node] + nodes[2 * node + 1]
 
 
-@numba.njit(cache=True)
+@compiled
 def _find(nodes: FloatArray, mass: FloatArray) -> IntArray:
     found = np.empty(len(mass), dtype=np.int64)
     for i in range(len(mass)):

@@ -5,7 +5,6 @@ Numba over struct of arrays; kernel.py says what the model is.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from agents.provisioning.types import (
@@ -18,6 +17,7 @@ from agents.provisioning.types import (
     IntArray,
     State,
 )
+from testbed.compiled import compiled
 
 TIGHT = 1e-9
 """Sums of times are compared with this much room, in ms."""
@@ -49,25 +49,25 @@ WORK_DONE = np.array(_work_done())
 PROCESSING_TABLE = np.array(PROCESSING_MS)
 
 
-@numba.njit(cache=True)
+@compiled
 def next_vnf(s: State, b: int, g: int) -> int:
     """The VNF that group `g` needs next."""
     return CHAIN_TABLE[s.kind[b, s.bundle[b, g]], s.stage[b, g]]
 
 
-@numba.njit(cache=True)
+@compiled
 def due_ms(s: State, b: int, r: int) -> float:
     """The deadline of bundle `r`."""
     return s.arrival[b, r] + BOUND_TABLE[s.kind[b, r]]
 
 
-@numba.njit(cache=True)
+@compiled
 def time_left_ms(s: State, b: int, g: int) -> float:
     """From now to the deadline of group `g`."""
     return due_ms(s, b, s.bundle[b, g]) - s.step[b]
 
 
-@numba.njit(cache=True)
+@compiled
 def servable(s: State, b: int, g: int, d: int, free_ms: float) -> int:
     """How many chains of `g` an instance at `d`, free from `free_ms` on, can serve in this step.
 
@@ -89,7 +89,7 @@ def servable(s: State, b: int, g: int, d: int, free_ms: float) -> int:
     return count
 
 
-@numba.njit(cache=True)
+@compiled
 def serve(s: State, b: int, d: int, v: int, waiting: IntArray) -> int:
     """Serve groups in the rest of the step; how many chains are satisfied by it."""
     free_ms = s.step[b] * 1.0
@@ -118,7 +118,7 @@ def serve(s: State, b: int, d: int, v: int, waiting: IntArray) -> int:
     return satisfied
 
 
-@numba.njit(cache=True)
+@compiled
 def _first_come(s: State, b: int, d: int, free_ms: float, waiting: IntArray, head: int) -> None:
     """Bring to `head` the most urgent of waiting[head:] that is there at `free_ms`.
 
@@ -139,7 +139,7 @@ def _first_come(s: State, b: int, d: int, free_ms: float, waiting: IntArray, hea
     waiting[head] = g
 
 
-@numba.njit(cache=True)
+@compiled
 def _move_on(s: State, b: int, g: int, d: int, end_ms: float) -> int:
     """Group `g` was served at `d` until `end_ms`; its size if that was its last VNF, else 0."""
     r, at = s.bundle[b, g], s.place[b, g]
@@ -158,7 +158,7 @@ def _move_on(s: State, b: int, g: int, d: int, end_ms: float) -> int:
     return size
 
 
-@numba.njit(cache=True)
+@compiled
 def _copy(s: State, b: int, source: int, target: int) -> None:
     s.bundle[b, target] = s.bundle[b, source]
     s.size[b, target] = s.size[b, source]
@@ -167,7 +167,7 @@ def _copy(s: State, b: int, source: int, target: int) -> None:
     s.ready_ms[b, target] = s.ready_ms[b, source]
 
 
-@numba.njit(cache=True)
+@compiled
 def sort_in(s: State, b: int, alive: int) -> None:
     """Put groups number `groups` ... `alive` where they belong by (deadline, bundle)."""
     for new in range(s.groups[b], alive):
@@ -186,7 +186,7 @@ def sort_in(s: State, b: int, alive: int) -> None:
     s.groups[b] = alive
 
 
-@numba.njit(cache=True)
+@compiled
 def _forget_finished(s: State, b: int) -> None:
     kept = 0
     for g in range(s.groups[b]):
@@ -196,7 +196,7 @@ def _forget_finished(s: State, b: int) -> None:
     s.groups[b] = kept
 
 
-@numba.njit(cache=True)
+@compiled
 def drop(s: State, b: int) -> int:
     """Drop the chains that are late for certain; how many. Groups that are alike become one."""
     kept, dropped = 0, 0
@@ -216,7 +216,7 @@ def drop(s: State, b: int) -> int:
     return dropped
 
 
-@numba.njit(cache=True)
+@compiled
 def _merged(s: State, b: int, g: int, kept: int) -> bool:
     """Whether `g` could be added to one of the groups 0 ... `kept`: same bundle, stage, place."""
     other = kept - 1
@@ -229,7 +229,7 @@ def _merged(s: State, b: int, g: int, kept: int) -> bool:
     return False
 
 
-@numba.njit(cache=True)
+@compiled
 def enter(s: State, b: int, r: int, g: int) -> None:
     """Make bundle `r` group `g`."""
     s.bundle[b, g] = r

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from agents.provisioning.batch import Actor, ProvisioningBatch
 from agents.provisioning.chains import next_vnf, servable
 from agents.provisioning.kernel import has_room
 from agents.provisioning.types import VNFS, WAIT, IntArray, State
+from testbed.compiled import compiled
 
 
 def priority_heuristic(batch: ProvisioningBatch) -> IntArray:
@@ -46,13 +46,13 @@ def random_actions(rng: np.random.Generator) -> Actor:
     return actor
 
 
-@numba.njit(cache=True)
+@compiled
 def _decide(s: State, actions: IntArray) -> None:
     for b in range(len(actions)):
         actions[b] = WAIT if s.done[b] else _decide_one(s, b)
 
 
-@numba.njit(cache=True)
+@compiled
 def _decide_one(s: State, b: int) -> int:
     here = s.order[b, s.turn[b]]
     now_ms = s.step[b] * 1.0
@@ -63,7 +63,7 @@ def _decide_one(s: State, b: int) -> int:
     return WAIT
 
 
-@numba.njit(cache=True)
+@compiled
 def _uninstall_idle(s: State, actions: IntArray) -> None:
     for b in range(len(actions)):
         if s.done[b] or actions[b] != WAIT:
@@ -75,7 +75,7 @@ def _uninstall_idle(s: State, actions: IntArray) -> None:
                 break
 
 
-@numba.njit(cache=True)
+@compiled
 def _best_here(s: State, b: int, g: int, v: int) -> bool:
     here = s.order[b, s.turn[b]]
     own_ms = _added_ms(s, b, g, here)
@@ -89,7 +89,7 @@ def _best_here(s: State, b: int, g: int, v: int) -> bool:
     return True
 
 
-@numba.njit(cache=True)
+@compiled
 def _added_ms(s: State, b: int, g: int, d: int) -> float:
     to = s.destination[b, s.bundle[b, g]]
     return s.delay_ms[b, s.place[b, g], d] + s.delay_ms[b, d, to]

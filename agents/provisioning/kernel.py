@@ -22,7 +22,6 @@ The model, where paper and table leave a choice:
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from agents.provisioning.chains import drop, enter, next_vnf, servable, serve, sort_in, time_left_ms
@@ -40,11 +39,12 @@ from agents.provisioning.types import (
     IntArray,
     State,
 )
+from testbed.compiled import compiled
 
 CPU_TABLE, RAM_TABLE, STORAGE_TABLE = np.array(CPU), np.array(RAM_GB), np.array(STORAGE_GB)
 
 
-@numba.njit(cache=True)
+@compiled
 def has_room(s: State, b: int, d: int, v: int) -> bool:
     """Whether data centre `d` can run one more instance of `v` in this step."""
     if s.cpu_free[b, d] < CPU_TABLE[v] or s.ram_free[b, d] < RAM_TABLE[v]:
@@ -52,7 +52,7 @@ def has_room(s: State, b: int, d: int, v: int) -> bool:
     return s.idle[b, d, v] > 0 or s.storage_free[b, d] >= STORAGE_TABLE[v]
 
 
-@numba.njit(cache=True)
+@compiled
 def valid_actions(s: State, b: int, mask: BoolArray) -> None:
     """Write into `mask` [ACTIONS] what is valid at the data centre whose turn it is."""
     mask[:] = False
@@ -75,7 +75,7 @@ def valid_actions(s: State, b: int, mask: BoolArray) -> None:
                 return
 
 
-@numba.njit(cache=True)
+@compiled
 def act(s: State, b: int, action: int, w: RewardWeights, mask: BoolArray) -> float:
     """Take one action and all waits that follow without a choice; the reward of it all.
 
@@ -96,7 +96,7 @@ def act(s: State, b: int, action: int, w: RewardWeights, mask: BoolArray) -> flo
     return reward
 
 
-@numba.njit(cache=True)
+@compiled
 def _one(s: State, b: int, action: int, w: RewardWeights) -> float:
     d = s.order[b, s.turn[b]]
     reward = 0.0
@@ -112,7 +112,7 @@ def _one(s: State, b: int, action: int, w: RewardWeights) -> float:
     return reward
 
 
-@numba.njit(cache=True)
+@compiled
 def _uninstall(s: State, b: int, d: int, v: int, w: RewardWeights) -> float:
     if s.idle[b, d, v] == 0:
         s.totals.invalid[b] += 1
@@ -128,7 +128,7 @@ def _uninstall(s: State, b: int, d: int, v: int, w: RewardWeights) -> float:
     return 0.0
 
 
-@numba.njit(cache=True)
+@compiled
 def _allocate(s: State, b: int, d: int, v: int, w: RewardWeights) -> float:
     if not has_room(s, b, d, v):
         s.totals.invalid[b] += 1
@@ -154,7 +154,7 @@ def _allocate(s: State, b: int, d: int, v: int, w: RewardWeights) -> float:
     return w.satisfied * serve(s, b, d, v, waiting[:count])
 
 
-@numba.njit(cache=True)
+@compiled
 def _advance(s: State, b: int, w: RewardWeights) -> float:
     """End the step; the reward of what it ends with."""
     stored = 0.0
@@ -168,7 +168,7 @@ def _advance(s: State, b: int, w: RewardWeights) -> float:
     return dropped * w.dropped + stored * w.storage_gb_ms
 
 
-@numba.njit(cache=True)
+@compiled
 def begin_step(s: State, b: int) -> None:
     """Requests arrive, data centres are free, and the order of turns is made."""
     alive = s.groups[b]
@@ -197,7 +197,7 @@ def begin_step(s: State, b: int) -> None:
         s.order[b, at] = d
 
 
-@numba.njit(cache=True)
+@compiled
 def act_all(
     s: State, actions: IntArray, w: RewardWeights, masks: BoolArray, rewards: np.ndarray
 ) -> None:

@@ -18,7 +18,6 @@ centres [D, CENTRE]: free CPU / 120, capacity / 120, delay from here / 5 ms, fre
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
 from agents.provisioning.chains import (
@@ -41,6 +40,7 @@ from agents.provisioning.types import (
     Observation,
     State,
 )
+from testbed.compiled import compiled
 
 HEAD, EACH = 7, 7
 OWN = HEAD + EACH * VNFS
@@ -66,7 +66,7 @@ def empty_observation(batch: int, centres: int) -> Observation:
     )
 
 
-@numba.njit(cache=True)
+@compiled
 def observe_all(s: State, out: Observation) -> None:
     """Write the observation of each episode into its row of `out`; zeros where it is over."""
     for b in range(len(s.step)):
@@ -83,12 +83,12 @@ def observe_all(s: State, out: Observation) -> None:
             _observe_centres(s, b, out)
 
 
-@numba.njit(cache=True)
+@compiled
 def _count(n: float) -> float:
     return np.log1p(n) / 6.0
 
 
-@numba.njit(cache=True)
+@compiled
 def _observe_own(s: State, b: int, out: Observation) -> None:
     d = s.order[b, s.turn[b]]
     own = out.own[b]
@@ -103,7 +103,7 @@ def _observe_own(s: State, b: int, out: Observation) -> None:
         own[HEAD + EACH * v + 1] = _count(s.installed[b, d, v] - s.idle[b, d, v])
 
 
-@numba.njit(cache=True)
+@compiled
 def _observe_chains(s: State, b: int, out: Observation) -> None:
     d = s.order[b, s.turn[b]]
     own, underway, pending = out.own[b], out.underway[b], out.pending[b]
@@ -137,7 +137,7 @@ def _observe_chains(s: State, b: int, out: Observation) -> None:
     _scale(s, b, out)
 
 
-@numba.njit(cache=True)
+@compiled
 def _scale(s: State, b: int, out: Observation) -> None:
     """Turn the counts into columns."""
     out.own[b, 6] = _count(out.own[b, 6])
@@ -158,7 +158,7 @@ def _scale(s: State, b: int, out: Observation) -> None:
             out.centres[b, d, 7 + VNFS + v] = _count(out.centres[b, d, 7 + VNFS + v])
 
 
-@numba.njit(cache=True)
+@compiled
 def _observe_centres(s: State, b: int, out: Observation) -> None:
     here = s.order[b, s.turn[b]]
     for position in range(s.centres[b]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from agents.provisioning.types import (
     IntArray,
     State,
 )
+from testbed.compiled import compiled
 
 
 class Outcome(NamedTuple):
@@ -90,7 +90,7 @@ class ProvisioningProblem:
         return [self._number, *s[:-1], *s.totals]
 
 
-@numba.njit(cache=True)
+@compiled
 def fate(s: State, w: RewardWeights) -> FloatArray:
     """What the chains alive in each of B episodes look like earning, [B].
 

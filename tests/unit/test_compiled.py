@@ -103,6 +103,29 @@ def test_old_caches_are_forgotten_and_the_present_one_is_not(checkout: Path) -> 
     assert run(checkout, CALL) == "2 1"
 
 
+WHERE = """
+    import numba, {order}
+    from testbed.one import plus
+    from testbed.compiled import compiled
+    given = numba.config.CACHE_DIR
+    try:
+        compiled("no signature")(len)
+    except Exception:
+        pass
+    assert numba.config.CACHE_DIR == given
+    print(plus.stats.cache_path, given)
+"""
+
+
+def test_which_folder_is_used_does_not_depend_on_the_order_of_imports(checkout: Path) -> None:
+    orders = ("testbed.one, testbed.two", "testbed.two, testbed.one")
+    found = {run(checkout, WHERE.format(order=order)) for order in orders}
+    assert len(found) == 1
+    folder, given = found.pop().split()
+    assert Path(folder).is_relative_to(checkout / "cache") and "testbed.one-" in folder
+    assert Path(given) == checkout / "cache", "no module's, for whatever else numba compiles"
+
+
 def test_a_cache_that_cannot_be_written_does_not_matter(checkout: Path) -> None:
     (checkout / "cache").write_text("a file")
     assert run(checkout, CALL, HOME=str(checkout)).startswith("2 ")
