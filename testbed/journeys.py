@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from testbed.orchestration.chain import parse_group
 from testbed.results import hops, traces
-from testbed.results.raw import RawFormatError, read_array
+from testbed.results.raw import RawFormatError, instance_dumps, read_array
 from testbed.results.traces import Trace, read_traces
+from testbed.scenario.names import parse_group
 from testbed.scenario.placement import FloatArray
 from testbed.scenario.steering import base_path
 from testbed.scenario.topology import delay_matrix_ns
@@ -344,7 +344,7 @@ def _on_the_way(stamped: Stamped, declared: Mapping[Stamped, tuple[str, str]]) -
 def declared_losses(raw: Path) -> dict[Stamped, tuple[str, str]]:
     """(instance, reason) of the losses that the instances of a run remember, by stamp."""
     found = {}
-    for path in sorted(raw.glob("r*-h*-m*.json")):
+    for path in instance_dumps(raw):
         dump = json.loads(path.read_text(encoding="utf-8"))
         for service_path, flow, epoch, seq, reason in dump["losses"]:
             stamped = Stamped(_hop_of(dump["group"]), service_path, flow, epoch, seq)

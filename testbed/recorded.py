@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from testbed.orchestration.chain import parse_group
 from testbed.results import packets as packet_records
 from testbed.results.events import read_events
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario
 from testbed.scenario.model import Scenario
+from testbed.scenario.names import parse_group
 from testbed.scenario.placement import FloatArray
 from testbed.scenario.plan import make_plan, plan_digest
 from testbed.scenario.types import Placement, RunPlan

@@ -20,15 +20,14 @@ from testbed import __version__
 from testbed.faults.kinds import KINDS, LAST
 from testbed.faults.stage import Stage, StageError
 from testbed.lab import Lab, open_lab
-from testbed.orchestration import chain
 from testbed.orchestration.control import ControlError, OrderRefused
 from testbed.orchestration.orchestrator import Orchestrator
-from testbed.orchestration.servers import fdu_name
 from testbed.results import packets as packet_records
 from testbed.results.folder import make_folder, write_json
 from testbed.revision import git_revision
 from testbed.scenario.errors import RunError
 from testbed.scenario.model import Scenario
+from testbed.scenario.names import edge_name, fdu_name, sender_name, server_name
 from testbed.scenario.placement import Ledger
 from testbed.scenario.plan import make_plan
 from testbed.scenario.topology import delay_matrix_ns
@@ -156,13 +155,13 @@ def _finish(stage: Stage, lab: Lab, plan: RunPlan, manifest: dict[str, Any]) -> 
     site = lab.site
     for request in plan.requests:
         with contextlib.suppress(OrderRefused):  # its last packet is sent already
-            sender = site.socket(f"sender-{request.source}")
+            sender = site.socket(sender_name(request.source))
             site.control.call(sender, "stop-stream", request=request.id)
     stage.attend(site.scenario.traffic.drain_s)
     stage.snapshot()
     stage.await_quiescence(QUIET_S)
     for node in sorted({node for r in plan.requests for node in (r.source, r.destination)}):
-        name = f"edge-{node}"
+        name = edge_name(node)
         manifest["edges"][name] = site.control.call(site.socket(name), "stats")
     # The FDU first: it would take the instances for failed that end now.
     site.spawner.end([fdu_name(number) for number in stage.fdu_numbers()])
@@ -193,7 +192,7 @@ def _manifest(spec: EpisodeSpec, plan: RunPlan, run_id: str) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "origin_ns": 0,
         "requests": [asdict(request) for request in plan.requests],
-        "servers": [chain.server_name(server.node) for server in plan.servers],
+        "servers": [server_name(server.node) for server in plan.servers],
         "replication": spec.scenario.replication.model_dump(),
         "backends": asdict(spec.backends),
         "kernel": platform.release(),

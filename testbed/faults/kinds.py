@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping
 
 from testbed.faults.stage import GroupView, Stage, instances_at
 from testbed.faults.witness import FrameWitness
-from testbed.orchestration import chain, elastic, reconfigure
+from testbed.orchestration import elastic, reconfigure
 from testbed.orchestration.control import ControlError
 from testbed.orchestration.reconfigure import ReconfigurationError
-from testbed.orchestration.servers import fdu_name
+from testbed.scenario.names import fdu_name, server_name
 
 Kind = Callable[[Stage], None]
 
@@ -44,7 +44,7 @@ def stop_primary(stage: Stage) -> None:
     """SIGSTOP of a primary until another has taken over, then SIGCONT: a zombie wakes up."""
     group = stage.pick(stage.groups())
     zombie = group.instance(group.primary)
-    host = stage.site.hosts[chain.server_name(group.members[group.primary])]
+    host = stage.site.hosts[server_name(group.members[group.primary])]
     switch_end = stage.lab.network.switch_interface(host.name)
     pid = stage.site.spawner.pid(zombie)
     stopped_ns = stage.send_signal(zombie, signal.SIGSTOP)
@@ -81,8 +81,8 @@ def server_down(stage: Stage) -> None:
     t_ns = time.monotonic_ns()
     stage.lab.network.server_down(node)
     names = [group.instance(number) for group, number in hit]
-    stage.kill([chain.server_name(node), *names])
-    server = chain.server_name(node)
+    stage.kill([server_name(node), *names])
+    server = server_name(node)
     stage.injected(t_ns, [group for group, _ in hit], server, [server, *names])
     # A server that is back before its loss was noticed would be another kind of fault.
     stage.attend_until(lambda: _are_out(stage, hit), PROMOTION_S)
@@ -107,7 +107,7 @@ def link_down(stage: Stage) -> None:
 def partition(stage: Stage) -> None:
     """A server's interface is down for longer than the detection takes; its processes live on."""
     node = stage.pick(sorted({node for group in stage.groups() for node in group.members.values()}))
-    name = chain.server_name(node)
+    name = server_name(node)
     t_ns = time.monotonic_ns()
     stage.note("cut-begin", t_ns, what=name)
     stage.lab.network.server_down(node)

@@ -11,9 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from testbed.orchestration.chain import group_names, member_name
 from testbed.results import packets as packet_records
 from testbed.results.events import read_events
+from testbed.results.raw import instance_dumps
+from testbed.scenario.names import group_names, member_name
 from testbed.scenario.types import NS_PER_S
 
 Json = Mapping[str, Any]
@@ -120,7 +121,7 @@ class EpisodeRecord:
 def read_episode(folder: Path) -> EpisodeRecord:
     """Read an episode's folder; raises OSError, ValueError or RawFormatError for what is torn."""
     dumps = {}
-    for path in sorted((folder / "raw").glob("r*-h*-m*.json")):
+    for path in instance_dumps(folder / "raw"):
         dumps[path.stem] = json.loads(path.read_text(encoding="utf-8"))
     return EpisodeRecord(
         manifest=json.loads((folder / "manifest.json").read_text(encoding="utf-8")),

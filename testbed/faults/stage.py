@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 
 from testbed.lab import Lab
-from testbed.orchestration import chain
-from testbed.orchestration.chain import GroupKey
 from testbed.orchestration.control import ControlError
 from testbed.orchestration.deploy import Chain
 from testbed.orchestration.fdu_client import is_there
 from testbed.orchestration.orchestrator import Orchestrator
-from testbed.orchestration.servers import fdu_name, start_agent, start_fdu_member
+from testbed.orchestration.servers import start_agent, start_fdu_member
 from testbed.orchestration.site import Site
 from testbed.scenario.errors import RunError
+from testbed.scenario.names import GroupKey, fdu_name, group_name, member_name, server_name
 from testbed.scenario.types import NS_PER_S
 
 POLL_S = 0.03
@@ -43,7 +42,7 @@ class GroupView:
 
     def instance(self, number: int) -> str:
         """The name of a member."""
-        return chain.member_name(self.name, number)
+        return member_name(self.name, number)
 
     @property
     def backups(self) -> list[int]:
@@ -82,7 +81,7 @@ class Stage:
         """All groups as the orchestrator knows them."""
         return [
             GroupView(
-                chain.group_name(deployed.request, key),
+                group_name(deployed.request, key),
                 request,
                 key,
                 dict(members),
@@ -166,7 +165,7 @@ class Stage:
 
     def repair_server(self, node: int) -> None:
         """Let a server that was down take part again: its interface, then its agent."""
-        name = chain.server_name(node)
+        name = server_name(node)
         self.lab.network.server_up(node)
         self.site.fdu.forget_server(name)
         start_agent(self.site, node)

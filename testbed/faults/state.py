@@ -8,7 +8,7 @@ from typing import Any
 
 from testbed.faults.accounting import Account, all_losses
 from testbed.faults.record import EpisodeRecord, Violation
-from testbed.orchestration.chain import member_name
+from testbed.scenario.names import member_name
 from testbed.scenario.steering import base_path, forward_path
 from testbed.vnf.functions.sharing import FIRST_LINEARIZABLE
 

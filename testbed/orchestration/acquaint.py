@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from testbed.orchestration import chain
-from testbed.orchestration.chain import GroupKey
 from testbed.orchestration.control import ControlError
 from testbed.orchestration.deploy import Chain
 from testbed.orchestration.site import Site
+from testbed.scenario.names import GroupKey, group_name, instance_name, server_name
 from testbed.scenario.types import NS_PER_S, FunctionName
 from testbed.vnf.functions.registry import SHARES
 
@@ -37,8 +37,8 @@ def primaries(
             if function not in SHARES or node is None:
                 continue
             peer = {
-                "group": chain.group_name(deployed.request, key),
-                "name": chain.instance_name(deployed.request, key, number),
+                "group": group_name(deployed.request, key),
+                "name": instance_name(deployed.request, key, number),
                 "address": addresses[node],
                 "port": chain.share_port(deployed.request, key),
             }
@@ -57,7 +57,7 @@ def shared_view(
     deployed = chains.get(request)
     if deployed is None or key not in deployed.primaries:
         raise ValueError(f"{what}: not deployed now")
-    name = chain.instance_name(deployed.request, key, deployed.primaries[key])
+    name = instance_name(deployed.request, key, deployed.primaries[key])
     try:
         return site.control.call(site.socket(name), "shared-view", ANSWER_S)
     except ControlError as error:
@@ -86,7 +86,7 @@ class Acquaintances:
         """See to it that everybody knows who leads now."""
         now_ns = time.monotonic_ns()
         servers = self._site.plan.servers
-        addresses = {s.node: self._site.hosts[chain.server_name(s.node)].address for s in servers}
+        addresses = {s.node: self._site.hosts[server_name(s.node)].address for s in servers}
         told: dict[str, tuple[int, list[Peer]]] = {}
         for group in primaries(chains, addresses).values():
             for peer in group:

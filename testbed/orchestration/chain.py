@@ -7,11 +7,18 @@ the primaries of some of its shards. A chain of one shard has names without the 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
+from testbed.scenario.names import (
+    GroupKey,
+    group_name,
+    group_names,
+    instance_name,
+    server_name,
+    user_name,
+)
 from testbed.scenario.steering import Segment, forward_path, path_mac, reverse_path, with_shard
 from testbed.scenario.types import MAX_MEMBERS, MAX_UNITS, FunctionName, Placement, Request
 from testbed.vnf.stamper import BUCKETS
@@ -22,16 +29,7 @@ REPLICATION_PORT_BASE = 10_000
 SHARE_PORT_BASE = 44_000
 MAX_HOPS = 8
 
-_GROUP = re.compile(r"r(\d+)-h(\d+)(?:-s(\d+))?")
-
 T = TypeVar("T")
-
-
-class GroupKey(NamedTuple):
-    """Which replica group of a chain: the function's place in the chain, and the shard."""
-
-    hop: int
-    shard: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,39 +49,9 @@ class InstanceSpec:
     """Whose linearizable records it shares: those of all groups of this scope; None: nobody's."""
 
 
-def server_name(node: int) -> str:
-    """The server host at a node."""
-    return f"server-{node}"
-
-
-def user_name(node: int) -> str:
-    """The user host at a node."""
-    return f"user-{node}"
-
-
 def user_address(node: int) -> str:
     """The address of the user host at a node, inside the chains."""
     return f"10.77.0.{node + 1}"
-
-
-def group_name(request: Request, key: GroupKey) -> str:
-    """The name of a replica group of a request's chain."""
-    return group_names(request.id, key.hop, request.shards)[key.shard]
-
-
-def group_names(request: int, hop: int, shards: int) -> list[str]:
-    """The names of the replica groups of function number `hop` of a request, by shard."""
-    name = f"r{request}-h{hop}"
-    return [name] if shards == 1 else [f"{name}-s{shard}" for shard in range(shards)]
-
-
-def parse_group(name: str) -> tuple[int, GroupKey] | None:
-    """The request and the key of a group; None for what is not the name of one."""
-    found = _GROUP.fullmatch(name)
-    if found is None:
-        return None
-    request, hop, shard = (int(part or 0) for part in found.groups())
-    return request, GroupKey(hop, shard)
 
 
 def group_keys(request: Request) -> list[GroupKey]:
@@ -110,21 +78,6 @@ def destination_port(request: int) -> int:
 def source_port_base(request: int) -> int:
     """A request's flow f comes from this UDP port + f (at most 64 flows a request)."""
     return SOURCE_PORT_BASE + 64 * request
-
-
-def member_name(group: str, member: int) -> str:
-    """The name of a member of a replica group."""
-    return f"{group}-m{member}"
-
-
-def instance_name(request: Request, key: GroupKey, member: int) -> str:
-    """The name of a member of a replica group of a request's chain."""
-    return member_name(group_name(request, key), member)
-
-
-def member_number(instance: str) -> int:
-    """The number of a member within its group, by its name."""
-    return int(instance.rpartition("-m")[2])
 
 
 def instance(request: Request, key: GroupKey, member: int, node: int) -> InstanceSpec:
@@ -167,10 +120,17 @@ def _replication_port(request: Request, key: GroupKey, member: int) -> int:
     return REPLICATION_PORT_BASE + MAX_MEMBERS * (MAX_HOPS * unit + key.hop) + member
 
 
+def _nat_address(request: int, hop: int) -> str:
+    """One of 100.64.0.0/10 (RFC 6598), no other NAT's of the run."""
+    if not (0 <= request < MAX_UNITS and 0 <= hop < MAX_HOPS):
+        raise ValueError(f"request {request}, function {hop}: expected {MAX_UNITS} x {MAX_HOPS}")
+    return f"100.{64 + request // 256}.{request % 256}.{hop + 1}"
+
+
 def _function_config(request: Request, key: GroupKey) -> dict[str, Any]:
     hop = key.hop
     if request.functions[hop] == "nat":
-        config: dict[str, Any] = {"public_address": f"100.64.{request.id % 256}.{hop + 1}"}
+        config: dict[str, Any] = {"public_address": _nat_address(request.id, hop)}
         if request.shards > 1:
             # Shards must not give out the same port: they claim blocks of ports.
             config |= {"blocks": [], "claims_blocks": True, "instance": key.shard}
@@ -187,7 +147,9 @@ def _scope(request: Request, key: GroupKey) -> str | None:
     function = request.functions[key.hop]
     if function == "idps":
         return "idps"
-    return f"nat-r{request.id}-h{key.hop}" if function == "nat" and request.shards > 1 else None
+    if function == "nat" and request.shards > 1:
+        return f"nat-{group_names(request.id, key.hop, 1)[0]}"
+    return None
 
 
 def paths_of(request: Request, key: GroupKey) -> dict[str, dict[str, int]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any, NamedTuple
 
-from testbed.orchestration import chain
 from testbed.orchestration.control import ControlError
 from testbed.orchestration.deployments import Deployments
 from testbed.orchestration.fdu_client import is_there
 from testbed.orchestration.loads import Counted, Work, work_between
 from testbed.orchestration.site import Site
+from testbed.scenario.names import instance_name
 
 ASK_S = 0.1
 """An instance that does not answer for so long is left out of a period."""
@@ -59,7 +59,7 @@ def count(deployments: Deployments) -> dict[str, Counted]:
         for key, members in deployed.members.items():
             profile = site.plan.profiles[deployed.request.functions[key.hop]]
             for number, node in members.items():
-                name = chain.instance_name(deployed.request, key, number)
+                name = instance_name(deployed.request, key, number)
                 stats = _stats(site, name)
                 if stats is None:
                     continue

@@ -10,11 +10,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from testbed.orchestration import chain
-from testbed.orchestration.chain import GroupKey, InstanceSpec, group_keys, user_address
+from testbed.orchestration.chain import InstanceSpec, group_keys, user_address
 from testbed.orchestration.control import ControlError
 from testbed.orchestration.site import INSTANCE_PRIORITY, READY_S, Site
 from testbed.scenario.errors import RunError
 from testbed.scenario.model import ReplicationSpec
+from testbed.scenario.names import (
+    GroupKey,
+    chain_name,
+    edge_name,
+    group_name,
+    instance_name,
+    server_name,
+)
 from testbed.scenario.steering import forward_path, reverse_path
 from testbed.scenario.types import NS_PER_S, Placement, Request
 from testbed.vnf.stamper import BUCKETS
@@ -76,12 +84,12 @@ def deploy(site: Site, request: Request, placements: Sequence[Placement]) -> Cha
         for spec in specs:
             await_instance(site, spec)
     except DeployError:
-        site.controller.remove(f"r{request.id}")
+        site.controller.remove(chain_name(request.id))
         site.spawner.end(deployed.instances)
         raise
     for key, group in groups.items():
         site.fdu.create_group(
-            chain.group_name(request, key),
+            group_name(request, key),
             {spec.member: member_info(site, spec) for spec in group},
             primary=group[0].member,
             backups=[spec.member for spec in group[1:]],
@@ -94,7 +102,7 @@ def deploy(site: Site, request: Request, placements: Sequence[Placement]) -> Cha
 def install(site: Site, deployed: Chain) -> None:
     """Install or update the rules of a chain for its living members."""
     site.controller.install(
-        f"r{deployed.request.id}", chain.segments(deployed.request, deployed.members)
+        chain_name(deployed.request.id), chain.segments(deployed.request, deployed.members)
     )
 
 
@@ -102,14 +110,14 @@ def remove(site: Site, deployed: Chain) -> None:
     """Take a chain off: edges first, then rules, then instances."""
     request = deployed.request
     for key in deployed.members:
-        site.fdu.remove_group(chain.group_name(request, key))
+        site.fdu.remove_group(group_name(request, key))
     for node in {request.source, request.destination}:
         for path in (forward_path(request.id), reverse_path(request.id)):
-            site.control.call(site.socket(f"edge-{node}"), "remove-path", path=path)
-    site.controller.remove(f"r{request.id}")
+            site.control.call(site.socket(edge_name(node)), "remove-path", path=path)
+    site.controller.remove(chain_name(request.id))
     for key, group in deployed.members.items():
         for member, node in group.items():
-            forget_process(site, node, chain.instance_name(request, key, member))
+            forget_process(site, node, instance_name(request, key, member))
     site.spawner.end(deployed.instances)
 
 
@@ -118,7 +126,7 @@ def member_info(site: Site, spec: InstanceSpec) -> dict[str, Any]:
     return {
         "name": spec.name,
         "control_socket": site.socket(spec.name),
-        "address": site.hosts[chain.server_name(spec.node)].address,
+        "address": site.hosts[server_name(spec.node)].address,
         "port": spec.port,
     }
 
@@ -127,7 +135,7 @@ def start_instance(
     site: Site, request: Request, spec: InstanceSpec, configuration: dict[str, Any] | None
 ) -> None:
     """Start the process of an instance; `configuration` is that of its group, if it has one yet."""
-    host = site.hosts[chain.server_name(spec.node)]
+    host = site.hosts[server_name(spec.node)]
     replication = site.scenario.replication
     profile = site.plan.profiles[spec.function]
     emulated = site.scenario.servers.capacity_model == "service-time"
@@ -182,7 +190,7 @@ def await_instance(site: Site, spec: InstanceSpec) -> None:
     Raises DeployError if it does not in time, ended, or has a server whose agent ended: that is
     what refuses the order to watch.
     """
-    deadline, server = time.monotonic() + READY_S, chain.server_name(spec.node)
+    deadline, server = time.monotonic() + READY_S, server_name(spec.node)
     while True:
         pid = site.spawner.pid(spec.name)
         try:
@@ -213,7 +221,7 @@ def _give_priority(site: Site, pid: int | None) -> None:
 
 def forget_process(site: Site, node: int, name: str) -> None:
     """Tell a server's agent that a process is about to end; its agent may be dead."""
-    agent = chain.server_name(node)
+    agent = server_name(node)
     if site.spawner.pid(agent) is not None:
         with contextlib.suppress(ControlError):
             site.control.call(site.socket(agent), "forget-process", PING_S, name=name)
@@ -235,8 +243,8 @@ def _open_edges(site: Site, request: Request) -> None:
     """Let packets of a request in and out: what ends here first, and no packet without a shard."""
     hops = len(request.functions)
     forward, reverse = forward_path(request.id), reverse_path(request.id)
-    ingress = site.socket(f"edge-{request.source}")
-    egress = site.socket(f"edge-{request.destination}")
+    ingress = site.socket(edge_name(request.source))
+    egress = site.socket(edge_name(request.destination))
     shards = list(range(request.shards))
     of_buckets = {b: chain.shard_of_bucket(b, request.shards) for b in range(BUCKETS)}
     for edge, ends, begins in ((egress, forward, reverse), (ingress, reverse, forward)):

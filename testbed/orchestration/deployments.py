@@ -11,10 +11,10 @@ import numpy as np
 from agents.common.policy import Policy
 from testbed.orchestration import chain
 from testbed.orchestration.backups import further_backup
-from testbed.orchestration.chain import GroupKey
 from testbed.orchestration.deploy import Chain
 from testbed.orchestration.reconfigure import ReconfigurationError
 from testbed.orchestration.site import Site
+from testbed.scenario.names import GroupKey, instance_name
 from testbed.scenario.placement import Ledger, refusal
 from testbed.scenario.types import Placement, Request
 
@@ -59,7 +59,7 @@ class Deployments:
 
     def started(self, deployed: Chain, key: GroupKey, number: int, node: int) -> None:
         """Note a member that was started, or got another role, while the chain runs."""
-        self._enter_instance(node, chain.instance_name(deployed.request, key, number))
+        self._enter_instance(node, instance_name(deployed.request, key, number))
         self.note_placements(deployed)
 
     def note_placements(self, deployed: Chain) -> None:

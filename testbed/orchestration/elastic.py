@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from testbed.orchestration import chain, reconfigure
-from testbed.orchestration.chain import GroupKey
+from testbed.orchestration import reconfigure
 from testbed.orchestration.deploy import Chain
 from testbed.orchestration.deployments import Deployments
 from testbed.orchestration.reconfigure import ReconfigurationError
 from testbed.orchestration.spread import servers_of, spread
+from testbed.scenario.names import GroupKey, group_name, instance_name
 
 Report = dict[str, Any]
 """{"request", "function", "instances": servers that hold primaries of it now, "duration_ns",
@@ -39,9 +39,9 @@ def move_group(deployments: Deployments, request: int, key: GroupKey, node: int)
         events.write("move-failed", **where, error=str(error))
         raise
     deployments.started(deployed, key, moved["member"], node)
-    instance = chain.instance_name(deployed.request, key, moved["member"])
+    instance = instance_name(deployed.request, key, moved["member"])
     events.write("moved", **where, instance=instance, **moved)
-    group = chain.group_name(deployed.request, key)
+    group = group_name(deployed.request, key)
     return {"group": group, "from": before, "to": node, **moved}
 
 

@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from testbed.orchestration.chain import GroupKey
 from testbed.orchestration.hysteresis import Function, Load
 from testbed.orchestration.spread import servers_of, spread
+from testbed.scenario.names import GroupKey
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from agents.common.policy import Policy
 from testbed.orchestration import backups, chain, deploy, elastic, reconfigure, users
 from testbed.orchestration.acquaint import Acquaintances
 from testbed.orchestration.autoscaler import Autoscaler
-from testbed.orchestration.chain import GroupKey
 from testbed.orchestration.deploy import Chain
 from testbed.orchestration.deployments import Deployments
 from testbed.orchestration.rebalancer import Rebalancer
@@ -26,6 +25,15 @@ from testbed.orchestration.run_orders import run_orders
 from testbed.orchestration.servers import start_servers
 from testbed.orchestration.site import Site
 from testbed.orchestration.timeline import timeline
+from testbed.scenario.names import (
+    GroupKey,
+    group_name,
+    member_name,
+    parse_group,
+    parse_member,
+    parse_server,
+    server_name,
+)
 from testbed.scenario.placement import Ledger
 from testbed.scenario.types import NS_PER_S, Fault, Move, Placement, Request, load_factor
 from testbed.vnf.control import ControlSocket
@@ -231,7 +239,7 @@ class Orchestrator:
         for key in chain.group_keys(request):
             found = len(placements[key.hop].backups)
             if found < wanted:
-                group = chain.group_name(request, key)
+                group = group_name(request, key)
                 self._site.events.write("fewer-backups", group=group, found=found, wanted=wanted)
 
     def _deploy(self, request: Request, placements: list[Placement]) -> None:
@@ -266,11 +274,12 @@ class Orchestrator:
         if self._epochs.get(group, 0) >= news["epoch"]:
             return
         self._epochs[group] = news["epoch"]
-        if group.startswith("server-"):
+        node = parse_server(group)
+        if node is not None:
             if news["failed"] == group:
-                self._ledger.server_down(int(group.removeprefix("server-")))
+                self._ledger.server_down(node)
             return
-        found = chain.parse_group(group)
+        found = parse_group(group)
         deployed = None if found is None else self.chains.get(found[0])
         if found is None or deployed is None:
             return
@@ -278,8 +287,9 @@ class Orchestrator:
         # Of every change: what a move did since may be behind a failure that is only read now.
         if news["primary"] is not None:
             deployed.primaries[key] = news["primary"]
-        if news["failed"] is not None:
-            self._member_failed(deployed, key, chain.member_number(news["failed"]))
+        failed = parse_member(news["failed"] or "")
+        if failed is not None:
+            self._member_failed(deployed, key, failed.number)
         replication = self._site.scenario.replication
         if self.headless or not replication.replace_backups:
             return
@@ -299,7 +309,7 @@ class Orchestrator:
         wanted = self._site.scenario.replication.backups_wanted
         if deployed is None or not 1 <= len(deployed.members[key]) <= wanted:
             return
-        events, group = self._site.events, chain.group_name(deployed.request, key)
+        events, group = self._site.events, group_name(deployed.request, key)
         node = self.deployments.node_for_backup(deployed, key)
         if node is None:
             self._replace_later(deployed, key, "the policy found no other node")
@@ -312,14 +322,14 @@ class Orchestrator:
             return
         self.deployments.started(deployed, key, number, node)
         took_ns = time.monotonic_ns() - begin_ns
-        name = chain.member_name(group, number)
+        name = member_name(group, number)
         events.write(
             "new-backup", group=group, member=number, instance=name, node=node, start_ns=took_ns
         )
 
     def _replace_later(self, deployed: Chain, key: GroupKey, error: str) -> None:
         """No new backup now: say so, and try again when servers may have changed."""
-        group = chain.group_name(deployed.request, key)
+        group = group_name(deployed.request, key)
         self._site.events.write("no-new-backup", group=group, error=error)
         due_ns = time.monotonic_ns() + round(REPLACE_AGAIN_S * NS_PER_S)
         self._to_replace.append((due_ns, deployed.request.id, key))
@@ -338,7 +348,7 @@ class Orchestrator:
 
     def server_back(self, node: int) -> None:
         """A server that was down can host instances again."""
-        self._epochs.pop(chain.server_name(node), None)
+        self._epochs.pop(server_name(node), None)
         self._ledger.server_up(node)
 
     def _faults(self) -> None:
@@ -352,6 +362,6 @@ class Orchestrator:
         # The interface goes first: a real server's death sends no farewell to its peers.
         self._server_down(fault.node)
         t_ns = time.monotonic_ns()
-        name = chain.server_name(fault.node)
+        name = server_name(fault.node)
         self._site.spawner.kill([name, *self.instances_at(fault.node)])
         self._site.events.write("fault", t_ns=t_ns, kind=fault.kind, node=fault.node)

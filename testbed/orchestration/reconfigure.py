@@ -11,12 +11,12 @@ import time
 from typing import Any
 
 from testbed.orchestration import chain, deploy
-from testbed.orchestration.chain import GroupKey
 from testbed.orchestration.control import ControlError
 from testbed.orchestration.deploy import Chain, DeployError
 from testbed.orchestration.fdu_client import FduError
 from testbed.orchestration.site import Site
 from testbed.scenario.errors import RunError
+from testbed.scenario.names import GroupKey, group_name, instance_name, member_name
 from testbed.vnf.replication.membership import MAX_MEMBERS
 
 POLL_S = 0.005
@@ -35,7 +35,7 @@ def add_member(site: Site, deployed: Chain, key: GroupKey, node: int) -> int:
     Raises ReconfigurationError.
     """
     request = deployed.request
-    group = chain.group_name(request, key)
+    group = group_name(request, key)
     number = free_number(deployed, key)
     spec = chain.instance(request, key, number, node)
     try:
@@ -59,7 +59,7 @@ def add_member(site: Site, deployed: Chain, key: GroupKey, node: int) -> int:
 
 def end_member(site: Site, deployed: Chain, key: GroupKey, number: int) -> None:
     """End a member that is none any more, and take its rules away: its port is closed."""
-    name = chain.instance_name(deployed.request, key, number)
+    name = instance_name(deployed.request, key, number)
     node = deployed.members[key].pop(number, None)
     deploy.install(site, deployed)
     if node is not None:
@@ -77,7 +77,7 @@ def move(site: Site, deployed: Chain, key: GroupKey, node: int) -> dict[str, Any
     Where the group has a backup, that becomes the primary, and the primary a backup.
     Raises ReconfigurationError.
     """
-    group = chain.group_name(deployed.request, key)
+    group = group_name(deployed.request, key)
     if deployed.members[key].get(deployed.primaries[key]) == node:
         raise ReconfigurationError(f"{group}: its primary is at node {node} already")
     here = [number for number, place in deployed.members[key].items() if place == node]
@@ -113,7 +113,7 @@ def _hand_over(
     For how long inputs were held, in ns.
     """
     group, old = config["group"], config["primary"]
-    socket = site.socket(chain.member_name(group, old))
+    socket = site.socket(member_name(group, old))
     spec = site.scenario.replication
     begin_ns = time.monotonic_ns()
     site.control.call(socket, "drain", on=True)
@@ -159,7 +159,7 @@ def _await_admitted(site: Site, group: str, number: int) -> dict[str, Any]:
 
 def _give_up(site: Site, deployed: Chain, key: GroupKey, number: int) -> None:
     """Take a member that joined for a move out again, unless it is the primary by now."""
-    group = chain.group_name(deployed.request, key)
+    group = group_name(deployed.request, key)
     try:
         config = site.fdu.group(group)
         if config["primary"] == number:
@@ -181,7 +181,7 @@ def free_number(deployed: Chain, key: GroupKey) -> int:
     fresh = [
         number
         for number in range(MAX_MEMBERS)
-        if chain.instance_name(deployed.request, key, number) not in names
+        if instance_name(deployed.request, key, number) not in names
     ]
     free = fresh or [number for number in range(MAX_MEMBERS) if number not in used]
     if not free:

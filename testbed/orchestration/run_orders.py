@@ -7,9 +7,9 @@ from typing import Any
 
 from testbed.orchestration import elastic
 from testbed.orchestration.acquaint import shared_view
-from testbed.orchestration.chain import GroupKey
 from testbed.orchestration.deployments import Deployments
 from testbed.orchestration.reconfigure import ReconfigurationError
+from testbed.scenario.names import GroupKey
 from testbed.scenario.types import Topology
 from testbed.vnf.control import Order
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from testbed.orchestration import chain
 from testbed.orchestration.site import FDU_PRIORITY, READY_S, STALLS_PRIORITY, Site
+from testbed.scenario.names import fdu_name, server_name
 from testbed.scenario.types import NS_PER_S
 
 
@@ -26,11 +26,6 @@ def watch_cores(site: Site) -> None:
         config = {"cores": sorted(os.sched_getaffinity(0)), "events": site.events_path}
         target = "testbed.orchestration.stalls:main"
         site.spawner.start("stalls", target, config, fifo_priority=priority)
-
-
-def fdu_name(number: int) -> str:
-    """The name of a member of the FDU."""
-    return f"fdu-{number}"
 
 
 def start_fdu_member(site: Site, number: int) -> None:
@@ -59,7 +54,7 @@ def start_fdu_member(site: Site, number: int) -> None:
 
 def start_agent(site: Site, node: int) -> None:
     """Start the agent of a server, and let the FDU watch it."""
-    name = chain.server_name(node)
+    name = server_name(node)
     agent = {
         "name": name,
         "control_socket": site.socket(name),

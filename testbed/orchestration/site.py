@@ -13,6 +13,7 @@ from testbed.orchestration.fdu_client import FduClient
 from testbed.orchestration.spawner import Spawner
 from testbed.results.events import EventLog
 from testbed.scenario.model import Scenario
+from testbed.scenario.names import fdu_name
 from testbed.scenario.types import RunPlan
 from testbed.substrate.network import Host
 
@@ -34,7 +35,7 @@ def fdu_sockets(folder: Path, members: int) -> list[dict[str, str]]:
     return [
         {
             "heartbeat_socket": str(folder / f"heartbeats-{number}.sock"),
-            "control_socket": str(folder / f"fdu-{number}.sock"),
+            "control_socket": str(folder / f"{fdu_name(number)}.sock"),
         }
         for number in range(members)
     ]

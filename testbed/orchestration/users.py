@@ -16,6 +16,7 @@ from testbed.orchestration.site import (
 )
 from testbed.results.applications import application_path
 from testbed.results.raw import contents_path, payloads_path, sizes_path
+from testbed.scenario.names import edge_name, sender_name, user_name
 from testbed.scenario.types import Request
 
 
@@ -69,7 +70,7 @@ def start_applications(site: Site, origin_ns: int) -> None:
                 f"application-{number}-{role}",
                 f"traffic.applications:{role}",
                 config,
-                namespace_pid=site.hosts[chain.user_name(node)].pid,
+                namespace_pid=site.hosts[user_name(node)].pid,
             )
 
 
@@ -89,12 +90,12 @@ def start_stream(site: Site, request: Request, schedule: str) -> None:
     if contents_path(raw, request.id).exists():
         stream["contents"] = str(contents_path(raw, request.id))
         stream["payloads"] = str(payloads_path(raw))
-    site.control.call(site.socket(f"sender-{request.source}"), "add-stream", stream=stream)
+    site.control.call(site.socket(sender_name(request.source)), "add-stream", stream=stream)
 
 
 def _start_edge(site: Site, node: int) -> None:
-    host = site.hosts[chain.user_name(node)]
-    name = f"edge-{node}"
+    host = site.hosts[user_name(node)]
+    name = edge_name(node)
     config = {
         "name": name,
         "interface": host.interface,
@@ -130,7 +131,7 @@ def _start_user_process(site: Site, node: int, kind: str, config: dict[str, Any]
         name,
         f"traffic.{kind}:main",
         config,
-        namespace_pid=site.hosts[chain.user_name(node)].pid,
+        namespace_pid=site.hosts[user_name(node)].pid,
         fifo_priority=site.priority(SENDER_PRIORITY if kind == "sender" else TRAFFIC_PRIORITY),
     )
     site.control.call(site.socket(name), "ping", READY_S)

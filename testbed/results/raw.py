@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.scenario.errors import InputError
+from testbed.scenario.names import parse_member
 
 SCHEDULE_DTYPE = np.dtype([("flow", "<u4"), ("seq", "<u8"), ("scheduled_ns", "<i8")])
 ARRIVAL_DTYPE = np.dtype(
@@ -52,6 +53,11 @@ class RawFormatError(InputError):
 def schedule_path(raw: Path, request: int) -> Path:
     """Where the schedule of a request lies."""
     return raw / f"schedule-{request}.npy"
+
+
+def instance_dumps(raw: Path) -> list[Path]:
+    """What the instances of a run wrote of themselves as they ended, by their names."""
+    return sorted(path for path in raw.glob("*.json") if parse_member(path.stem) is not None)
 
 
 def sizes_path(raw: Path, request: int) -> Path:

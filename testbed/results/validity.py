@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,14 +14,14 @@ import pandas as pd
 from testbed.results.events import read_events
 from testbed.results.fidelity import fidelity_reasons
 from testbed.results.packets import UNMATCHED
-from testbed.results.raw import read_arrivals
+from testbed.results.raw import instance_dumps, read_arrivals
 from testbed.results.statistics import nearest_rank
 from testbed.scenario.model import ToleranceSpec
+from testbed.scenario.names import parse_member, parse_server, sender_name
 from testbed.scenario.types import NS_PER_S
 
 OWN_DROPS = ("kernel_drops", "tun_drops", "send_failed", "write_failed", "emit_failed")
 """Counters of edges and instances that say that the emulator lost a packet by itself."""
-_SHARD = re.compile(r"-s\d+(?=-m)")
 LINE_FAULTS = ("kernel_drops", "errors", "strange")
 
 
@@ -95,23 +94,24 @@ def false_failures(events: Sequence[Mapping[str, Any]]) -> list[str]:
     to the emulator and not to the experiment.
     """
     node_of: dict[str, int] = {}
+    # The shards of a function begin at one place: a decision is about all of them.
+    begun: dict[tuple[int, int, int], int] = {}
     dead: set[int] = set()
     reasons = []
     for event in events:
         if event["event"] == "decision":
             for hop, nodes in enumerate(event["placements"]):
                 for member, node in enumerate(nodes):
-                    node_of[f"r{event['request']}-h{hop}-m{member}"] = node
+                    begun[event["request"], hop, member] = node
         elif event["event"] in ("new-backup", "moved"):
             node_of[event["instance"]] = event["node"]
         elif event["event"] == "fault":
             dead.add(event["node"])
         elif event["event"] == "failure-detected":
             name = event["instance"]
-            server = name.removeprefix("server-")
-            # The shards of a function begin at one place: the decision is about all of them.
-            first = _SHARD.sub("", name)
-            node = int(server) if server.isdigit() else node_of.get(name, node_of.get(first))
+            node, key = node_of.get(name, parse_server(name)), parse_member(name)
+            if node is None and key is not None:
+                node = begun.get((key.request, key.group.hop, key.number))
             if node not in dead:
                 reasons.append(f"{name} was declared dead, and no fault had struck it")
     return reasons
@@ -149,14 +149,14 @@ def read_counters(run_dir: Path, manifest: Mapping[str, Any]) -> RunCounters:
     sources = sorted({int(request["source"]) for request in manifest["requests"]})
     arrivals = {path.name: read_arrivals(path) for path in sorted(raw.glob("received-*"))}
     own = {}
-    for path in sorted([*raw.glob("edge-*.json"), *raw.glob("r*-h*-m*.json")]):
+    for path in sorted([*raw.glob("edge-*.json"), *instance_dumps(raw)]):
         found = json.loads(path.read_text(encoding="utf-8"))["counters"]
         own.update({f"{path.stem}: {key}": int(found[key]) for key in OWN_DROPS if key in found})
     line = manifest.get("line") or {}
     own.update({f"line: {key}": int(line[key]) for key in LINE_FAULTS if key in line})
     return RunCounters(
         senders={
-            f"sender-{node}": _sender_errors(raw / "sent" / f"sender-{node}.json")
+            sender_name(node): _sender_errors(raw / "sent" / f"{sender_name(node)}.json")
             for node in sources
         },
         receiver_drops={name: each.socket_drops for name, each in arrivals.items()},

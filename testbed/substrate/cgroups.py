@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Literal
 
 from testbed.scenario.errors import RunError
+from testbed.scenario.names import server_name
 from testbed.scenario.quota import cpu_quota_us, refusal
 from testbed.scenario.types import NS_PER_S, RunPlan
 
@@ -141,7 +142,7 @@ class ServerCgroups:
         return self._roots["cpu" if self._version == "v1" else "unified"]
 
     def _folder(self, root: Path, node: int) -> Path:
-        return root / _TOP / self._run_id / f"server-{node}"
+        return root / _TOP / self._run_id / server_name(node)
 
     def set_quotas(self, period_s: float) -> None:
         """Give every server its `cpu_cores` as a quota, as if cores of this host were reference."""
@@ -156,7 +157,9 @@ class ServerCgroups:
         """
         refused = refusal(host_cores, period_s)
         if refused is not None:
-            raise CgroupError(f"server-{node}: quota_period_s = {period_s}: expected {refused}")
+            raise CgroupError(
+                f"{server_name(node)}: quota_period_s = {period_s}: expected {refused}"
+            )
         quota_us, period_us = cpu_quota_us(host_cores, period_s)
         folder = self._folder(self._limiting, node)
         if self._version == "v1":

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from testbed.scenario.errors import InputError
+from testbed.scenario.names import server_name, user_name
 from testbed.scenario.types import Link, Topology
 
 Role = Literal["server", "user"]
@@ -88,16 +89,6 @@ def interface_group(run_id: str) -> int:
 def switch_name(node: int) -> str:
     """The controller's name for the switch of a node."""
     return f"s{node}"
-
-
-def server_name(node: int) -> str:
-    """The name of a node's server."""
-    return f"server-{node}"
-
-
-def user_name(node: int) -> str:
-    """The name of a node's user host."""
-    return f"user-{node}"
 
 
 def server_address(node: int) -> str:

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import IO
 
 from testbed.results.fidelity import ServerFigures
+from testbed.scenario.names import server_name
 from testbed.substrate.cgroups import ServerCgroups
 
 MEASURE_S = 0.5
@@ -37,7 +38,7 @@ def measure_servers(cgroups: ServerCgroups, cores: Mapping[int, float]) -> list[
             begin_ns, used_ns = before[node]
             used_ns = cgroups.usage_ns(node) - used_ns
             took_ns = time.monotonic_ns() - begin_ns
-            figures.append(ServerFigures(f"server-{node}", quota, used_ns / took_ns))
+            figures.append(ServerFigures(server_name(node), quota, used_ns / took_ns))
     return figures
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from testbed.results.events import EventLog
+from testbed.scenario.names import server_name
 from testbed.scenario.types import LinkChange, RunPlan
 from testbed.substrate import mininet_nodes, switch_class
 from testbed.substrate.buffers import deep_buffers
@@ -160,14 +161,14 @@ class Network:
 
     def server_down(self, node: int) -> None:
         """Take a server's interface down: it neither sends nor receives any more."""
-        host = self.hosts[f"server-{node}"]
+        host = self.hosts[server_name(node)]
         with inside(host.pid):
             ip_batch([f"link set dev {host.interface} down"])
         self._log("server-down", node=node)
 
     def server_up(self, node: int) -> None:
         """Take a server's interface up again."""
-        (plan,) = (each for each in self._layout.hosts if each.name == f"server-{node}")
+        (plan,) = (each for each in self._layout.hosts if each.name == server_name(node))
         with inside(self.hosts[plan.name].pid):
             # The kernel forgot the neighbours when the interface went down.
             ip_batch([f"link set dev {plan.interface} up", *self._neighbours(plan)])

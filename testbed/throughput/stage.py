@@ -16,7 +16,7 @@ import psutil
 
 from testbed.lab import Lab
 from testbed.orchestration import chain, deploy, users
-from testbed.orchestration.chain import destination_port, user_address, user_name
+from testbed.orchestration.chain import destination_port, user_address
 from testbed.results.metrics import measure, of_packets
 from testbed.results.packets import Scheduled, build_packets
 from testbed.results.raw import (
@@ -28,6 +28,7 @@ from testbed.results.raw import (
     sent_path,
 )
 from testbed.results.statistics import nearest_rank
+from testbed.scenario.names import instance_name, sender_name, user_name
 from testbed.scenario.types import NS_PER_S, Placement, Request
 from testbed.throughput.search import Trial
 from testbed.throughput.tcp import IperfError
@@ -128,7 +129,7 @@ class Stage:
     def _send(self, number: int) -> None:
         """Let the sender send the schedule of a trial, until it is through."""
         site, request = self.lab.site, self.request
-        sender = site.socket(f"sender-{request.source}")
+        sender = site.socket(sender_name(request.source))
         stream = {
             "request": number,  # so its packets are told from those of the other trials
             "destination": user_address(request.destination),
@@ -146,7 +147,7 @@ class Stage:
         site = self.lab.site
         for key, group in self.deployed.members.items():
             for member in group:
-                name = chain.instance_name(self.request, key, member)
+                name = instance_name(self.request, key, member)
                 stats = site.control.call(site.socket(name), "stats", ANSWER_S)
                 primary = self.deployed.primaries[key] == member
                 whole = stats["role"] == ("primary" if primary else "backup")

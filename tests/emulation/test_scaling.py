@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from testbed.faults.state import FLOW_TAG, KEY_WORDS, PACKETS
+from testbed.scenario.names import group_names, member_name
 from testbed.substrate.ownership import known_runs
 from tests.emulation.dataplane_lab import until
 from tests.emulation.test_smoke import COMMAND, ENVIRONMENT, ROOT, deftbed
@@ -24,6 +25,8 @@ pytestmark = pytest.mark.emulation
 
 ELASTIC = ROOT / "scenarios" / "elastic.yaml"
 START_S = 600.0
+SHARDS = 4
+"""Of the chain in that scenario."""
 """Until a run's first packet: the data plane may have to be compiled."""
 
 
@@ -174,10 +177,11 @@ def counts_by_shard(run: Ended, hop: int) -> dict[str, Counter[int]]:
 
     A flow is known by its count alone: its addresses are what the NAT made of them.
     """
-    last = {f"r0-h{hop}-s{shard}": f"r0-h{hop}-s{shard}-m0" for shard in range(4)}
+    groups = group_names(0, hop, SHARDS)
+    last = {group: member_name(group, 0) for group in groups}
     for event in run.named("moved"):
         if event["function"] == hop:
-            last[f"r0-h{hop}-s{event['shard']}"] = event["instance"]
+            last[groups[event["shard"]]] = event["instance"]
     found = {}
     for group, instance in last.items():
         dump = json.loads((run.folder / "raw" / f"{instance}.json").read_text())
@@ -191,8 +195,9 @@ def test_flows_keep_their_state(ordered: Ended) -> None:
     # Each packet of each flow was counted once, at whatever server its shard was.
     sent = Counter(ordered.packets().groupby("flow").size().to_list())
     assert sum(counted.values(), Counter()) == sent
-    moved = {event["instance"].rpartition("-m")[0] for event in ordered.named("moved")}
-    assert all(counted[group] for group in moved if group in counted), "flows in what moved"
+    groups = group_names(0, 1, SHARDS)
+    moved = {groups[each["shard"]] for each in ordered.named("moved") if each["function"] == 1}
+    assert all(counted[group] for group in moved), "flows in what moved"
 
 
 def test_nothing_of_the_run_is_left(ordered: Ended) -> None:

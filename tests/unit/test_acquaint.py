@@ -12,11 +12,12 @@ import pytest
 
 from testbed.orchestration import acquaint
 from testbed.orchestration.acquaint import Acquaintances, primaries, shared_view
-from testbed.orchestration.chain import MAX_HOPS, GroupKey, group_keys, instance, share_port
+from testbed.orchestration.chain import MAX_HOPS, group_keys, instance, share_port
 from testbed.orchestration.control import ControlError
 from testbed.orchestration.deploy import Chain
 from testbed.orchestration.run_orders import run_orders
 from testbed.orchestration.site import Site
+from testbed.scenario.names import GroupKey
 from testbed.scenario.types import MAX_UNITS, FunctionName, Request
 
 ADDRESSES: dict[int, str | None] = {node: f"10.0.0.{node}" for node in range(4)}

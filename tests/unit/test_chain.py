@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 
 import pytest
 
 from testbed.orchestration.chain import (
-    GroupKey,
+    destination_port,
     group_keys,
-    group_name,
-    group_names,
     instance,
     instances,
-    member_number,
     of_shard,
-    parse_group,
     paths_of,
     placements_left,
     segments,
     shard_of_bucket,
+    share_port,
+    source_port_base,
     user_address,
 )
+from testbed.scenario.names import GroupKey
 from testbed.scenario.steering import forward_path, path_mac, reverse_path, with_shard
-from testbed.scenario.types import Placement, Request
+from testbed.scenario.topology import MAX_NODES
+from testbed.scenario.types import MAX_MEMBERS, MAX_UNITS, Placement, Request
 from testbed.vnf.functions.registry import make_function
 
 REQUEST = Request(
@@ -157,16 +158,6 @@ def test_functions_that_need_a_configuration_get_one() -> None:
 SHARDED = dataclasses.replace(REQUEST, shards=3)
 
 
-def test_group_names_are_read_as_they_are_written() -> None:
-    for request in (REQUEST, SHARDED):
-        for key in group_keys(request):
-            assert parse_group(group_name(request, key)) == (3, key)
-    assert group_names(3, 1, 1) == ["r3-h1"]
-    assert group_name(SHARDED, GroupKey(1, 2)) == "r3-h1-s2"
-    assert member_number("r3-h1-s2-m14") == 14
-    assert parse_group("server-3") is None and parse_group("r3-h1-s2-m0") is None
-
-
 def test_each_shard_has_groups_ports_and_addresses_of_its_own() -> None:
     specs = instances(SHARDED, PLACEMENTS)
     assert [spec.name for spec in specs[:4]] == [
@@ -195,6 +186,42 @@ def test_the_shards_of_a_nat_share_one_address_and_its_ports() -> None:
         instance(twice, GroupKey(hop), 0, 0).function_config["public_address"] for hop in range(8)
     ]
     assert len(set(addresses)) == 8
+
+
+def test_no_two_nats_of_a_run_have_the_same_public_address() -> None:
+    whole = dataclasses.replace(REQUEST, functions=("nat",) * 8)
+    requests = [dataclasses.replace(whole, id=n, first_unit=n) for n in range(MAX_UNITS)]
+    addresses = [
+        ipaddress.ip_address(instance(each, key, 0, 0).function_config["public_address"])
+        for each in requests
+        for key in group_keys(each)
+    ]
+    assert len(set(addresses)) == len(addresses) == 8 * MAX_UNITS
+    assert all(each in ipaddress.ip_network("100.64.0.0/10") for each in addresses)
+    beyond = dataclasses.replace(whole, id=MAX_UNITS)
+    with pytest.raises(ValueError, match="512"):
+        instance(beyond, GroupKey(0), 0, 0)
+
+
+def test_whatever_a_run_is_allowed_has_ports_and_addresses_of_its_own() -> None:
+    whole = dataclasses.replace(REQUEST, functions=("fw",) * 8)
+    requests = [dataclasses.replace(whole, id=n, first_unit=n) for n in range(MAX_UNITS)]
+    on_servers = [
+        port
+        for each in requests
+        for key in group_keys(each)
+        for port in (
+            share_port(each, key),
+            *(instance(each, key, member, 0).port for member in range(MAX_MEMBERS)),
+        )
+    ]
+    assert len(set(on_servers)) == len(on_servers)
+    sources = [source_port_base(each.id) + flow for each in requests for flow in range(64)]
+    on_users = [*sources, *(destination_port(each.id) for each in requests)]
+    assert len(set(on_users)) == len(on_users)
+    assert max(*on_servers, *on_users) < 1 << 16
+    users = {ipaddress.ip_address(user_address(node)) for node in range(MAX_NODES)}
+    assert len(users) == MAX_NODES
 
 
 def test_all_detectors_of_port_scans_share_what_they_know() -> None:

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from testbed.orchestration import elastic, reconfigure
-from testbed.orchestration.chain import GroupKey, group_keys
+from testbed.orchestration.chain import group_keys
 from testbed.orchestration.deploy import Chain
 from testbed.orchestration.deployments import Deployments
 from testbed.orchestration.reconfigure import ReconfigurationError
 from testbed.orchestration.run_orders import run_orders
+from testbed.scenario.names import GroupKey
 from testbed.scenario.placement import Ledger, PlacementObservation
 from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import Placement

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from testbed.orchestration.chain import GroupKey
 from testbed.orchestration.loads import Counted, Work, loads_of, work_between
+from testbed.scenario.names import GroupKey
 
 CAPACITY = {1: 1.0, 2: 0.5, 3: 1.0}
 COUNTED = Counted(1, 0, GroupKey(0, 2), True, received=100, cost_ns=1000)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from testbed.orchestration.chain import GroupKey
 from testbed.orchestration.loads import Work
 from testbed.orchestration.overload import (
     Limits,
@@ -15,6 +14,7 @@ from testbed.orchestration.overload import (
     primaries_at,
     utilisation,
 )
+from testbed.scenario.names import GroupKey
 
 PERIOD_NS = 10
 LIMITS = Limits(high=0.9, hold_ns=20, cool_ns=30)

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from testbed.orchestration import counters, elastic
-from testbed.orchestration.chain import GroupKey
 from testbed.orchestration.deploy import Chain
 from testbed.orchestration.deployments import Deployments
 from testbed.orchestration.loads import Counted
 from testbed.orchestration.rebalancer import Rebalancer
 from testbed.orchestration.reconfigure import ReconfigurationError
 from testbed.scenario.model import OverloadSpec
+from testbed.scenario.names import GroupKey
 from testbed.scenario.placement import Ledger, PlacementObservation
 from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import NS_PER_S, Placement
