@@ -28,6 +28,7 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+from testbed.scenario.endings import Endings
 from testbed.scenario.load import load_scenario
 from testbed.scenario.plan import make_plan
 from testbed.substrate.cgroups import ServerCgroups
@@ -169,14 +170,13 @@ def main() -> None:
     run_id = secrets.token_hex(3)
     os.environ["DEFTBED_RUN"] = run_id
     plan = make_plan(load_scenario(SMOKE), 1)
-    try:
-        with ServerCgroups(run_id, plan, choose(probe()).cgroup) as groups:
-            for utilisation in (0.5, 0.8):
-                for period_s in (None, 0.005, 0.02, 0.1):
-                    show(Case(period_s, utilisation), groups, as_json)
-    finally:
-        os.environ.pop("DEFTBED_RUN")
-        clean(run_id)
+    with Endings() as endings:
+        endings.add(clean, run_id)
+        endings.add(os.environ.pop, "DEFTBED_RUN")
+        groups = endings.enter(ServerCgroups(run_id, plan, choose(probe()).cgroup))
+        for utilisation in (0.5, 0.8):
+            for period_s in (None, 0.005, 0.02, 0.1):
+                show(Case(period_s, utilisation), groups, as_json)
 
 
 def show(case: Case, groups: ServerCgroups, as_json: bool) -> None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from testbed.scenario.endings import Endings
 from testbed.scenario.types import Link, Node, RunPlan, Server, Topology
 from testbed.substrate.commands import run
 from testbed.substrate.network import Network
@@ -56,15 +57,14 @@ def network_of(topology: Topology, folder: Path, times: Times | None = None) -> 
     network = Network(
         plan, run_id, choose(probe()), _NO_CONTROLLER_PORT, state, folder / "events.jsonl"
     )
-    try:
+    with Endings() as endings:
+        endings.add(lambda: setattr(times, "remove_s", time.monotonic() - begin_s))
+        endings.add(clean, run_id)
         begin_s = time.monotonic()
         with network:
             times.build_s = time.monotonic() - begin_s
             yield network
             begin_s = time.monotonic()
-    finally:
-        clean(run_id)
-        times.remove_s = time.monotonic() - begin_s
 
 
 def lead(network: Network, path: Sequence[int], mac: str, port: int) -> None:

@@ -28,6 +28,7 @@ from bench.loadgen import Load, Sent, send_load
 from bench.networks import Times, lead, longest_path, network_of
 from bench.workers import Place, Worker, ended_by_sigterm
 from testbed.orchestration.site import SENDER_PRIORITY
+from testbed.scenario.endings import Endings
 from testbed.scenario.links import LinkSpec
 from testbed.scenario.topology import from_topohub
 from testbed.scenario.types import Topology
@@ -58,10 +59,9 @@ def named(network: Network, host: str) -> Iterator[str]:
     """A name for the namespace of a host, for workers."""
     name = f"{network.layout.run_id}-{host}"
     run(["ip", "netns", "attach", name, str(network.hosts[host].pid)])
-    try:
+    with Endings() as endings:
+        endings.add(run, ["ip", "netns", "del", name])
         yield name
-    finally:
-        run(["ip", "netns", "del", name])
 
 
 def trial(network: Network, sender: Worker, ends: tuple[str, str], pps: int) -> tuple[Sent, int]:

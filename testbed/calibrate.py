@@ -18,7 +18,9 @@ import yaml
 
 from testbed.calibration_runs import POLICY, CalibrationRun, Purpose, calibration_runs
 from testbed.recorded import RecordedRun, read_results
-from testbed.results.folder import RESULTS, hand_back, make_folder, new_results_folder, write_json
+from testbed.records.files import write_json, write_text
+from testbed.results.folder import RESULTS, hand_back, make_folder, new_results_folder
+from testbed.scenario.endings import Endings
 from testbed.scenario.errors import InputError
 from testbed.scenario.model import Scenario
 from testbed.twin.calibration import CONSTANTS, Calibration, Estimate, parse_calibration
@@ -60,11 +62,10 @@ def calibrate(
     else:
         make_folder(results)
         folder = results
-    try:
+    with Endings() as endings:
+        endings.add(hand_back, folder)
         carry_out(folder, calibration_runs(repetitions), progress)
         return refit(folder, out), folder
-    finally:
-        hand_back(folder)
 
 
 def refit(folder: Path, out: Path) -> Calibration:
@@ -104,7 +105,7 @@ def run_policies(
     capabilities, backends = able_host(scenario)
     make_folder(folder)
     text = yaml.safe_dump(scenario.model_dump(exclude_none=True), sort_keys=False)
-    (folder / "scenario.yaml").write_text(text, encoding="utf-8")
+    write_text(folder / "scenario.yaml", text)
     whole = len(scenario.seeds) * len(policies)
     for number, seed in enumerate(scenario.seeds):
         for place, policy in enumerate(policies):

@@ -333,9 +333,9 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(_status(lambda: app(args=arguments, standalone_mode=False)))
 
 
-def _tell(error: BaseException) -> None:
-    """Say an error on standard error, and below it what was noted on it."""
-    for line in (f"deftbed: {error}", *getattr(error, "__notes__", ())):
+def _tell(words: str, error: BaseException) -> None:
+    """Say what happened on standard error, and below it what was noted on the error."""
+    for line in (f"deftbed: {words}", *getattr(error, "__notes__", ())):
         console.print(line, style="red", markup=False, soft_wrap=True)
 
 
@@ -344,16 +344,16 @@ def _status(command: Callable[[], Any]) -> int:
         code = command()
         return code if isinstance(code, int) else 0
     except DeftbedError as error:
-        _tell(error)
+        _tell(str(error), error)
         return error.exit_status
     except OSError as error:  # a disk that is full, a folder that may not be written
-        _tell(error)
+        _tell(str(error), error)
         return EXIT_FAILED
     except typer.Exit as end:
         return end.exit_code
     except TyperException as error:
         console.print(error.format_message(), markup=False)
         return EXIT_INPUT
-    except (KeyboardInterrupt, typer.Abort):
-        console.print("deftbed: interrupted; what was measured is kept", style="red")
+    except (KeyboardInterrupt, typer.Abort) as error:
+        _tell("interrupted; what was measured is kept", error)
         return EXIT_INTERRUPTED

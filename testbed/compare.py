@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -15,12 +14,14 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from agents.placement.policies import make_policy
+from testbed.records.files import copy, write_json
 from testbed.results.compare import write_summary
 from testbed.results.fairness import check_fairness
-from testbed.results.folder import RESULTS, hand_back, make_folder, new_results_folder, write_json
+from testbed.results.folder import RESULTS, hand_back, make_folder, new_results_folder
 from testbed.results.report import write_report
 from testbed.revision import git_revision
 from testbed.run import RunSpec, run_one
+from testbed.scenario.endings import Endings
 from testbed.scenario.model import Scenario
 from testbed.screen import progress_bar
 from testbed.substrate.choice import able_host
@@ -58,9 +59,13 @@ def compare_policies(
     folder = _folder(scenario, results)
     phases: dict[str, float] = {}
     manifest = _manifest(scenario, backends)
-    try:
+    summary: dict[str, Any] = {}
+    with Endings() as endings:
+        endings.add(hand_back, folder)
+        endings.add(lambda: summary.update(_report(folder, include_invalid)))
+        endings.add(_end_manifest, folder, manifest, phases)
         write_json(folder / "manifest.json", manifest)
-        shutil.copyfile(path, folder / "scenario.yaml")
+        copy(path, folder / "scenario.yaml")
         console.print(
             f"{scenario.name}: policies {', '.join(scenario.policies)}, seeds "
             f"{', '.join(map(str, scenario.seeds))}; datapath {backends.datapath}, "
@@ -68,15 +73,22 @@ def compare_policies(
         )
         _run_all(folder, scenario, models, backends, capabilities, phases, console)
         manifest["complete"] = True
-    finally:
-        manifest["phases"] = {name: round(value, 2) for name, value in phases.items()}
-        write_json(folder / "manifest.json", manifest)
-        begin = time.monotonic()
-        measured = any(folder.glob("*/seed-*/packets.parquet"))
-        summary = write_results(folder, include_invalid) if measured else {}
-        _note_phase(folder, "report_s", time.monotonic() - begin)
-        hand_back(folder)
     return folder, summary
+
+
+def _end_manifest(folder: Path, manifest: dict[str, Any], phases: Mapping[str, float]) -> None:
+    manifest["phases"] = {name: round(value, 2) for name, value in phases.items()}
+    write_json(folder / "manifest.json", manifest)
+
+
+def _report(folder: Path, include_invalid: bool) -> dict[str, Any]:
+    """`write_results`, and how long it took, if anything was measured."""
+    if not any(folder.glob("*/seed-*/packets.parquet")):
+        return {}
+    begin = time.monotonic()
+    summary = write_results(folder, include_invalid)
+    _note_phase(folder, "report_s", time.monotonic() - begin)
+    return summary
 
 
 def write_results(folder: Path, include_invalid: bool = False) -> dict[str, Any]:
@@ -164,7 +176,7 @@ def _kept(model: Path, folder: Path) -> Path:
     kept = folder / model.name
     if not kept.exists():
         folder.mkdir(exist_ok=True)
-        shutil.copyfile(model, kept)
+        copy(model, kept)
     return kept
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -13,11 +12,12 @@ from typing import Any
 
 from agents.placement.policies import BOUNDS, HEURISTICS, LEARNED
 from agents.placement.sweep import SweepSpec, sweep
+from testbed.records.files import copy, write_json
 from testbed.results.evaluation.page import write_page
 from testbed.results.evaluation.summary import summarise_evaluation
 from testbed.results.evaluation.values import read_values, write_values
-from testbed.results.folder import write_json
 from testbed.revision import git_revision
+from testbed.scenario.endings import Endings
 from testbed.twin.constants import CostWeights, constants_for
 
 FORMAT = 1
@@ -33,20 +33,23 @@ def run_evaluation(
     """
     manifest = _manifest(spec)
     write_json(folder / "manifest.json", manifest)
-    shutil.copyfile(path, folder / "scenario.yaml")
+    copy(path, folder / "scenario.yaml")
     rows: list[dict[str, object]] = []
     begin = time.monotonic()
-    try:
+    with Endings() as endings:
+        endings.add(_keep, folder, spec, rows)
+        endings.add(write_json, folder / "manifest.json", manifest)
+        endings.add(lambda: manifest.update(wall_s=round(time.monotonic() - begin, 2)))
         for row in sweep(spec, progress):
             rows.append(row)
         manifest["complete"] = True
-    finally:
-        manifest["wall_s"] = round(time.monotonic() - begin, 2)
-        write_json(folder / "manifest.json", manifest)
-        kept = _finished(rows, spec)
-        if kept:
-            write_values(kept, folder)
     return write_evaluation(folder)
+
+
+def _keep(folder: Path, spec: SweepSpec, rows: list[dict[str, object]]) -> None:
+    kept = _finished(rows, spec)
+    if kept:
+        write_values(kept, folder)
 
 
 def write_evaluation(folder: Path) -> dict[str, Any]:

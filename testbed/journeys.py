@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from testbed.records.files import whole
 from testbed.results import hops, traces
 from testbed.results.raw import RawFormatError, instance_dumps, read_array
 from testbed.results.traces import Trace, read_traces
@@ -157,10 +158,8 @@ def cut_traces(raw: Path) -> None:
             path.unlink()  # its process was killed while it made the file
             continue
         end = traces.HEAD_WORDS + min(int(words[traces.ROWS]) * traces.ROW_WORDS, len(words))
-        partial = path.with_suffix(".part")
-        with open(partial, "wb") as file:
-            np.save(file, words[:end])
-        partial.replace(path)
+        with whole(path) as beside:
+            np.save(beside, words[:end])
 
 
 def _topology(manifest: Mapping[str, Any]) -> Topology:

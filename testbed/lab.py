@@ -18,6 +18,7 @@ from testbed.orchestration.fdu_client import FduClient
 from testbed.orchestration.site import Site, fdu_sockets
 from testbed.orchestration.spawner import Spawner
 from testbed.results.events import EventLog
+from testbed.scenario.endings import Endings
 from testbed.scenario.model import Scenario
 from testbed.scenario.types import NS_PER_S, RunPlan
 from testbed.substrate.cgroups import ServerCgroups
@@ -56,25 +57,25 @@ def open_lab(
     """
     state = state_folder(run_id)
     os.environ[RUN_VARIABLE] = run_id  # whatever the run starts inherits its mark
-    with contextlib.ExitStack() as stack:
+    with Endings() as endings:
         # What comes after the run is not of it, and must not be taken for what a dead run left.
-        stack.callback(os.environ.pop, RUN_VARIABLE, None)
-        stack.enter_context(RunRecord(run_id, folder))
+        endings.add(os.environ.pop, RUN_VARIABLE, None)
+        endings.enter(RunRecord(run_id, folder))
         events_path = folder / "events.jsonl"
         events = EventLog(events_path)
-        stack.callback(events.close)
-        spawner = stack.enter_context(Spawner(run_id, folder / "log"))
+        endings.add(events.close)
+        spawner = endings.enter(Spawner(run_id, folder / "log"))
         port, northbound = _free_port(), state / "northbound.sock"
-        controller = stack.enter_context(_controller(port, northbound, events_path, folder / "log"))
-        network = stack.enter_context(Network(plan, run_id, backends, port, state, events_path))
+        controller = endings.enter(_controller(port, northbound, events_path, folder / "log"))
+        network = endings.enter(Network(plan, run_id, backends, port, state, events_path))
         client = ControllerClient(northbound)
-        stack.callback(client.close)
+        endings.add(client.close)
         client.topology(network.wiring())
         client.wait(SWITCHES_S)
-        cgroups = stack.enter_context(ServerCgroups(run_id, plan, backends.cgroup))
+        cgroups = endings.enter(ServerCgroups(run_id, plan, backends.cgroup))
         if scenario.servers.capacity_model == "quota":
             cgroups.set_quotas(scenario.servers.quota_period_s)
-        control = stack.enter_context(ControlClient(state / "orchestrator.sock"))
+        control = endings.enter(ControlClient(state / "orchestrator.sock"))
         fdu = fdu_sockets(state, scenario.replication.fdu_members)
         site = Site(
             plan=plan,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import platform
@@ -21,20 +20,23 @@ from testbed.journeys import cut_traces, fill_hops, read_traced, share_traced
 from testbed.lab import Lab, open_lab, timed
 from testbed.orchestration.orchestrator import Orchestrator
 from testbed.orchestration.watch import ServerWatch
+from testbed.records.files import write_json
 from testbed.results import packets as packet_records
 from testbed.results import servers as server_records
 from testbed.results.captures import read_captures
 from testbed.results.compare import summarise_folder
-from testbed.results.folder import make_folder, write_json
+from testbed.results.folder import make_folder
 from testbed.results.validity import judge
 from testbed.revision import git_revision
-from testbed.scenario.errors import RunError
+from testbed.scenario.endings import Endings, uninterrupted
+from testbed.scenario.errors import RunError, run_error
 from testbed.scenario.model import Scenario
 from testbed.scenario.placement import Ledger
 from testbed.scenario.plan import make_plan, plan_digest
 from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import RunPlan
 from testbed.substrate.captures import Captures, interface_of
+from testbed.substrate.network import Network
 from testbed.substrate.ownership import clean
 from testbed.substrate.probe import Backends, Capabilities
 from testbed.twin.constants import constants_for
@@ -71,17 +73,21 @@ def run_one(spec: RunSpec, progress: Callable[[float], None]) -> dict[str, Any]:
     manifest = _manifest(spec, plan, run_id)
     write_json(spec.folder / "manifest.json", manifest)
     phases: dict[str, float] = {}
-    try:
-        _emulate(spec, plan, run_id, manifest, phases, progress)
+    summary: dict[str, Any] = {}
+    with Endings() as endings:
+        endings.add(lambda: summary.update(_collect(spec, plan, manifest, phases)))
+        endings.add(_remove, run_id, phases)
+        try:
+            _emulate(spec, plan, run_id, manifest, phases, progress)
+        except (RunError, OSError) as error:
+            raise run_error(error, f"{spec.policy}, seed {spec.seed}", spec.folder) from error
         manifest["complete"] = True
-    except (RunError, OSError) as error:
-        raise RunError(f"{spec.policy}, seed {spec.seed}: {error}; see {spec.folder}") from error
-    finally:
-        with timed(phases, "remove_s"):
-            clean(run_id)
-        with timed(phases, "collect_s"):
-            summary = _collect(spec, plan, manifest, phases)
     return summary
+
+
+def _remove(run_id: str, phases: dict[str, float]) -> None:
+    with uninterrupted(), timed(phases, "remove_s"):
+        clean(run_id)
 
 
 def _emulate(
@@ -95,9 +101,9 @@ def _emulate(
     constants = constants_for(spec.scenario)
     policy = make_policy(spec.policy, spec.seed, spec.model, plan, constants)
     schedules = _write_schedules(spec, plan)
-    with contextlib.ExitStack() as stack:
+    with Endings() as endings:
         with timed(phases, "build_s"):
-            lab = stack.enter_context(
+            lab = endings.enter(
                 open_lab(
                     spec.scenario,
                     plan,
@@ -110,7 +116,7 @@ def _emulate(
         if spec.scenario.tolerances.measure_links:
             with timed(phases, "measure_s"):
                 manifest["fidelity"] = measure(lab, spec.scenario, plan)
-        stack.enter_context(_captures(spec, plan, lab))
+        endings.enter(_captures(spec, plan, lab))
         ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology), plan.admission)
         network = lab.network
         orchestrator = Orchestrator(
@@ -122,17 +128,19 @@ def _emulate(
             return [pid for pid in found if pid is not None]
 
         watch = ServerWatch(lab.clocks, lab.cgroups.usage_ns, pids, lab.site.events)
-        try:
-            with timed(phases, "traffic_s"), watch:
-                orchestrator.run()
-        finally:
-            manifest["origin_ns"] = orchestrator.origin_ns
-            _write_samples(spec.folder, watch, orchestrator.origin_ns)
-            counters = lab.network.line_counters()
-            manifest["line"] = None if counters is None else counters.to_json()
-            manifest["unchanged_links"] = lab.network.failed_changes()
+        endings.add(_note_counters, manifest, network)
+        endings.add(_write_samples, spec.folder, watch, orchestrator)
+        endings.add(lambda: manifest.update(origin_ns=orchestrator.origin_ns))
+        with timed(phases, "traffic_s"), watch:
+            orchestrator.run()
         with timed(phases, "remove_s"):
-            stack.close()
+            endings.close()
+
+
+def _note_counters(manifest: dict[str, Any], network: Network) -> None:
+    counters = network.line_counters()
+    manifest["line"] = None if counters is None else counters.to_json()
+    manifest["unchanged_links"] = network.failed_changes()
 
 
 def _write_schedules(spec: RunSpec, plan: RunPlan) -> dict[int, str]:
@@ -150,10 +158,11 @@ def _captures(spec: RunSpec, plan: RunPlan, lab: Lab) -> Captures:
     return Captures(ports, spec.folder / CAPTURES)
 
 
-def _write_samples(folder: Path, watch: ServerWatch, origin_ns: int) -> None:
+def _write_samples(folder: Path, watch: ServerWatch, orchestrator: Orchestrator) -> None:
     rows = [asdict(sample) for sample in watch.samples]
     server_records.write(
-        [{**row, "t_ns": row["t_ns"] - origin_ns} for row in rows], folder / "servers.parquet"
+        [{**row, "t_ns": row["t_ns"] - orchestrator.origin_ns} for row in rows],
+        folder / "servers.parquet",
     )
 
 

@@ -13,7 +13,8 @@ from typing import Any, get_args
 import numpy as np
 
 from testbed.recorded import RecordedRun, read_results
-from testbed.results.folder import RESULTS, hand_back, make_folder, new_results_folder, write_json
+from testbed.records.files import write_json
+from testbed.results.folder import RESULTS, hand_back, make_folder, new_results_folder
 from testbed.results.statistics import nearest_rank
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario

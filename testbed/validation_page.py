@@ -11,6 +11,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from testbed.records.files import write_text
 from testbed.results.plot_style import INK, POLICY_COLOURS, marker, slot, style, to_svg
 from testbed.results.report import TEMPLATES
 from testbed.screen_twin import LABELS, error_text, rank_text
@@ -56,9 +57,7 @@ def write_page(content: dict[str, Any], path: Path) -> None:
         ],
         plot=Markup(scatter(content["rows"])),
     )
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, text)
 
 
 def headline(content: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from testbed.records.files import write_text
 from testbed.results.events import EventLog
 from testbed.results.raw import (
     SCHEDULE_DTYPE,
@@ -178,7 +179,7 @@ class Sender:
                 self._end(stream)
         self._timer.close()
         path = self._out / f"{self._name}.json"
-        path.write_text(json.dumps({"format": COUNTERS_FORMAT, **self.stats()}) + "\n")
+        write_text(path, json.dumps({"format": COUNTERS_FORMAT, **self.stats()}) + "\n")
         self._events.close()
 
     def stats(self) -> dict[str, Any]:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from testbed.records.files import whole
 from testbed.scenario.errors import InputError
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write tensors and plain values; the file is there as a whole or as it was before."""
-    part = path.with_name(path.name + ".part")
-    torch.save(content, part)
-    os.replace(part, path)
+    with whole(path) as beside:
+        torch.save(content, beside)
 
 
 def read_checkpoint(path: Path, field: str, expected: dict[str, Any]) -> dict[str, Any]:

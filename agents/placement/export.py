@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +39,7 @@ from agents.placement.onnx_format import (
     session_outputs,
 )
 from testbed import __version__
+from testbed.records.files import whole, write_bytes
 from testbed.scenario.errors import RunError
 
 OPSET = 20
@@ -123,7 +123,7 @@ def export_onnx(network: PlacementNetwork, path: Path) -> None:
     _tidy(proto.graph)
     onnx.helper.set_model_props(proto, metadata(network))
     onnx.checker.check_model(proto, full_check=True)
-    _write(path, proto.SerializeToString(deterministic=True))
+    write_bytes(path, proto.SerializeToString(deterministic=True))
 
 
 def export_pt2(network: PlacementNetwork, path: Path) -> None:
@@ -131,10 +131,9 @@ def export_pt2(network: PlacementNetwork, path: Path) -> None:
     program = _exported(network)
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # the paths of this machine
-    part = path.with_name(path.name + ".part.pt2")
     extra = {f"{key}.txt": value for key, value in metadata(network).items()}
-    torch.export.save(program, part, extra_files=extra)
-    os.replace(part, path)
+    with whole(path) as beside:
+        torch.export.save(program, beside, extra_files=extra)
 
 
 class Agreement(NamedTuple):
@@ -258,12 +257,6 @@ def _tidy(graph: Any) -> None:
             if size.dim_param:
                 parts = size.dim_param.split(" ")
                 size.dim_param = " ".join(names.get(part, part) for part in parts)
-
-
-def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +26,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from agents.placement.config import SPACE, Between, config_text, value_of, with_values
 from agents.placement.ppo import PpoConfig
 from agents.placement.train import train
+from testbed.records.files import write_text
+from testbed.scenario.endings import clean_up
 from testbed.scenario.errors import InputError, RunError
 from testbed.scenario.model import Scenario
 
@@ -133,8 +134,8 @@ def _run(
         cost = _learn(trial, scenario, _even_segments(config, base), deadline_s, progress)
     except optuna.TrialPruned:
         return _note(study.tell(trial, state=TrialState.PRUNED))
-    except BaseException:
-        study.tell(trial, state=TrialState.FAIL)
+    except BaseException as error:
+        clean_up(error, lambda: study.tell(trial, state=TrialState.FAIL))
         raise
     return _note(study.tell(trial, cost))
 
@@ -271,6 +272,4 @@ def _report(study: optuna.Study, base: PpoConfig) -> TuneReport:
 
 
 def _write(out: Path, config: PpoConfig) -> None:
-    part = out.with_name(out.name + ".part")
-    part.write_text(config_text(config, out.suffix == ".json"), encoding="utf-8")
-    os.replace(part, out)
+    write_text(out, config_text(config, out.suffix == ".json"))

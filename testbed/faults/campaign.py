@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,9 @@ from testbed.faults.episode import EpisodeSpec, run_episode
 from testbed.faults.judge import judge
 from testbed.faults.kinds import KINDS, LAST
 from testbed.faults.record import EpisodeRecord, read_episode
-from testbed.results.folder import RESULTS, hand_back, make_folder, new_results_folder, write_json
+from testbed.records.files import copy, write_json
+from testbed.results.folder import RESULTS, hand_back, make_folder, new_results_folder
+from testbed.scenario.endings import Endings
 from testbed.scenario.errors import InputError, RunError
 from testbed.scenario.model import Scenario
 from testbed.scenario.types import NS_PER_S
@@ -59,7 +60,7 @@ def prepare(
     else:
         make_folder(results)
     if source is not None:
-        shutil.copyfile(source, results / "scenario.yaml")
+        copy(source, results / "scenario.yaml")
     return CampaignSpec(scenario, count, seed, chosen, results, backends, capabilities)
 
 
@@ -125,7 +126,9 @@ def run_campaign(
     Raises RunError if an episode cannot be carried out.
     """
     rows: list[Row] = []
-    try:
+    with Endings() as endings:
+        endings.add(hand_back, spec.folder)
+        endings.add(_write, spec.folder, rows)
         number = discarded = 0
         while (left := spec.count - len(valid_rows(rows))) > 0:
             # What an episode that ended early or does not count left out is made up for.
@@ -136,11 +139,11 @@ def run_campaign(
             discarded = 0 if valid_rows(of_episode) else discarded + 1
             if discarded == MOST_DISCARDED:
                 raise RunError(f"{discarded} episodes in a row do not count; see {spec.folder}")
-    finally:
-        totals = totals_of(rows)
-        write_json(spec.folder / "faults.json", {"faults": rows, "totals": totals})
-        hand_back(spec.folder)
-    return totals
+    return totals_of(rows)
+
+
+def _write(folder: Path, rows: Sequence[Row]) -> None:
+    write_json(folder / "faults.json", {"faults": list(rows), "totals": totals_of(rows)})
 
 
 def valid_rows(rows: Sequence[Row]) -> list[Row]:

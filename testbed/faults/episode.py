@@ -22,10 +22,12 @@ from testbed.faults.stage import Stage, StageError
 from testbed.lab import Lab, open_lab
 from testbed.orchestration.control import ControlError, OrderRefused
 from testbed.orchestration.orchestrator import Orchestrator
+from testbed.records.files import write_json
 from testbed.results import packets as packet_records
-from testbed.results.folder import make_folder, write_json
+from testbed.results.folder import make_folder
 from testbed.revision import git_revision
-from testbed.scenario.errors import RunError
+from testbed.scenario.endings import Endings
+from testbed.scenario.errors import RunError, run_error
 from testbed.scenario.model import Scenario
 from testbed.scenario.names import edge_name, fdu_name, sender_name, server_name
 from testbed.scenario.placement import Ledger
@@ -73,16 +75,19 @@ def run_episode(spec: EpisodeSpec, progress: Callable[[str], None]) -> int:
     run_id = secrets.token_hex(3)
     manifest = _manifest(spec, plan, run_id)
     write_json(spec.folder / "manifest.json", manifest)
-    try:
-        done = _emulate(spec, plan, run_id, manifest, progress)
-    except (RunError, OSError) as error:
-        raise RunError(f"{spec.folder.name}: {error}; see {spec.folder}") from error
-    finally:
-        clean(run_id)
-        write_json(spec.folder / "manifest.json", manifest)
-        frame = packet_records.collect(spec.folder)
-        packet_records.write(frame, spec.folder / "packets.parquet")
+    with Endings() as endings:
+        endings.add(_collect, spec.folder)
+        endings.add(write_json, spec.folder / "manifest.json", manifest)
+        endings.add(clean, run_id)
+        try:
+            done = _emulate(spec, plan, run_id, manifest, progress)
+        except (RunError, OSError) as error:
+            raise run_error(error, spec.folder.name, spec.folder) from error
     return done
+
+
+def _collect(folder: Path) -> None:
+    packet_records.write(packet_records.collect(folder), folder / "packets.parquet")
 
 
 def _emulate(
@@ -114,10 +119,9 @@ def _emulate(
         psutil.cpu_times_percent(None)
         with orchestrator.under_way():
             manifest["origin_ns"] = orchestrator.origin_ns
-            try:
+            with Endings() as endings:
+                endings.add(lambda: manifest.update(host=_host_load()))
                 done = _inject_all(stage, spec, progress)
-            finally:
-                manifest["host"] = _host_load()
             _finish(stage, lab, plan, manifest)
     return done
 

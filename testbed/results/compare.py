@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from testbed.records.files import whole, write_json
 from testbed.results import packets as packet_records
 from testbed.results.applications import read_applications
 from testbed.results.events import read_events
-from testbed.results.folder import write_json
 from testbed.results.metrics import FORMAT as METRICS_FORMAT
 from testbed.results.metrics import flat, measure, measure_all, of_packets
 from testbed.results.quantiles import PERCENTILES
@@ -163,9 +163,7 @@ def _lines(runs: Mapping[str, Sequence[Run]]) -> list[dict[str, Any]]:
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]], first: str) -> None:
     """A line for each row, whose columns are those of all rows; `first` if there are none."""
     columns = list(dict.fromkeys(column for row in rows for column in row)) or [first]
-    temporary = path.with_name(f".{path.name}")
-    with open(temporary, "w", encoding="utf-8", newline="") as file:
+    with whole(path) as beside, open(beside, "w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    temporary.replace(path)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from testbed.scenario.errors import InputError
 
@@ -32,13 +29,6 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True)
     except FileExistsError:
         raise InputError("results", str(folder), "a folder that does not exist yet") from None
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON file such that a kill leaves the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
 
 
 def hand_back(folder: Path) -> None:

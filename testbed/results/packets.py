@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from testbed.records.files import whole
 from testbed.results.raw import (
     ARRIVAL_DTYPE,
     SCHEDULE_DTYPE,
@@ -203,7 +204,8 @@ def collect(run_dir: Path) -> pd.DataFrame:
 def write(frame: pd.DataFrame, path: Path) -> None:
     """Write packets to a parquet file with the format's version in its metadata."""
     table = pa.Table.from_pandas(frame, schema=SCHEMA, preserve_index=False)
-    pq.write_table(table.replace_schema_metadata(SCHEMA.metadata), path, compression="zstd")
+    with whole(path) as beside:
+        pq.write_table(table.replace_schema_metadata(SCHEMA.metadata), beside, compression="zstd")
 
 
 def read(path: Path) -> pd.DataFrame:

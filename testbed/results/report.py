@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from testbed.records.files import write_text
 from testbed.results import plots, plots_map, plots_metrics, plots_time
 from testbed.results.figures import COLUMNS, spread
 from testbed.results.gather import Json, Results, RunFolder, gather
@@ -48,9 +49,7 @@ def write_report(results_dir: Path) -> Path:
     )
     text = environment.get_template("report.html.j2").render(_content(results))
     path = results_dir / "report.html"
-    temporary = results_dir / ".report.html"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, text)
     return path
 
 

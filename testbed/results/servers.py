@@ -21,6 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from testbed.records.files import whole
 from testbed.results.raw import RawFormatError
 
 FORMAT = 1
@@ -46,7 +47,8 @@ def write(samples: Iterable[Mapping[str, Any]], path: Path) -> None:
     Raises KeyError for a sample without one of the columns.
     """
     rows = [{name: sample[name] for name in SCHEMA.names} for sample in samples]
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path, compression="zstd")
+    with whole(path) as beside:
+        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), beside, compression="zstd")
 
 
 def read(path: Path) -> pd.DataFrame:

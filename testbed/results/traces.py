@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from testbed.records.files import write_text
 from testbed.results.raw import RawFormatError, read_array
 
 FORMAT = 1
@@ -72,7 +73,7 @@ def create_trace(path: Path | str, rows: int, about: Mapping[str, Any]) -> Words
     path = Path(path)
     words = HEAD_WORDS + rows * ROW_WORDS
     # First: a trace without it could not be read.
-    path.with_suffix(".json").write_text(json.dumps(dict(about)), encoding="utf-8")
+    write_text(path.with_suffix(".json"), json.dumps(dict(about)))
     trace = np.lib.format.open_memmap(path, mode="w+", dtype=np.int64, shape=(words,))
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -28,3 +29,11 @@ class InputError(DeftbedError):
 
 class RunError(DeftbedError):
     """A run that began and could not go on; what was measured is kept. Status 1."""
+
+
+def run_error(error: Exception, what: str, folder: Path) -> RunError:
+    """`error` as that of a run: says what failed and where its results are. Notes are kept."""
+    found = RunError(f"{what}: {error}; see {folder}")
+    for line in getattr(error, "__notes__", ()):
+        found.add_note(line)
+    return found

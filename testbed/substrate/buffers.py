@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from testbed.scenario.endings import Endings
+
 DEFAULT = Path("/proc/sys/net/core/rmem_default")
 LOCK = Path("/run/lock/deftbed-buffers")
 BUFFER_BYTES = 8 << 20
@@ -30,11 +32,14 @@ def deep_buffers(
         before = held.read().strip() or default.read_text(encoding="ascii").strip()
         _note(held.fileno(), before)
         default.write_text(str(max(size, int(before))), encoding="ascii")
-        try:
+        with Endings() as endings:
+            endings.add(_restore, default, before, held.fileno())
             yield
-        finally:
-            default.write_text(before, encoding="ascii")
-            _note(held.fileno(), "")
+
+
+def _restore(default: Path, before: str, descriptor: int) -> None:
+    default.write_text(before, encoding="ascii")
+    _note(descriptor, "")
 
 
 def _note(descriptor: int, text: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from testbed.scenario.capture import CaptureSpec
+from testbed.scenario.endings import clean_up
 from testbed.scenario.types import Topology
 from testbed.substrate.commands import CommandError
 from testbed.substrate.layout import Layout
@@ -55,8 +56,8 @@ class Captures:
         try:
             for name, interface, snap_bytes in self._ports:
                 self._start(name, interface, snap_bytes)
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            clean_up(error, self.close)
             raise
         return self
 

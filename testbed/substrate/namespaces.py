@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from testbed.scenario.endings import Endings
+
 _CLONE_NEWNET = 0x40000000
 _SIOCETHTOOL = 0x8946
 _ETHTOOL_SET_TX, _ETHTOOL_SET_RX = 0x17, 0x15
@@ -36,18 +38,15 @@ def inside(pid: int) -> Iterator[None]:
     """
     libc = ctypes.CDLL(None, use_errno=True)
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with Endings() as endings:
+        endings.add(os.close, home)
         target = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         try:
             _enter(libc, target, f"network namespace of process {pid}")
         finally:
             os.close(target)
-        try:
-            yield
-        finally:
-            _enter(libc, home, "the network namespace it came from")
-    finally:
-        os.close(home)
+        endings.add(_enter, libc, home, "the network namespace it came from")
+        yield
 
 
 def _enter(libc: ctypes.CDLL, descriptor: int, what: str) -> None:

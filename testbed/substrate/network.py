@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from testbed.results.events import EventLog
+from testbed.scenario.endings import carry_out, clean_up
 from testbed.scenario.names import server_name
 from testbed.scenario.types import LinkChange, RunPlan
 from testbed.substrate import mininet_nodes, switch_class
@@ -93,8 +94,8 @@ class Network:
     def __enter__(self) -> Network:
         try:
             self.build()
-        except BaseException:
-            self.close()
+        except BaseException as error:
+            clean_up(error, self.close)
             raise
         return self
 
@@ -138,18 +139,23 @@ class Network:
         self._log("network-built")
 
     def close(self) -> None:
-        """Remove everything; safe to call twice and after a build that failed."""
-        self._cuts.stop()
-        self._carrier.stop()
-        remove_bridges(self._layout.run_id)
-        remove_interfaces(self._layout.run_id)
-        mininet_nodes.stop_nodes([*self._nodes.values(), *self._switches])
-        switch_class.restore(lambda: bool(live_runs().keys() - {self._layout.run_id}))
-        if self._nodes:
-            self._log("network-removed")
-        self._nodes.clear()
-        self._switches.clear()
-        self.hosts.clear()
+        """Remove everything; safe to call twice and after a build that failed.
+
+        Each step is taken though another fails; raises the first error.
+        """
+        run_id = self._layout.run_id
+        carry_out(
+            self._cuts.stop,
+            self._carrier.stop,
+            lambda: remove_bridges(run_id),
+            lambda: remove_interfaces(run_id),
+            lambda: mininet_nodes.stop_nodes([*self._nodes.values(), *self._switches]),
+            lambda: switch_class.restore(lambda: bool(live_runs().keys() - {run_id})),
+            lambda: self._log("network-removed") if self._nodes else None,
+            self._nodes.clear,
+            self._switches.clear,
+            self.hosts.clear,
+        )
 
     def wiring(self) -> dict[str, list[dict[str, object]]]:
         """Switches, links and hosts for the controller (see `layout.wiring`)."""

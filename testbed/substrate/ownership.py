@@ -21,6 +21,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
+from testbed.scenario.endings import Endings, carry_out
 from testbed.substrate import cgroups, switch_class
 from testbed.substrate.commands import CommandError, json_of, run, vsctl_rows
 from testbed.substrate.layout import check_run_id, interface_group, mark
@@ -225,21 +226,28 @@ def _wait_for_exits(handles: set[int], wait_s: float) -> None:
 def clean(run_id: str, dry_run: bool = False) -> list[str]:
     """Remove everything of one run; what was (or with `dry_run` would be) removed and why.
 
-    Raises CommandError if something marked cannot be removed, ValueError for a bad run id.
+    Each kind of thing is removed though another cannot be. Raises the first error, CommandError for
+    one, and ValueError for a bad run id. The run's record goes last, if all else went.
     """
     folder = state_folder(run_id)
+    pids: list[int] = []
+    bridges: list[str] = []
+    interfaces: list[str] = []
+    groups: list[str] = []
     if dry_run:
-        pids = processes_of(run_id)
-        bridges = sorted(name for name, owner in marked_bridges().items() if owner == run_id)
-        interfaces = sorted(name for name, owner in marked_interfaces().items() if owner == run_id)
-        groups = [str(path) for path in cgroups.folders_of(run_id)]
+        pids += processes_of(run_id)
+        bridges += sorted(name for name, owner in marked_bridges().items() if owner == run_id)
+        interfaces += sorted(name for name, owner in marked_interfaces().items() if owner == run_id)
+        groups += [str(path) for path in cgroups.folders_of(run_id)]
     else:
-        pids = end_processes(run_id)
-        bridges = remove_bridges(run_id)
-        interfaces = remove_interfaces(run_id)
-        await_bridge_ports_gone(run_id)
-        groups = cgroups.remove(run_id)
-        switch_class.restore(lambda: bool(live_runs().keys() - {run_id}))
+        carry_out(
+            lambda: pids.extend(end_processes(run_id)),
+            lambda: bridges.extend(remove_bridges(run_id)),
+            lambda: interfaces.extend(remove_interfaces(run_id)),
+            lambda: await_bridge_ports_gone(run_id),
+            lambda: groups.extend(cgroups.remove(run_id)),
+            lambda: switch_class.restore(lambda: bool(live_runs().keys() - {run_id})),
+        )
     found = [f"process {pid}: {RUN_VARIABLE}={run_id} in its environment" for pid in pids]
     found += [f"bridge {name}: external id {BRIDGE_MARK}={run_id}" for name in bridges]
     found += [f"interface {name}: alias {mark(run_id)}" for name in interfaces]
@@ -276,5 +284,9 @@ def stale_runs() -> list[str]:
 
 
 def clean_stale(dry_run: bool = False) -> list[str]:
-    """`clean` for every stale run."""
-    return [line for run_id in stale_runs() for line in clean(run_id, dry_run)]
+    """`clean` for every stale run, also after one that cannot be cleaned."""
+    removed: list[str] = []
+    with Endings() as endings:
+        for run_id in reversed(stale_runs()):
+            endings.add(lambda run_id=run_id: removed.extend(clean(run_id, dry_run)))
+    return removed

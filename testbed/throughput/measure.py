@@ -12,9 +12,11 @@ from agents.placement.policies import make_policy
 from testbed.lab import open_lab
 from testbed.orchestration import backups, users
 from testbed.orchestration.servers import start_servers
-from testbed.results.folder import hand_back, make_folder, new_results_folder, write_json
+from testbed.records.files import write_json
+from testbed.results.folder import hand_back, make_folder, new_results_folder
 from testbed.revision import git_revision
-from testbed.scenario.errors import InputError, RunError
+from testbed.scenario.endings import Endings
+from testbed.scenario.errors import InputError, RunError, run_error
 from testbed.scenario.model import Scenario
 from testbed.scenario.placement import Ledger
 from testbed.scenario.plan import make_plan
@@ -74,20 +76,19 @@ def measure_throughput(
         "backends": asdict(backends),
         "git_revision": git_revision(),
     }
-    try:
-        with open_lab(
-            scenario, plan, run_id, folder, backends, capabilities.realtime.available
-        ) as lab:
-            start_servers(lab.site)
-            users.start_edges(lab.site)
-            stage = Stage.set_up(lab, request, placements, l3_bytes)
-            report |= _carry_out(stage, options, highest_pps, progress)
-    except (RunError, OSError) as error:
-        raise RunError(f"throughput: {error}; see {folder}") from error
-    finally:
-        clean(run_id)
-        write_json(folder / "throughput.json", report)
-        hand_back(folder)
+    realtime = capabilities.realtime.available
+    with Endings() as endings:
+        endings.add(hand_back, folder)
+        endings.add(write_json, folder / "throughput.json", report)
+        endings.add(clean, run_id)
+        try:
+            with open_lab(scenario, plan, run_id, folder, backends, realtime) as lab:
+                start_servers(lab.site)
+                users.start_edges(lab.site)
+                stage = Stage.set_up(lab, request, placements, l3_bytes)
+                report |= _carry_out(stage, options, highest_pps, progress)
+        except (RunError, OSError) as error:
+            raise run_error(error, "throughput", folder) from error
     return folder, report
 
 

@@ -13,13 +13,13 @@ from rich.console import Console
 from scipy import stats
 
 from agents.common.statistics import holm
+from testbed.records.files import write_json
 from testbed.results.evaluation.figures import BY_KEY, COMPARED, FIGURES
 from testbed.results.evaluation.page import write_page
 from testbed.results.evaluation.screen import print_evaluation
 from testbed.results.evaluation.summary import summarise_evaluation
 from testbed.results.evaluation.values import read_values, table_of, write_values
 from testbed.results.evaluation.verdict import least_p, sentence, verdict
-from testbed.results.folder import write_json
 from tests.unit.evaluation_support import STREAMS, manifest, plain, values
 
 POLICIES = ["deft", "greedy-delay", "pl-rank", "milp-hindsight", "ppo"]

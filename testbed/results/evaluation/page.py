@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from testbed.records.files import write_text
 from testbed.results.evaluation import plots
 from testbed.results.evaluation.figures import BY_KEY, COMPARED, FIGURES, TOLD
 from testbed.results.evaluation.verdict import ALPHA, Verdict, least_p, sentence, verdict
@@ -35,9 +36,7 @@ def write_page(folder: Path) -> Path:
     )
     text = environment.get_template("evaluation.html.j2").render(_content(summary, manifest))
     path = folder / "evaluation.html"
-    temporary = folder / ".evaluation.html"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, text)
     return path
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from testbed.records.files import whole
+
 VALUES = "values.parquet"
 CELL = ["topology", "load"]
 
@@ -19,8 +21,10 @@ FloatArray = NDArray[np.float64]
 def write_values(rows: Iterable[Mapping[Any, Any]], folder: Path) -> pd.DataFrame:
     """Write values.parquet and values.csv, with the columns of `agents.placement.sweep.Row`."""
     frame = pd.DataFrame(list(rows))
-    frame.to_parquet(folder / VALUES, index=False)
-    frame.to_csv(folder / "values.csv", index=False)
+    with whole(folder / VALUES) as beside:
+        frame.to_parquet(beside, index=False)
+    with whole(folder / "values.csv") as beside:
+        frame.to_csv(beside, index=False)
     return frame
 
 
