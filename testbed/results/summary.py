@@ -22,7 +22,8 @@ Definitions:
 - `requested`, `accepted`: requests that arrived, and those of them that the policy placed.
 - `overload_s`: time in overload, summed over the servers ("overload-begin" to "overload-end", at
   most to "run-end").
-- `recovery_ns`: for each group's first "first-release" after a fault, the time since that fault.
+- `recovery_ns`: for each group whose primary a fault struck, the time from that fault to the
+  "first-release" of its new primary.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from numpy.typing import NDArray
 from testbed.results.metrics import goodput_bps, measure, of_packets
 from testbed.results.quantiles import PERCENTILES
 from testbed.results.statistics import nearest_rank
+from testbed.results.whereabouts import Whereabouts
 
 _NS_PER_S = 1_000_000_000
 
@@ -107,18 +109,19 @@ def overload_s(events: Sequence[Event]) -> float:
 
 
 def recovery_ns(events: Sequence[Event]) -> list[int]:
-    """From a fault to the first packet that a group's new primary releases, in order of time."""
-    durations = []
-    fault_ns: int | None = None
-    recovered: set[Any] = set()
+    """From a fault to the first packet that a new primary of a group it struck releases, by time.
+
+    A fault strikes the groups whose primary is at its node then. If another one strikes a group
+    before it released anything, its recovery is one, from the first of them.
+    """
+    where, struck_ns, durations = Whereabouts(), dict[str, int](), []
     for event in events:
+        where.note(event)
         if event["event"] == "fault":
-            fault_ns = event["t_ns"]
-            recovered.clear()
-        elif event["event"] == "first-release" and fault_ns is not None:
-            if event["group"] not in recovered:
-                durations.append(int(event["t_ns"] - fault_ns))
-            recovered.add(event["group"])
+            for group in where.led_from(event["node"]):
+                struck_ns.setdefault(group, event["t_ns"])
+        elif event["event"] == "first-release" and event["group"] in struck_ns:
+            durations.append(int(event["t_ns"] - struck_ns.pop(event["group"])))
     return durations
 
 

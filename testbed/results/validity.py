@@ -16,8 +16,9 @@ from testbed.results.fidelity import fidelity_reasons
 from testbed.results.packets import UNMATCHED
 from testbed.results.raw import instance_dumps, read_arrivals
 from testbed.results.statistics import nearest_rank
+from testbed.results.whereabouts import Whereabouts
 from testbed.scenario.model import ToleranceSpec
-from testbed.scenario.names import parse_member, parse_server, sender_name
+from testbed.scenario.names import parse_server, sender_name
 from testbed.scenario.types import NS_PER_S
 
 OWN_DROPS = ("kernel_drops", "tun_drops", "send_failed", "write_failed", "emit_failed")
@@ -93,26 +94,17 @@ def false_failures(events: Sequence[Mapping[str, Any]]) -> list[str]:
     Their heartbeats came late because the host was too slow, so a failover happened that belongs
     to the emulator and not to the experiment.
     """
-    node_of: dict[str, int] = {}
-    # The shards of a function begin at one place: a decision is about all of them.
-    begun: dict[tuple[int, int, int], int] = {}
+    where = Whereabouts()
     dead: set[int] = set()
     reasons = []
     for event in events:
-        if event["event"] == "decision":
-            for hop, nodes in enumerate(event["placements"]):
-                for member, node in enumerate(nodes):
-                    begun[event["request"], hop, member] = node
-        elif event["event"] in ("new-backup", "moved"):
-            node_of[event["instance"]] = event["node"]
-        elif event["event"] == "fault":
+        where.note(event)
+        if event["event"] == "fault":
             dead.add(event["node"])
         elif event["event"] == "failure-detected":
             name = event["instance"]
-            node, key = node_of.get(name, parse_server(name)), parse_member(name)
-            if node is None and key is not None:
-                node = begun.get((key.request, key.group.hop, key.number))
-            if node not in dead:
+            node = parse_server(name)
+            if (where.node_of(name) if node is None else node) not in dead:
                 reasons.append(f"{name} was declared dead, and no fault had struck it")
     return reasons
 

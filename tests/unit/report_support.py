@@ -162,9 +162,11 @@ def _events(rng: np.random.Generator, plan: RunPlan, policy: str) -> list[dict[s
         at = ORIGIN_NS + fault.at_ns
         events.append({"t_ns": at, "event": "fault", "kind": fault.kind, "node": fault.node})
         for group in range(6):
-            gap_ns = int(rng.normal(200e6, 15e6))
-            released = {"t_ns": at + gap_ns, "event": "first-release", "group": f"r{group}-h0"}
-            events.append(released)
+            gap_ns, name = int(rng.normal(200e6, 15e6)), f"r{group}-h0"
+            there = {"t_ns": at - 2, "event": "moved", "instance": f"{name}-m0", "node": fault.node}
+            leads = {"t_ns": at - 1, "event": "reconfigured", "group": name, "primary": 0}
+            released = {"t_ns": at + gap_ns, "event": "first-release", "group": name}
+            events += [there, leads, released]
     busy_s = 3.0 * SLOWNESS[policy] + rng.random()
     events.append({"t_ns": ORIGIN_NS + 13 * NS, "event": "overload-begin", "node": 3})
     over = ORIGIN_NS + int((13 + busy_s) * NS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,11 +45,11 @@ def test_a_small_run_by_hand() -> None:
     frame = packets([schedule(10), schedule(11, request=1)], records)
     events = [
         event(-9, "request", request=0),
-        event(-9, "decision", request=0, accepted=True),
+        event(-9, "decision", placements=[], request=0, accepted=True),
         event(-8, "chain-ready", request=0),
         event(0, "run-start"),
         event(1, "request", request=1),
-        event(1, "decision", request=1, accepted=False),
+        event(1, "decision", placements=[], request=1, accepted=False),
         event(40, "run-end"),
     ]
     summary = summarise(frame, events, MANIFEST)
@@ -71,7 +72,7 @@ def test_packets_before_the_chain_is_ready_are_unserved() -> None:
     frame = packets([schedule(10)], [(0, 0, seq, 30 * MS) for seq in range(6, 10)])
     events = [
         event(100, "run-start"),
-        event(100, "decision", request=0, accepted=True),
+        event(100, "decision", placements=[], request=0, accepted=True),
         event(104.5, "chain-ready", request=0),
     ]
     summary = summarise(frame, events, MANIFEST)
@@ -128,14 +129,69 @@ def test_overload_is_summed_over_servers_and_ends_with_the_run() -> None:
     assert overload_s([]) == 0
 
 
-def test_recovery_counts_from_the_fault_before_and_each_group_once() -> None:
+def decided(request: int, *nodes: list[int]) -> dict[str, Any]:
+    return event(1, "decision", request=request, placements=list(nodes))
+
+
+def led(at_ms: int, group: str, primary: int | None) -> dict[str, Any]:
+    return event(at_ms, "reconfigured", group=group, primary=primary)
+
+
+TWO_CHAINS = [
+    decided(0, [3, 5], [5, 3]),
+    decided(2, [3, 4]),
+    *(led(2, group, 0) for group in ("r0-h0", "r0-h1", "r2-h0")),
+    event(3, "first-release", group="r0-h0"),
+]
+
+
+def test_recovery_counts_from_the_fault_that_struck_the_primary() -> None:
+    """Two faults close together, and who recovers from the first one is done after the second."""
     events = [
-        event(1, "first-release", group="r0-h0"),
+        *TWO_CHAINS,
         event(10, "fault", node=3),
-        event(40, "first-release", group="r0-h1"),
+        event(20, "fault", node=5),
+        led(25, "r0-h0", 1),
+        event(40, "first-release", group="r2-h0"),
         event(45, "first-release", group="r0-h1"),
-        event(50, "first-release", group="r2-h0"),
-        event(100, "fault", node=5),
-        event(101, "first-release", group="r0-h1"),
+        event(46, "first-release", group="r0-h1"),
     ]
-    assert recovery_ns(events) == [30 * MS, 40 * MS, 1 * MS]
+    assert recovery_ns(events) == [30 * MS, 25 * MS]
+
+
+def test_a_group_that_two_faults_strike_recovers_from_the_first() -> None:
+    events = [
+        *TWO_CHAINS,
+        event(10, "fault", node=3),
+        led(18, "r0-h0", 1),
+        event(20, "fault", node=5),
+        event(60, "first-release", group="r0-h0"),
+        event(100, "fault", node=4),
+        event(130, "first-release", group="r0-h0"),
+    ]
+    assert recovery_ns(events) == [50 * MS]
+
+
+def test_a_move_is_no_recovery_and_a_fault_strikes_where_the_primary_is_by_then() -> None:
+    events = [
+        *TWO_CHAINS,
+        event(10, "fault", node=9),
+        led(20, "r0-h0", 2),
+        event(21, "first-release", group="r0-h0"),
+        event(22, "moved", instance="r0-h0-m2", node=7),
+        event(30, "fault", node=3),
+        event(40, "fault", node=7),
+        event(70, "first-release", group="r0-h0"),
+    ]
+    assert recovery_ns(events) == [30 * MS]
+
+
+def test_shards_begin_where_the_decision_put_their_function() -> None:
+    events = [
+        decided(0, [3, 5]),
+        *(led(2, f"r0-h0-s{shard}", 0) for shard in range(2)),
+        event(5, "fault", node=3),
+        event(9, "first-release", group="r0-h0-s1"),
+        event(11, "first-release", group="r0-h0-s0"),
+    ]
+    assert recovery_ns(events) == [4 * MS, 6 * MS]
