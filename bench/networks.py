@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -10,14 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from testbed.scenario.endings import Endings
-from testbed.scenario.types import Link, Node, RunPlan, Server, Topology
+from testbed.scenario.types import Link, Node, Topology
+from testbed.substrate.bare_network import bare_network
 from testbed.substrate.commands import run
 from testbed.substrate.network import Network
-from testbed.substrate.ownership import clean, state_folder
 from testbed.substrate.probe import choose, probe
-
-_NO_CONTROLLER_PORT = 1
 
 
 @dataclass(slots=True)
@@ -40,31 +36,13 @@ def row(nodes: int, delay_ns: int = 1_000_000, rate_bps: int = 100_000_000) -> T
 @contextmanager
 def network_of(topology: Topology, folder: Path, times: Times | None = None) -> Iterator[Network]:
     """The network of a topology on this host's back ends; it goes with the context."""
-    plan = RunPlan(
-        seed=0,
-        duration_ns=0,
-        topology=topology,
-        servers=tuple(Server(node.index, 1.0, 1) for node in topology.nodes),
-        profiles={},
-        requests=(),
-        load_steps=(),
-        faults=(),
-    )
-    run_id = secrets.token_hex(3)
-    state = state_folder(run_id)
     times = Times() if times is None else times
     begin_s = time.monotonic()
-    network = Network(
-        plan, run_id, choose(probe()), _NO_CONTROLLER_PORT, state, folder / "events.jsonl"
-    )
-    with Endings() as endings:
-        endings.add(lambda: setattr(times, "remove_s", time.monotonic() - begin_s))
-        endings.add(clean, run_id)
+    with bare_network(topology, choose(probe()), folder) as network:
+        times.build_s = time.monotonic() - begin_s
+        yield network
         begin_s = time.monotonic()
-        with network:
-            times.build_s = time.monotonic() - begin_s
-            yield network
-            begin_s = time.monotonic()
+    times.remove_s = time.monotonic() - begin_s
 
 
 def lead(network: Network, path: Sequence[int], mac: str, port: int) -> None:

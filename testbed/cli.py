@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, get_args
@@ -24,9 +24,11 @@ from typer.exceptions import TyperException
 from testbed import cli_learning, cli_throughput, cli_trace, cli_twin
 from testbed.cli_evaluate import register as register_evaluate
 from testbed.scenario.errors import DeftbedError, InputError
+from testbed.scenario.link_plan import SURELY_CARRIED_BPS, fastest_bps
 from testbed.scenario.load import load_checked
 from testbed.scenario.model import PolicyName, Scenario
 from testbed.scenario.plan import make_plan
+from testbed.scenario.types import RunPlan
 
 EXIT_FAILED = 1
 EXIT_INPUT = InputError.exit_status
@@ -61,7 +63,10 @@ Model = Annotated[
 
 @app.command()
 def check(scenario: ScenarioPath, as_json: AsJson = False) -> None:
-    """Validate a scenario and say what its runs would be; builds nothing."""
+    """Validate a scenario and say what its runs would be; nothing that it builds stays.
+
+    Where links are faster than 100 Mb/s, root also measures what links this host carries.
+    """
     loaded = load_checked(scenario)
     plans = {seed: make_plan(loaded, seed) for seed in loaded.seeds}
     first = next(iter(plans.values()))
@@ -72,6 +77,7 @@ def check(scenario: ScenarioPath, as_json: AsJson = False) -> None:
         "links": len(first.topology.links),
         "policies": list(loaded.policies),
         "seeds": {str(seed): len(plan.requests) for seed, plan in plans.items()},
+        "links_note": _links_note(loaded, plans.values()),
     }
     if as_json:
         print(json.dumps(facts))
@@ -81,6 +87,8 @@ def check(scenario: ScenarioPath, as_json: AsJson = False) -> None:
         f"{scenario}: valid. {facts['nodes']} nodes, {facts['links']} links, policies "
         f"{', '.join(loaded.policies)}, requests {requests}."
     )
+    if facts["links_note"] is not None:
+        console.print(facts["links_note"], style="yellow", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -312,6 +320,21 @@ def _compare(
         print(json.dumps({**summary, "results": str(folder)}))
     else:
         print_summary(summary, folder)
+
+
+def _links_note(scenario: Scenario, plans: Iterable[RunPlan]) -> str | None:
+    """That links are faster than this host carries, or who can tell; None if all is well."""
+    wanted_bps = fastest_bps(plans)
+    if wanted_bps <= SURELY_CARRIED_BPS:
+        return None
+    from testbed.substrate.choice import able_host
+    from testbed.substrate.greatest_rate import rate_note
+
+    try:
+        _, backends = able_host(scenario)
+    except InputError:  # this user, or this host, cannot carry links at all
+        return f"links of {wanted_bps / 1e6:,.0f} Mb/s: as root, check measures what links carry"
+    return rate_note(wanted_bps, backends, scenario.tolerances)
 
 
 def _need_root(what: str) -> None:

@@ -22,9 +22,12 @@ from testbed.results.report import write_report
 from testbed.revision import git_revision
 from testbed.run import RunSpec, run_one
 from testbed.scenario.endings import Endings
+from testbed.scenario.link_plan import SURELY_CARRIED_BPS, fastest_bps
 from testbed.scenario.model import Scenario
+from testbed.scenario.plan import make_plan
 from testbed.screen import progress_bar
 from testbed.substrate.choice import able_host
+from testbed.substrate.greatest_rate import rate_note
 from testbed.substrate.ownership import clean_stale
 from testbed.substrate.probe import Backends, Capabilities
 from testbed.training import run_training
@@ -71,9 +74,18 @@ def compare_policies(
             f"{', '.join(map(str, scenario.seeds))}; datapath {backends.datapath}, "
             f"links {backends.link}, cgroup {backends.cgroup}"
         )
+        _tell_fast_links(scenario, backends, console)
         _run_all(folder, scenario, models, backends, capabilities, phases, console)
         manifest["complete"] = True
     return folder, summary
+
+
+def _tell_fast_links(scenario: Scenario, backends: Backends, console: Console) -> None:
+    wanted_bps = fastest_bps(make_plan(scenario, seed) for seed in scenario.seeds)
+    if wanted_bps > SURELY_CARRIED_BPS:
+        note = rate_note(wanted_bps, backends, scenario.tolerances)
+        if note is not None:
+            console.print(note, style="yellow", markup=False, soft_wrap=True)
 
 
 def _end_manifest(folder: Path, manifest: dict[str, Any], phases: Mapping[str, float]) -> None:

@@ -45,6 +45,7 @@ def _facts(report: dict[str, Any], host: dict[str, Any]) -> Table:
     table.add_row("clock source", host["clock_source"])
     table.add_row("queueing", _listed(host["qdiscs"]) or "only root can try")
     table.add_row("datapaths", ", ".join(host["datapaths"]) or "Open vSwitch does not answer")
+    table.add_row("links", _plain("; ".join(report["greatest_rates"])) or "only root can measure")
     table.add_row("privileges", _listed(host["privileges"]))
     for name, version in host["versions"].items():
         table.add_row(name, _plain(version or "not installed"))

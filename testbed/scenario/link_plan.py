@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -9,9 +10,11 @@ from testbed.scenario.errors import InputError
 from testbed.scenario.impairments import GilbertElliott, Impairments
 from testbed.scenario.links import BurstLossSpec, LinkSettings, LinkSpec
 from testbed.scenario.trace import load_trace
-from testbed.scenario.types import NS_PER_S, Link, LinkChange, Topology
+from testbed.scenario.types import NS_PER_S, Link, LinkChange, RunPlan, Topology
 
 T = TypeVar("T")
+SURELY_CARRIED_BPS = 100_000_000
+"""Every host carries links of so many L2 bits a second; what is above is worth a measurement."""
 
 
 def first_link(a: int, b: int, delay_ns: int, spec: LinkSpec) -> Link:
@@ -80,6 +83,16 @@ def link_changes(topology: Topology, spec: LinkSpec) -> tuple[LinkChange, ...]:
             at_ns = round(change.at_s * NS_PER_S)
             found.append(LinkChange(at_ns, index, now[index], up[index]))
     return tuple(found)
+
+
+def fastest_bps(plans: Iterable[RunPlan]) -> int:
+    """The greatest rate that a link of these plans has at any time; a trace has none."""
+    links = (
+        link
+        for plan in plans
+        for link in (*plan.topology.links, *(change.link for change in plan.link_changes))
+    )
+    return max((link.rate_bps for link in links if link.trace is None), default=0)
 
 
 def _between(topology: Topology, names: list[str], field: str) -> list[int]:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from testbed.scenario.errors import DeftbedError
+from testbed.scenario.links import LinkChoice
+from testbed.scenario.model import ToleranceSpec
+from testbed.substrate.greatest_rate import GreatestRate, measure_greatest_rate
 from testbed.substrate.host import Facts, facts
 from testbed.substrate.probe import Capabilities, CapabilityError, choose, probe
 
+LINKS: tuple[LinkChoice, ...] = ("netem", "userspace")
+"""Back ends whose links have a rate."""
 LEADS_TO = {
     "root": ("runs", "nothing: every run needs it"),
     "open_vswitch": ("runs", "nothing: every run needs it"),
@@ -42,15 +49,37 @@ FAST_CLOCKS = ("tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_p
 
 
 def diagnose() -> dict[str, Any]:
-    """Probe the host and report (see `report`)."""
-    return report(probe(), facts())
+    """Probe the host, measure what its links carry, and report (see `report`)."""
+    capabilities = probe()
+    try:
+        rates = [_rate(capabilities, link) for link in LINKS if _there(capabilities, link)]
+    except CapabilityError:
+        rates = []  # the verdict says why
+    return report(capabilities, facts(), rates)
 
 
-def report(capabilities: Capabilities, found: Facts) -> dict[str, Any]:
+def _there(capabilities: Capabilities, link: LinkChoice) -> bool:
+    return link != "netem" or capabilities.netem.available
+
+
+def _rate(capabilities: Capabilities, link: LinkChoice) -> GreatestRate | str:
+    """What links of a back end carry here, or why that was not measured."""
+    backends = choose(capabilities, link)
+    try:
+        found = measure_greatest_rate(backends, ToleranceSpec())
+    except (DeftbedError, OSError) as error:
+        return f"{link}: not measured ({error})"
+    return found if found is not None else f"{link}: no rate"
+
+
+def report(
+    capabilities: Capabilities, found: Facts, rates: Sequence[GreatestRate | str] = ()
+) -> dict[str, Any]:
     """A JSON-able report.
 
     "capabilities": [{"name", "available", "reason", "leads_to", "remedy"}, ...], the remedy only
     for what is missing; "cores", "memory_bytes"; "host", further facts (see `host.Facts`);
+    "greatest_rates", in words, what links of each back end carry here;
     "able", whether a run is possible; "backends", what it would use, or None; "verdict".
     """
     rows = [{"name": name, **asdict(each)} for name, each in capabilities.items()]
@@ -73,6 +102,7 @@ def report(capabilities: Capabilities, found: Facts) -> dict[str, Any]:
         "cores": capabilities.cores,
         "memory_bytes": capabilities.memory_bytes,
         "host": asdict(found),
+        "greatest_rates": [str(rate) for rate in rates],
         "able": able,
         "backends": chosen,
         "verdict": verdict,

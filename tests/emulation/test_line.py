@@ -19,8 +19,10 @@ import pytest
 
 from testbed.results.fidelity import link_reasons
 from testbed.scenario.impairments import Impairments
+from testbed.scenario.link_plan import SURELY_CARRIED_BPS
 from testbed.scenario.model import ToleranceSpec
 from testbed.scenario.types import LinkChange, RunPlan
+from testbed.substrate.greatest_rate import measure_greatest_rate
 from testbed.substrate.line import DirectionCounters
 from testbed.substrate.measure import measure_links
 from testbed.substrate.network import Network
@@ -232,3 +234,11 @@ def test_slow_links_and_short_queues_are_measured_within_what_they_carry(build: 
     figures = measure_links(directions, ToleranceSpec())
     assert [r for each in figures for r in link_reasons(each, ToleranceSpec(), 4)] == []
     assert {each.asked_rate_bps for each in figures if each.rate_bps} == {10_000, 200_000}
+
+
+def test_what_links_carry_here_is_found_by_the_gate_itself() -> None:
+    backends = choose(probe())
+    found = measure_greatest_rate(backends, ToleranceSpec(link_rate_share=0.2))
+    assert found is not None and found.backend == backends.link
+    assert found.carried_bps >= SURELY_CARRIED_BPS
+    assert found.failed_bps is None or found.failed_bps > found.carried_bps

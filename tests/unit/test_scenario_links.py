@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from testbed.scenario.errors import InputError
 from testbed.scenario.impairments import GilbertElliott, Impairments
+from testbed.scenario.link_plan import fastest_bps
 from testbed.scenario.load import parse_scenario
 from testbed.scenario.plan import make_plan
 from testbed.scenario.trace import load_trace, parse_trace
@@ -190,3 +191,9 @@ def test_a_netem_without_the_loss_that_was_asked_for_is_refused() -> None:
     options.pop("loss-random")
     with pytest.raises(LinkError):
         check_netem("x", {"kind": "netem", "options": options}, link, 1000)
+
+
+def test_the_fastest_link_may_come_with_a_change() -> None:
+    slow = plan("rate_bps: 50e6")
+    later = plan("rate_bps: 50e6\n  changes: [{at_s: 1, rate_bps: 2e9}]")
+    assert (fastest_bps([slow]), fastest_bps([slow, later])) == (50 * 10**6, 2 * 10**9)
