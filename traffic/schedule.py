@@ -9,7 +9,6 @@ turns an even spacing into a constant bit rate that changes at the very instant 
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from testbed.results.raw import SCHEDULE_DTYPE, Records
 from testbed.scenario.modulation import unit_process
-from testbed.scenario.types import NS_PER_S, Request, RunPlan, load_factor
+from testbed.scenario.types import NS_PER_S, Request, RunPlan
 
 Process = Literal["cbr", "poisson"]
 
@@ -54,9 +53,10 @@ def packet_schedule(plan: RunPlan, request: Request, process: Process) -> Record
 def _integral(plan: RunPlan, request: Request) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Break points of time [ns] and the packets that a flow expects to have sent by each."""
     steps = [at for at, _ in plan.load_steps if request.start_ns < at < request.end_ns]
-    times = [request.start_ns, *steps, max(request.end_ns, request.start_ns)]
+    times = np.array([request.start_ns, *steps, max(request.end_ns, request.start_ns)])
+    starts = np.array([at for at, _ in plan.load_steps], dtype=np.int64)
+    factors = np.array([1.0, *(factor for _, factor in plan.load_steps)])
+    factor = factors[np.searchsorted(starts, times[:-1], side="right")]
     rate_per_ns = request.rate_pps / request.flows / NS_PER_S
-    spans = [
-        (end - begin) * rate_per_ns * load_factor(plan, begin) for begin, end in pairwise(times)
-    ]
-    return np.array(times, dtype=np.float64), np.concatenate(([0.0], np.cumsum(spans)))
+    spans = np.diff(times) * rate_per_ns * factor
+    return times.astype(np.float64), np.concatenate(([0.0], np.cumsum(spans)))

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from testbed.scenario.graph import TopologySpec
-from testbed.scenario.model import Scenario, ServersSpec, TrafficSpec
+from testbed.scenario.model import Scenario
+from testbed.scenario.servers import ServersSpec
 from testbed.scenario.topology import is_on_earth, make_topology
+from testbed.scenario.traffic import TrafficSpec
 from testbed.scenario.types import NS_PER_S, Topology
 
 

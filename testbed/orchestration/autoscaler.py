@@ -17,7 +17,7 @@ from testbed.orchestration.hysteresis import (
     decide,
 )
 from testbed.orchestration.loads import loads_of
-from testbed.scenario.model import ScalingSpec
+from testbed.scenario.scheduled import ScalingSpec
 from testbed.scenario.types import NS_PER_S
 
 

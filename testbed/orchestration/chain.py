@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from testbed.scenario.limits import MAX_UNITS
 from testbed.scenario.names import (
     GroupKey,
     group_name,
@@ -20,7 +21,7 @@ from testbed.scenario.names import (
     user_name,
 )
 from testbed.scenario.steering import Segment, forward_path, path_mac, reverse_path, with_shard
-from testbed.scenario.types import MAX_MEMBERS, MAX_UNITS, FunctionName, Placement, Request
+from testbed.scenario.types import MAX_MEMBERS, FunctionName, Placement, Request
 from testbed.vnf.stamper import BUCKETS
 
 PORT_BASE = 20_000

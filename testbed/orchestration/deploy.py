@@ -14,7 +14,6 @@ from testbed.orchestration.chain import InstanceSpec, group_keys, user_address
 from testbed.orchestration.control import ControlError
 from testbed.orchestration.site import INSTANCE_PRIORITY, READY_S, Site
 from testbed.scenario.errors import RunError
-from testbed.scenario.model import ReplicationSpec
 from testbed.scenario.names import (
     GroupKey,
     chain_name,
@@ -23,6 +22,7 @@ from testbed.scenario.names import (
     instance_name,
     server_name,
 )
+from testbed.scenario.replication import ReplicationSpec
 from testbed.scenario.steering import forward_path, reverse_path
 from testbed.scenario.types import NS_PER_S, Placement, Request
 from testbed.vnf.stamper import BUCKETS

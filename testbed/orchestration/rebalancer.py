@@ -13,7 +13,7 @@ from testbed.orchestration.deployments import Deployments
 from testbed.orchestration.loads import Work
 from testbed.orchestration.overload import Limits, Memory, overloaded, primaries_at, utilisation
 from testbed.orchestration.reconfigure import ReconfigurationError
-from testbed.scenario.model import OverloadSpec
+from testbed.scenario.scheduled import OverloadSpec
 from testbed.scenario.types import NS_PER_S
 
 

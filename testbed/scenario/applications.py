@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from testbed.scenario.base import Model, NonNegative, Positive
+from testbed.scenario.base import Model, Moment, Rate, Timer
+from testbed.scenario.limits import MAX_UNITS
 
 ApplicationKind = Literal["iperf3", "http"]
 
@@ -15,16 +16,16 @@ ApplicationKind = Literal["iperf3", "http"]
 class ApplicationSpec(Model):
     """What two applications have in common: they use TCP, through the chain of a request."""
 
-    request: int = Field(ge=0, description="requests are numbered by their arrival")
-    at_s: NonNegative
-    duration_s: Positive
+    request: int = Field(ge=0, lt=MAX_UNITS, description="requests are numbered by their arrival")
+    at_s: Moment
+    duration_s: Timer
 
 
 class IperfSpec(ApplicationSpec):
     """One TCP transfer by iperf3, from the request's source to its destination."""
 
     kind: Literal["iperf3"]
-    rate_bps: Positive | None = Field(
+    rate_bps: Rate | None = Field(
         default=None, description="of the payload; by default as fast as TCP goes"
     )
     reverse: bool = Field(default=False, description="from the destination to the source")
@@ -36,7 +37,7 @@ class HttpSpec(ApplicationSpec):
     kind: Literal["http"]
     clients: int = Field(default=1, ge=1, le=64, description="at the same time")
     object_bytes: int = Field(default=100_000, ge=0, le=1_000_000_000)
-    think_s: NonNegative = Field(default=0.0, description="from an answer to the next fetch")
+    think_s: Moment = Field(default=0.0, description="from an answer to the next fetch")
 
 
 Application = Annotated[IperfSpec | HttpSpec, Field(discriminator="kind")]

@@ -6,9 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from testbed.scenario.base import Model, NonNegative, Pair, Positive, Share
+from testbed.scenario.base import Model, Moment, Pair, Rate, Share
+from testbed.scenario.limits import MAX_DELAY_S, MAX_ENTRIES
 
 LinkChoice = Literal["auto", "netem", "userspace", "none"]
+Delay = Annotated[float, Field(ge=0, le=MAX_DELAY_S)]
+QueueBytes = Annotated[int, Field(ge=1, le=500_000_000)]
 
 
 class BurstLossSpec(Model):
@@ -18,7 +21,7 @@ class BurstLossSpec(Model):
     """
 
     to_bad: Share = Field(description="chance to go bad after a frame; 0 loses nothing")
-    to_good: Annotated[float, Field(gt=0, le=1)] = Field(description="chance to become good again")
+    to_good: float = Field(gt=0, le=1, description="chance to become good again")
     loss_bad: Share = Field(default=1.0, description="chance to lose a frame while bad")
     loss_good: Share = Field(default=0.0, description="and while good")
 
@@ -26,10 +29,10 @@ class BurstLossSpec(Model):
 class LinkSettings(Model):
     """Settings of a link; what is not given stays as it is."""
 
-    rate_bps: Positive | None = None
-    queue_bytes: int | None = Field(default=None, gt=0)
-    delay_s: NonNegative | None = Field(default=None, description="instead of length / speed")
-    jitter_s: NonNegative | None = None
+    rate_bps: Rate | None = None
+    queue_bytes: QueueBytes | None = None
+    delay_s: Delay | None = Field(default=None, description="instead of length / speed")
+    jitter_s: Delay | None = None
     jitter_reorders: bool | None = None
     loss: Share | None = None
     burst_loss: BurstLossSpec | None = None
@@ -55,7 +58,7 @@ class LinkOverride(LinkSettings):
 class LinkChangeSpec(LinkSettings):
     """From `at_s` on, a link (or all) has other settings; `up: false` cuts it, `up: true` mends."""
 
-    at_s: NonNegative
+    at_s: Moment
     between: Pair | None = Field(default=None, description="two nodes; by default all links")
     up: bool | None = None
 
@@ -68,10 +71,10 @@ class LinkSpec(Model):
         description="netem, the userspace line, or bare wires (none); auto takes netem where the "
         "host has it and it can do what the links ask, else the line",
     )
-    rate_bps: Positive = Field(default=100e6, description="L2 bits per second")
-    propagation_km_per_s: Positive = 200_000.0
-    queue_bytes: int = Field(default=250_000, gt=0, description="L2 bytes waiting at most")
-    jitter_s: NonNegative = Field(
+    rate_bps: Rate = Field(default=100e6, description="L2 bits per second")
+    propagation_km_per_s: Annotated[float, Field(ge=1, le=1e9)] = 200_000.0
+    queue_bytes: QueueBytes = Field(default=250_000, description="L2 bytes waiting at most")
+    jitter_s: Delay = Field(
         default=0.0, description="the delay is uniform within this around its mean"
     )
     jitter_reorders: bool = Field(default=False, description="jitter may change the order")
@@ -82,5 +85,5 @@ class LinkSpec(Model):
     trace: str | None = Field(
         default=None, description="a file in mahimahi's format that gives the rate"
     )
-    by_link: list[LinkOverride] = Field(default_factory=list)
-    changes: list[LinkChangeSpec] = Field(default_factory=list)
+    by_link: list[LinkOverride] = Field(default_factory=list, max_length=MAX_ENTRIES)
+    changes: list[LinkChangeSpec] = Field(default_factory=list, max_length=MAX_ENTRIES)

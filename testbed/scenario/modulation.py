@@ -113,6 +113,13 @@ def points(
     return on_path(path, rate_per_s, duration_s, lambda total: unit_process(rng, even, total))
 
 
+def mass(path: Path, rate_per_s: float, duration_s: float) -> float:
+    """How many points of rate `rate_per_s` times the path's factor to expect in [0, duration_s)."""
+    inside = path.times_s < duration_s
+    edges = np.append(path.times_s[inside], max(duration_s, 0.0))
+    return float(np.diff(edges) @ path.factors[inside] * rate_per_s)
+
+
 def on_path(
     path: Path, rate_per_s: float, duration_s: float, process: Callable[[float], FloatArray]
 ) -> FloatArray:

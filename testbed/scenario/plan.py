@@ -17,22 +17,15 @@ from testbed.scenario.applications import PlannedApplication
 from testbed.scenario.capture import check_captures
 from testbed.scenario.errors import InputError
 from testbed.scenario.link_plan import link_changes
-from testbed.scenario.model import (
-    ChainSpec,
-    FunctionSpec,
-    MoveSpec,
-    ScaleSpec,
-    Scenario,
-    ServerSpec,
-)
-from testbed.scenario.modulation import Path, draw_path, points, product
-from testbed.scenario.placement import FloatArray
+from testbed.scenario.model import Scenario
+from testbed.scenario.modulation import Path, draw_path, product
 from testbed.scenario.quota import refusal
 from testbed.scenario.recording import Recording, load_recording
-from testbed.scenario.sizes import imix
-from testbed.scenario.topology import delay_matrix_ns, make_topology
+from testbed.scenario.requests import check_packets, check_shapes, make_requests
+from testbed.scenario.scheduled import MoveSpec, ScaleSpec
+from testbed.scenario.servers import FunctionSpec, ServerSpec
+from testbed.scenario.topology import make_topology
 from testbed.scenario.types import (
-    MAX_UNITS,
     NS_PER_S,
     Fault,
     FunctionName,
@@ -46,10 +39,8 @@ from testbed.scenario.types import (
 )
 from testbed.scenario.workload import Replay
 
-_ARRIVAL_DOMAIN, _LOAD_DOMAIN = 4, 5
-"""Set these draws apart from others of the same seed."""
-PATH_SHARE_OF_BOUND = 0.5
-"""A request's shortest path may take this share of its delay bound at most."""
+_LOAD_DOMAIN = 5
+"""Sets these draws apart from others of the same seed."""
 
 DEFAULT_FUNCTIONS: dict[FunctionName, FunctionSpec] = {
     "nat": FunctionSpec(service_s=600e-6, backup_service_s=150e-6),
@@ -67,12 +58,15 @@ free. A backup buffers a copy and applies a log entry, which costs a quarter."""
 
 def make_plan(scenario: Scenario, seed: int) -> RunPlan:
     """The plan of a run of `scenario` with `seed`; raises InputError for what cannot be run."""
+    check_shapes(scenario.traffic)
     topology = make_topology(scenario)
     check_captures(scenario.captures, topology)
     servers = _servers(scenario, topology)
     duration_ns = _ns(scenario.traffic.duration_s)
     recording = _recording(scenario)
-    requests = _requests(scenario, topology, seed, recording)
+    requests = make_requests(scenario, topology, seed, recording)
+    load = _load(scenario, seed)
+    check_packets(scenario, requests, load, recording)
     return RunPlan(
         seed=seed,
         duration_ns=duration_ns,
@@ -80,7 +74,7 @@ def make_plan(scenario: Scenario, seed: int) -> RunPlan:
         servers=servers,
         profiles=_profiles(scenario),
         requests=requests,
-        load_steps=_load_steps(scenario, seed),
+        load_steps=_load_steps(scenario, load),
         faults=_faults(scenario, topology, servers, seed),
         moves=_moves(scenario, topology, requests),
         scales=_scales(scenario, requests),
@@ -97,19 +91,27 @@ def _recording(scenario: Scenario) -> Recording | None:
     return load_recording(process.file) if isinstance(process, Replay) else None
 
 
-def _load_steps(scenario: Scenario, seed: int) -> tuple[tuple[int, float], ...]:
+def _load(scenario: Scenario, seed: int) -> Path:
     """The steps of the file, times the shape that all requests follow."""
     traffic = scenario.traffic
     steps = sorted(traffic.load_steps, key=lambda step: step.at_s)
-    if traffic.load is None:
-        return tuple((_ns(step.at_s), step.factor) for step in steps)
-    rng = np.random.default_rng(np.random.SeedSequence([seed, _LOAD_DOMAIN]))
     asked = Path(
         np.array([0.0, *(step.at_s for step in steps)]),
         np.array([1.0, *(step.factor for step in steps)]),
     )
-    path = product([asked, draw_path(traffic.load, traffic.duration_s, rng)])
-    return tuple((_ns(at), float(factor)) for at, factor in zip(*path.columns, strict=True))
+    if traffic.load is None:
+        return asked
+    rng = np.random.default_rng(np.random.SeedSequence([seed, _LOAD_DOMAIN]))
+    return product([asked, draw_path(traffic.load, traffic.duration_s, rng)])
+
+
+def _load_steps(scenario: Scenario, load: Path) -> tuple[tuple[int, float], ...]:
+    """From when on which factor holds; none before the first step of the file."""
+    first = 0 if scenario.traffic.load is not None else 1
+    times_s, factors = load.columns
+    return tuple(
+        (_ns(at), factor) for at, factor in zip(times_s[first:], factors[first:], strict=True)
+    )
 
 
 def _unmodelled(scenario: Scenario) -> tuple[str, ...]:
@@ -158,115 +160,6 @@ def _profiles(scenario: Scenario) -> dict[FunctionName, FunctionProfile]:
         )
         for name, spec in specs.items()
     }
-
-
-def _requests(
-    scenario: Scenario, topology: Topology, seed: int, recording: Recording | None
-) -> tuple[Request, ...]:
-    rng = np.random.default_rng(np.random.SeedSequence([seed, 1]))
-    traffic = scenario.traffic
-    delays = delay_matrix_ns(topology)
-    pairs = {
-        chain.name: _pair_weights(scenario, topology, chain, number, delays)
-        for number, chain in enumerate(scenario.chains)
-    }
-    weights = np.array([chain.weight for chain in scenario.chains])
-    requests: list[Request] = []
-    units = 0
-    for number, arrival_s in enumerate(_arrivals(scenario, seed, rng)):
-        chain = scenario.chains[int(rng.choice(len(weights), p=weights / weights.sum()))]
-        weight = pairs[chain.name]
-        pair = int(rng.choice(weight.size, p=weight.ravel() / weight.sum()))
-        source, destination = divmod(pair, len(topology.nodes))
-        start_s = arrival_s + traffic.setup_s
-        end_s = min(start_s + rng.exponential(traffic.mean_lifetime_s), traffic.duration_s)
-        rate_pps, sizes = _rate_and_sizes(scenario, chain, recording)
-        requests.append(
-            Request(
-                id=number,
-                chain=chain.name,
-                functions=tuple(chain.functions),
-                source=source,
-                destination=destination,
-                arrival_ns=_ns(arrival_s),
-                start_ns=_ns(start_s),
-                end_ns=_ns(end_s),
-                rate_pps=rate_pps,
-                l3_bytes=round(sum(size * share for size, share in sizes)),
-                delay_bound_ns=_ns(chain.delay_bound_s),
-                flows=chain.flows,
-                shards=chain.shards,
-                first_unit=units,
-                l3_sizes=sizes if len(sizes) > 1 else (),
-            )
-        )
-        units += chain.shards
-    if not requests:
-        raise InputError("traffic", "no request", "initial_requests or arrivals_per_s above 0")
-    if units > MAX_UNITS:
-        expected = f"at most {MAX_UNITS}: fewer requests (traffic) or fewer shards (chains)"
-        raise InputError("shards of all requests", units, expected)
-    return tuple(requests)
-
-
-def _rate_and_sizes(
-    scenario: Scenario, chain: ChainSpec, recording: Recording | None
-) -> tuple[float, tuple[tuple[int, float], ...]]:
-    """Packets per second of a request, and (L3 bytes, share); of a recording the mean alone."""
-    process, rate_pps = scenario.traffic.process, chain.rate_pps
-    if recording is not None and isinstance(process, Replay):
-        if process.speed is not None:
-            rate_pps = process.speed * recording.mean_pps
-        return rate_pps, ((round(recording.mean_l3_bytes), 1.0),)
-    return rate_pps, imix() if chain.l3_bytes == "imix" else ((chain.l3_bytes, 1.0),)
-
-
-def _arrivals(scenario: Scenario, seed: int, rng: np.random.Generator) -> list[float]:
-    """When requests arrive, in seconds. Only Poisson arrivals draw from `rng`."""
-    traffic = scenario.traffic
-    last_s = traffic.duration_s - traffic.setup_s
-    if last_s <= 0:
-        raise InputError("traffic.setup_s", traffic.setup_s, "less than traffic.duration_s")
-    times = [0.0] * traffic.initial_requests
-    if traffic.arrivals != "poisson":
-        own = np.random.default_rng(np.random.SeedSequence([seed, _ARRIVAL_DOMAIN]))
-        even = traffic.arrivals == "constant"
-        path = (
-            Path(np.zeros(1), np.ones(1))
-            if isinstance(traffic.arrivals, str)
-            else draw_path(traffic.arrivals, last_s, own)
-        )
-        times += points(path, traffic.arrivals_per_s, last_s, even, own).tolist()
-    elif traffic.arrivals_per_s > 0:
-        now = 0.0
-        while (now := now + float(rng.exponential(1 / traffic.arrivals_per_s))) < last_s:
-            times.append(now)
-    return times
-
-
-def _pair_weights(
-    scenario: Scenario, topology: Topology, chain: ChainSpec, number: int, delays: FloatArray
-) -> FloatArray:
-    """Weights [source, destination]: the demands of pairs near enough for the delay bound."""
-    names = [node.name for node in topology.nodes]
-    demand = np.array(topology.demand)
-    if scenario.traffic.pairs is not None:
-        demand = np.zeros_like(demand)
-        for pair in scenario.traffic.pairs:
-            for name in pair:
-                if name not in names:
-                    raise InputError("traffic.pairs", name, f"one of the nodes {names}")
-            demand[names.index(pair[0]), names.index(pair[1])] += 1.0
-    np.fill_diagonal(demand, 0.0)
-    demand = np.where(delays <= PATH_SHARE_OF_BOUND * _ns(chain.delay_bound_s), demand, 0.0)
-    if demand.sum() <= 0:
-        raise InputError(
-            f"chains.{number}.delay_bound_s",
-            chain.delay_bound_s,
-            f"a bound that some pair of nodes can meet: the chain {chain.name} cannot be placed "
-            f"(the shortest path may take {PATH_SHARE_OF_BOUND:.0%} of it)",
-        )
-    return demand
 
 
 def _faults(

@@ -11,14 +11,12 @@ import topohub
 
 from testbed.scenario.errors import InputError
 from testbed.scenario.graph import TopologySpec
+from testbed.scenario.limits import MAX_DELAY_S, MAX_LINKS, MAX_NODES
 from testbed.scenario.link_plan import apply_overrides, first_link
 from testbed.scenario.links import LinkSpec
 from testbed.scenario.model import Scenario
 from testbed.scenario.placement import FloatArray
 from testbed.scenario.types import NS_PER_S, Link, Node, Topology
-
-MAX_NODES = 128
-"""Interface names and MAC addresses of a run have room for this many."""
 
 
 def make_topology(scenario: Scenario) -> Topology:
@@ -29,14 +27,25 @@ def make_topology(scenario: Scenario) -> Topology:
         if spec.topohub is not None
         else _inline(spec, scenario.links)
     )
+    _check_delays(topology, scenario.links)
     topology = apply_overrides(topology, scenario.links)
-    if len(topology.nodes) > MAX_NODES:
-        raise InputError("topology", len(topology.nodes), f"at most {MAX_NODES} nodes")
     unreachable = np.argwhere(np.isinf(delay_matrix_ns(topology)[0]))
     if len(unreachable):
         name = topology.nodes[int(unreachable[0][0])].name
         raise InputError("topology", name, "every node to be reachable over the links")
     return topology
+
+
+def _check_delays(topology: Topology, links: LinkSpec) -> None:
+    for link in topology.links:
+        if link.delay_ns > MAX_DELAY_S * NS_PER_S:
+            ends = f"{topology.nodes[link.a].name} to {topology.nodes[link.b].name}"
+            raise InputError(
+                "links.propagation_km_per_s",
+                links.propagation_km_per_s,
+                f"a speed at which each link takes at most {MAX_DELAY_S:g} s; from {ends} it is "
+                f"{link.delay_ns / NS_PER_S:g} s",
+            )
 
 
 def delay_matrix_ns(topology: Topology) -> FloatArray:
@@ -72,6 +81,11 @@ def from_topohub(name: str, spec: LinkSpec, mean_length_km: float | None = None)
     Some of SNDlib's positions are points in a plane of no known unit: there the mean is needed.
     """
     graph = _graph(name)
+    for what, most in (("nodes", MAX_NODES), ("edges", MAX_LINKS)):
+        if len(graph[what]) > most:
+            words = f"a graph of at most {MAX_NODES} nodes and {MAX_LINKS} links"
+            shown = f"{name}, of {len(graph['nodes'])} nodes and {len(graph['edges'])} links"
+            raise InputError("topology.topohub", shown, words)
     nodes = sorted(graph["nodes"], key=lambda node: int(node["id"]))
     index = {node["id"]: number for number, node in enumerate(nodes)}
     demand = np.zeros((len(nodes), len(nodes)))

@@ -17,10 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.scenario.errors import InputError
+from testbed.scenario.limits import LEAST_RATE_BPS, MOST_RATE_BPS
 
 OPPORTUNITY_BYTES = 1500
+MAX_TRACE_BYTES = 1 << 24
+MAX_TIME_MS = 1_000_000_000
 ETHERNET_BYTES = 14
 """Not counted: a full IP packet uses up one opportunity."""
+_DIGITS = 30
+"""Characters of a line that are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +39,30 @@ class Trace:
 
 def load_trace(path: str) -> Trace:
     """A trace that can be used; raises InputError naming the line that cannot."""
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError("trace", path, f"a readable file ({error.strerror})") from error
+    content = _content(path)
     times_ms = parse_trace(content.decode("utf-8", "replace"), path)
     mean_bps = len(times_ms) * OPPORTUNITY_BYTES * 8 * 1e3 / int(times_ms[-1])
+    if not LEAST_RATE_BPS <= mean_bps <= MOST_RATE_BPS:
+        expected = f"a mean rate from {LEAST_RATE_BPS:g} to {MOST_RATE_BPS:g} bits per second"
+        raise InputError("trace", f"{path}, of {mean_bps:g} bits per second", expected)
     return Trace(str(Path(path).resolve()), hashlib.sha256(content).hexdigest(), mean_bps)
+
+
+def _content(path: str) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_TRACE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise InputError("trace", path, f"a readable file ({error})") from error
+    if len(content) > MAX_TRACE_BYTES:
+        raise InputError("trace", path, f"a file of at most {MAX_TRACE_BYTES} bytes")
+    return content
 
 
 @cache
 def opportunities_ms(path: str) -> NDArray[np.int64]:
     """The times of a trace, in milliseconds from its beginning, in ascending order."""
-    return parse_trace(Path(path).read_text(encoding="utf-8"), path)
+    return parse_trace(_content(path).decode("utf-8", "replace"), path)
 
 
 def parse_trace(text: str, path: str) -> NDArray[np.int64]:
@@ -55,7 +71,11 @@ def parse_trace(text: str, path: str) -> NDArray[np.int64]:
     for number, line in enumerate(text.splitlines(), 1):
         word = line.strip()
         if not (word.isascii() and word.isdigit()):
-            raise InputError(f"{path}, line {number}", word, "a whole number of milliseconds")
+            shown = word[:_DIGITS]
+            raise InputError(f"{path}, line {number}", shown, "a whole number of milliseconds")
+        if len(word) > _DIGITS or int(word) > MAX_TIME_MS:
+            expected = f"at most {MAX_TIME_MS} milliseconds"
+            raise InputError(f"{path}, line {number}", word[:_DIGITS], expected)
         if times and int(word) < times[-1]:
             raise InputError(f"{path}, line {number}", word, f"at least {times[-1]}, the one above")
         times.append(int(word))

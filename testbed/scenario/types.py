@@ -20,10 +20,6 @@ ReplicationMode = Literal["none", "deft", "pipelined"]
 NS_PER_S = 1_000_000_000
 MAX_MEMBERS = 8
 """Members of a replica group at most; they are numbered from 0."""
-MAX_SHARDS = 8
-"""Shards of a chain at most."""
-MAX_UNITS = 512
-"""Shards of all requests of a run together at most: the ports of their groups are of as many."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,32 +12,32 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from testbed.scenario.base import Model, NonNegative, Positive
+from testbed.scenario.base import Model, Moment, Timer
 
 
 class OnOff(Model):
     """Full rate and silence in turn, each for an exponential time."""
 
     kind: Literal["on-off"]
-    on_s: Positive = Field(description="mean length of a burst")
-    off_s: Positive = Field(description="mean length of a silence")
+    on_s: Timer = Field(description="mean length of a burst")
+    off_s: Timer = Field(description="mean length of a silence")
 
 
 class Mmpp(Model):
     """A Markov-modulated Poisson process: states with a factor each, left for any other alike."""
 
     kind: Literal["mmpp"]
-    factors: list[NonNegative] = Field(
+    factors: list[Annotated[float, Field(ge=0, le=1e6)]] = Field(
         min_length=2, max_length=16, description="of each state; scaled so that their mean is 1"
     )
-    mean_s: list[Positive] = Field(min_length=2, max_length=16, description="stay in each state")
+    mean_s: list[Timer] = Field(min_length=2, max_length=16, description="stay in each state")
 
     @model_validator(mode="after")
     def _matching(self) -> Mmpp:
         if len(self.factors) != len(self.mean_s):
             raise ValueError("as many factors as mean_s")
-        if not any(self.factors):
-            raise ValueError("one of the factors above 0")
+        if max(self.factors) < 1e-6:
+            raise ValueError("one of the factors at least 1e-6")
         return self
 
 
@@ -45,22 +45,22 @@ class Diurnal(Model):
     """A sine around 1: 1 + amplitude * sin(2 pi (t / period_s + phase)), in steps of step_s."""
 
     kind: Literal["diurnal"]
-    period_s: Positive = Field(description="a day, as long as the run can afford")
+    period_s: Timer = Field(description="a day, as long as the run can afford")
     amplitude: Annotated[float, Field(gt=0, le=1)] = 0.5
     phase: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    step_s: Positive = 0.5
+    step_s: Timer = 0.5
 
 
 class FlashCrowd(Model):
     """Rate 1, a rise by a straight line to `peak`, a plateau, and an exponential decay back."""
 
     kind: Literal["flash-crowd"]
-    at_s: NonNegative
-    peak: Annotated[float, Field(gt=1)]
-    rise_s: Positive = 1.0
-    hold_s: NonNegative = 1.0
-    decay_s: Positive = Field(default=2.0, description="time constant; over after five of them")
-    step_s: Positive = 0.25
+    at_s: Moment
+    peak: Annotated[float, Field(gt=1, le=1e6)]
+    rise_s: Timer = 1.0
+    hold_s: Moment = 1.0
+    decay_s: Timer = Field(default=2.0, description="time constant; over after five of them")
+    step_s: Timer = 0.25
 
 
 class Flows(Model):
@@ -72,8 +72,12 @@ class Flows(Model):
 
     kind: Literal["flows"]
     sizes: Literal["web-search", "data-mining"]
-    scale: Positive = Field(default=0.001, description="flow sizes are multiplied by this")
-    flow_pps: Positive = Field(default=200.0, description="packets per second of a flow")
+    scale: float = Field(
+        default=0.001, ge=1e-9, le=10, description="flow sizes are multiplied by this"
+    )
+    flow_pps: float = Field(
+        default=200.0, ge=1e-3, le=1e7, description="packets per second of a flow"
+    )
 
 
 class Replay(Model):
@@ -85,8 +89,10 @@ class Replay(Model):
 
     kind: Literal["replay"]
     file: str = Field(description="its path; relative to where deftbed is started")
-    speed: Positive | None = Field(
+    speed: float | None = Field(
         default=None,
+        ge=1e-6,
+        le=1e6,
         description="times as fast as recorded; by default what gives the chain its rate_pps",
     )
     repeat: bool = Field(default=False, description="begin anew until the request ends")

@@ -17,8 +17,9 @@ from testbed.orchestration.control import ControlError
 from testbed.orchestration.deploy import Chain
 from testbed.orchestration.run_orders import run_orders
 from testbed.orchestration.site import Site
+from testbed.scenario.limits import MAX_UNITS
 from testbed.scenario.names import GroupKey
-from testbed.scenario.types import MAX_UNITS, FunctionName, Request
+from testbed.scenario.types import FunctionName, Request
 
 ADDRESSES: dict[int, str | None] = {node: f"10.0.0.{node}" for node in range(4)}
 

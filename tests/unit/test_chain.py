@@ -21,10 +21,10 @@ from testbed.orchestration.chain import (
     source_port_base,
     user_address,
 )
+from testbed.scenario.limits import MAX_NODES, MAX_UNITS
 from testbed.scenario.names import GroupKey
 from testbed.scenario.steering import forward_path, path_mac, reverse_path, with_shard
-from testbed.scenario.topology import MAX_NODES
-from testbed.scenario.types import MAX_MEMBERS, MAX_UNITS, Placement, Request
+from testbed.scenario.types import MAX_MEMBERS, Placement, Request
 from testbed.vnf.functions.registry import make_function
 
 REQUEST = Request(

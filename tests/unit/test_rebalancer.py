@@ -15,9 +15,9 @@ from testbed.orchestration.deployments import Deployments
 from testbed.orchestration.loads import Counted
 from testbed.orchestration.rebalancer import Rebalancer
 from testbed.orchestration.reconfigure import ReconfigurationError
-from testbed.scenario.model import OverloadSpec
 from testbed.scenario.names import GroupKey
 from testbed.scenario.placement import Ledger, PlacementObservation
+from testbed.scenario.scheduled import OverloadSpec
 from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import NS_PER_S, Placement
 from tests.unit.twin_support import line_plan, make_request

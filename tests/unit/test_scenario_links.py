@@ -141,7 +141,7 @@ def test_changes_say_all_that_holds_from_their_time_on() -> None:
     [
         ("by_link: [{between: [west, south]}]", "by_link.0.between"),
         ("changes: [{at_s: 99, loss: 0.1}]", "before traffic.duration_s"),
-        ("by_link: [{between: [west, east], trace: x, rate_bps: 1}]", "either trace or rate_bps"),
+        ("by_link: [{between: [west, east], trace: x, rate_bps: 1e6}]", "either trace or rate_bps"),
         ("trace: /nowhere/trace", "readable file"),
         ("loss: 1.5", "links.loss"),
     ],

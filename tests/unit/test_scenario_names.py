@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from testbed.scenario.limits import MAX_UNITS
 from testbed.scenario.names import (
     GroupKey,
     MemberKey,
@@ -20,7 +21,7 @@ from testbed.scenario.names import (
     server_name,
     user_name,
 )
-from testbed.scenario.types import MAX_MEMBERS, MAX_UNITS
+from testbed.scenario.types import MAX_MEMBERS
 
 NUMBER = st.integers(0, MAX_UNITS)
 

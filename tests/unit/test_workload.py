@@ -265,7 +265,7 @@ def test_the_twin_refuses_what_it_has_no_model_of() -> None:
     [
         ("load: {kind: on-off, on_s: 1, off_s: 1}", "load above 0"),
         ("load: {kind: mmpp, factors: [0, 1], mean_s: [1, 1]}", "load above 0"),
-        ("process: {kind: mmpp, factors: [0, 1], mean_s: [1]}", "mmpp"),
+        ("process: {kind: mmpp, factors: [0, 1], mean_s: [1]}", "a list of 2 to 16"),
         ("process: {kind: flows, sizes: mice}", "web-search"),
     ],
 )
