@@ -1,4 +1,31 @@
-"""From observations to what the network reads: pure functions, the same for one and for many."""
+"""From observations to what the network reads: pure functions, the same for one and for many.
+
+Columns of a node, for the function that is asked about ("there" is at this node; shares are of the
+node's capacity; times and delays stand twice, in units of DELAY_SCALE_NS and of the delay bound):
+
+0-2    share used; the same with the primary there; the same with the backup there
+3      share that the primary would add
+4      share used, at most 2, squared
+5      capacity less what is used, in reference cores
+6, 7   service time of a packet there
+8, 9   path delay from where the packets come
+10, 11 path delay to the egress
+12, 13 the sum of both above the delay of the direct way
+14, 15 delay to the nearest other node with room for a backup (FAR_NS: none), share used there
+16     instances of this chain there, in fours
+17     1: the primary is there; 0.5: the backup
+
+A primary that moves takes with it what it uses, and what its backup uses at the node to which it
+moves: columns 1 and 2 count neither twice. Columns of a request:
+
+0-2    packets per second in fifties; CPU of the primary and of the backup, in twentieths of a core
+3-5    functions before it and behind it, in fours; 1: it is the last
+6, 7   delay that is left, in bounds; DELAY_SCALE_NS in bounds
+8      path delay of the direct way from where the packets come to the egress
+9      log(1 + seconds of life, at most 10^4) / 3
+10-12  shares used of living servers: mean, largest, of all together
+13-15  1: a backup is asked for; admission is controlled; a primary is to move
+"""
 
 from __future__ import annotations
 
@@ -118,9 +145,12 @@ def _fill_nodes(seen: Observations, out: Float32Array) -> None:
         for n in range(nodes):
             share = 1.0 / seen.capacity_cores[b, n]
             used = seen.used_cores[b, n] * share
-            more = seen.primary_cores[b] * share
-            if seen.task[b] == MOVE and n == seen.primary[b]:
-                more = 0.0  # it is in `used`
+            more, copy = seen.primary_cores[b] * share, seen.backup_cores[b] * share
+            if seen.task[b] == MOVE:  # what is there already is in `used`
+                if n == seen.primary[b]:
+                    more = 0.0
+                if n == seen.backup[b]:
+                    more, copy = more - copy, 0.0
             service_ns = reference_ns * share
             from_ns, to_ns = seen.delay_from_previous_ns[b, n], seen.delay_to_egress_ns[b, n]
             detour_ns = from_ns + to_ns - direct_ns
@@ -128,7 +158,7 @@ def _fill_nodes(seen: Observations, out: Float32Array) -> None:
             row = out[b, n]
             row[0] = _cut(used)
             row[1] = _cut(used + more)
-            row[2] = _cut(used + seen.backup_cores[b] * share)
+            row[2] = _cut(used + copy)
             row[3] = _cut(seen.primary_cores[b] * share)
             row[4] = min(used, 2.0) * min(used, 2.0)
             row[5] = _cut(seen.capacity_cores[b, n] - seen.used_cores[b, n])
@@ -155,11 +185,8 @@ def _nearest_backup(seen: Observations, b: int, n: int) -> tuple[float, float]:
     nearest, used = FAR_NS, LARGEST
     for m in range(seen.alive.shape[1]):
         capacity = seen.capacity_cores[b, m]
-        if (
-            m == n
-            or not seen.alive[b, m]
-            or seen.used_cores[b, m] + seen.backup_cores[b] > capacity
-        ):
+        room = seen.used_cores[b, m] + seen.backup_cores[b] <= capacity
+        if m == n or not room or not _fits(seen, b, m):
             continue
         delay_ns, share = seen.delay_ns[n, m], seen.used_cores[b, m] / capacity
         if delay_ns < nearest - 1.0:

@@ -17,7 +17,7 @@ from agents.provisioning.types import IntArray
 from testbed.scenario.errors import InputError
 
 _KIND = {
-    "format": 1,
+    "format": 2,  # 1: counts of servable chains were wrong in what the network learned from
     "kind": "provisioning-dqn",
     "columns": [OWN, UNDERWAY, PENDING, CENTRE],
 }

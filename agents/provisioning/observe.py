@@ -6,11 +6,13 @@ so that all columns are about 0 to 1. "Here" is the data centre whose turn it is
 own [OWN]: free CPU / 120, CPU capacity / 120, free RAM, free storage, decisions left in the step,
     share of the turns that are still to come, chains there are; then for each VNF: idle instances,
     running ones, share of an instance's step that servable chains would fill (at most 1), servable
-    chains, those of them that it would complete, those that are here, time left of the most urgent.
+    chains, those of them that it would complete, those of them that are here, time left of the most
+    urgent / 100 ms. Servable are, of each group, as many chains as an instance here could serve in
+    this step if it served no other group (`servable` in chains.py).
 underway [TYPES, UNDERWAY], chains of the type with a VNF behind them: how many, how many of them
     here, time left of the most urgent / bound, and how many need their second ... fifth VNF next.
 pending [TYPES, PENDING], requests of the type without one: how many, how many here, time left of
-    the most urgent / bound, their rate in links' rates, how many can be served here.
+    the most urgent / bound, their rate in links' rates, how many of them are servable here.
 centres [D, CENTRE]: free CPU / 120, capacity / 120, delay from here / 5 ms, free rate of the link
     from here, whether it is here, whether its turn is still to come, chains there, idle instances
     of each VNF, chains there that need each VNF next.
@@ -75,7 +77,8 @@ def observe_all(s: State, out: Observation) -> None:
         out.pending[b] = 0.0
         out.centres[b] = 0.0
         out.present[b] = False
-        out.present[b, : s.centres[b]] = True
+        for position in range(s.centres[b]):  # whoever has a turn is there, whatever its number
+            out.present[b, s.order[b, position]] = True
         valid_actions(s, b, out.mask[b])
         if not s.done[b]:
             _observe_own(s, b, out)
@@ -111,21 +114,21 @@ def _observe_chains(s: State, b: int, out: Observation) -> None:
     for g in range(s.groups[b]):
         r, stage, v = s.bundle[b, g], s.stage[b, g], next_vnf(s, b, g)
         kind, size = s.kind[b, r], s.size[b, g]
-        here = size * (s.place[b, g] == d)
-        left_ms = time_left_ms(s, b, g)
-        can = size * servable(s, b, g, d, now_ms)
+        is_here = s.place[b, g] == d
+        left_ms = max(0.0, time_left_ms(s, b, g))
+        can = servable(s, b, g, d, now_ms)
         if can > 0:
             at = HEAD + EACH * v
             if own[at + 3] == 0.0:  # the first is the most urgent
                 own[at + 6] = left_ms / LONGEST_BOUND_MS
             own[at + 3] += can
             own[at + 4] += can * (stage + 1 == LENGTH_TABLE[kind])
-            own[at + 5] += here
+            own[at + 5] += can * is_here
         row = pending[kind] if stage == 0 else underway[kind]
         if row[0] == 0.0:
             row[2] = left_ms / BOUND_TABLE[kind]
         row[0] += size
-        row[1] += here
+        row[1] += size * is_here
         if stage == 0:
             row[3] += size * s.rate_mbps[b, r] / LINK_MBPS
             row[4] += can
@@ -152,7 +155,7 @@ def _scale(s: State, b: int, out: Observation) -> None:
         for i in (0, 1, 4):
             out.pending[b, kind, i] = _count(out.pending[b, kind, i])
         out.pending[b, kind, 3] = min(CUT, out.pending[b, kind, 3])
-    for d in range(s.centres[b]):
+    for d in range(out.centres.shape[1]):
         out.centres[b, d, 6] = _count(out.centres[b, d, 6])
         for v in range(VNFS):
             out.centres[b, d, 7 + VNFS + v] = _count(out.centres[b, d, 7 + VNFS + v])
@@ -167,7 +170,7 @@ def _observe_centres(s: State, b: int, out: Observation) -> None:
         row[0] = s.cpu_free[b, d] / LARGEST_CPU
         row[1] = s.cpu[b, d] / LARGEST_CPU
         row[2] = min(CUT, s.delay_ms[b, here, d] / LONGEST_WAY_MS)
-        row[3] = s.link_free[b, here, d] / LINK_MBPS
+        row[3] = max(0.0, s.link_free[b, here, d]) / LINK_MBPS  # sums of rates are rounded
         row[4] = d == here
         row[5] = position > s.turn[b]
         for v in range(VNFS):

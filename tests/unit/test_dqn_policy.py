@@ -126,6 +126,17 @@ def test_the_network_sees_capacity_use_and_the_way() -> None:
     assert out.own[0, 7 + 6] > out.own[1, 7 + 6]  # a NAT far down the path has less time left
 
 
+def test_living_servers_are_shown_and_dead_ones_are_not() -> None:
+    seen = observe(dead=(1,))
+    out = shown(seen, np.array([0, 3]), seen.primary_cores, *chain_type(seen))
+    assert out.present.tolist() == [[True, False, True, True]] * 2
+    assert out.centres[1, :, 1].tolist() == pytest.approx([1.0, 0.0, 1.0, 1.0])
+    asleep = observe(dead=(0,), delay_left_ns=1)  # the server of the source is dead
+    out = shown(asleep, np.array([1]), asleep.primary_cores, *chain_type(asleep))
+    assert out.present.tolist() == [[False, True, True, True]]
+    assert out.centres.max() <= 1.0 and out.pending.min() >= 0.0
+
+
 def test_a_bound_that_the_way_alone_breaks_is_seen_as_hopeless() -> None:
     seen = observe(delay_left_ns=1)
     out = shown(seen, np.array([0, 3]), seen.primary_cores, *chain_type(seen))
