@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode
-from gymnasium.vector.utils import batch_space
-from numpy.typing import NDArray
 
+from agents.common.vector import Actions, BatchEnv, Observation, SingleEnv, Step
 from agents.placement.features import (
     LARGEST,
     NODE_FEATURES,
@@ -24,11 +19,8 @@ from testbed.scenario.model import Scenario
 from testbed.scenario.placement import BoolArray
 from testbed.scenario.types import NS_PER_S
 from testbed.twin.constants import CostWeights, constants_for
-from testbed.twin.decisions import DecisionBatch, ended
+from testbed.twin.decisions import DecisionBatch
 from testbed.twin.pack import IntArray, pack_plans
-
-Observation = dict[str, NDArray[Any]]
-_KEYS = ("primary_mask", "backup_mask")
 
 
 def observation_space(nodes: int) -> spaces.Dict:
@@ -44,12 +36,14 @@ def observation_space(nodes: int) -> spaces.Dict:
 
 
 class _Twin:
-    """B environments: actions in, observations out."""
+    """B episodes of a scenario on its twin; see `agents.common.vector.World`."""
+
+    masks: tuple[str, ...] = ("primary_mask", "backup_mask")
 
     def __init__(
         self,
         scenario: Scenario,
-        environments: int,
+        episodes: int,
         plans: int,
         slot_s: float,
         shaped: bool,
@@ -57,13 +51,20 @@ class _Twin:
     ) -> None:
         pool = pack_plans(training_plans(scenario, plans))
         constants = constants_for(scenario, slot_ns=slot_s * NS_PER_S)
-        self.batch = DecisionBatch(pool, environments, 0, constants, weights, shaped=shaped)
-        self.nodes = len(pool.capacity_cores)
-        self.plans = plans
+        self._batch = DecisionBatch(pool, episodes, 0, constants, weights, shaped=shaped)
+        self._plans = plans
+        self.episodes = episodes
+        nodes = len(pool.capacity_cores)
+        self.observation_space = observation_space(nodes)
+        self.action_space = spaces.MultiDiscrete([nodes + 1, nodes])
 
-    def look(self) -> Observation:
-        """What every environment shows, [B, ...]."""
-        seen = self.batch.observe()
+    def begin(self, b: int, generator: np.random.Generator) -> None:
+        """Begin a plan of the pool."""
+        self._batch.begin(b, int(generator.integers(self._plans)))
+
+    def observe(self) -> Observation:
+        """The entries of `observation_space`, [B, ...]."""
+        seen = self._batch.observe()
         primary, backup = masks(seen)
         return {
             "node": node_features(seen),
@@ -72,26 +73,28 @@ class _Twin:
             "backup_mask": backup.astype(np.int8),
         }
 
-    def act(self, seen: Observation, actions: NDArray[np.int64]) -> tuple[NDArray[Any], BoolArray]:
-        """Carry out actions [B, 2]; (rewards, ends). One outside the masks rejects."""
-        primary, backup = _allowed(seen, actions)
-        return self.batch.step(primary, backup, again=False)
+    def step(self, actions: Actions) -> Step:
+        """Carry out actions [B, 2]; one outside the masks rejects. A plan is never cut off."""
+        primary, backup = _allowed(*masks(self._batch.observe()), actions)
+        rewards, over = self._batch.step(primary, backup, again=False)
+        return Step(rewards, over, np.zeros_like(over))
 
 
-def _allowed(seen: Observation, actions: NDArray[np.int64]) -> tuple[IntArray, IntArray]:
+def _allowed(
+    primary_mask: BoolArray, backup_mask: BoolArray, actions: Actions
+) -> tuple[IntArray, IntArray]:
     """The nodes of actions [B, 2], -1 for what is no choice."""
     rows = np.arange(len(actions))
-    primary, backup = actions[:, 0].astype(np.int64), actions[:, 1].astype(np.int64)
-    nodes = seen["backup_mask"].shape[1]
-    good = seen["primary_mask"][rows, primary].astype(bool) & (primary < nodes)
-    others = seen["backup_mask"].astype(bool)
+    primary, backup = actions[:, 0], actions[:, 1]
+    good = primary_mask[rows, primary] & (primary < backup_mask.shape[1])
+    others = backup_mask.copy()
     others[rows[good], primary[good]] = False
     alone = ~others.any(axis=1)
     good &= alone | others[rows, backup]
     return np.where(good, primary, -1), np.where(good & ~alone, backup, -1)
 
 
-class PlacementEnv(gym.Env[Observation, NDArray[np.int64]]):
+class PlacementEnv(SingleEnv):
     """Places the chains of one plan after another, function by function.
 
     Observation: a Dict of "node" [N, F] and "request" [G] (features, cut at +-LARGEST),
@@ -103,7 +106,8 @@ class PlacementEnv(gym.Env[Observation, NDArray[np.int64]]):
     Reward: minus the cost of the twin's slots that pass until the next decision (CostWeights), or,
     `shaped`, by how much the decision lowers the expected cost (see DecisionBatch); a rejection
     costs as much as losing all packets of the request. Both add up to the same.
-    Termination: after the last decision of the plan; never truncated.
+    Termination: after the last decision of the plan, whose observation is seen once more; never
+    truncated.
     """
 
     def __init__(
@@ -115,51 +119,11 @@ class PlacementEnv(gym.Env[Observation, NDArray[np.int64]]):
         weights: CostWeights | None = None,
     ) -> None:
         """`plans`: how many training plans episodes are drawn from; `slot_s`: the twin's slot."""
-        self._twin = _Twin(scenario, 1, plans, slot_s, shaped, weights)
-        self._seen: Observation = {}
-        nodes = self._twin.nodes
-        self.action_space = spaces.MultiDiscrete([nodes + 1, nodes])
-        self.observation_space = observation_space(nodes)
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
-        """Begin a plan drawn by the environment's own generator."""
-        super().reset(seed=seed)
-        drawn = self.np_random.integers(self._twin.plans)
-        self._twin.batch.reset(np.array([drawn], dtype=np.int64))
-        self._seen = self._twin.look()
-        return self._first(), self._info()
-
-    def step(
-        self, action: NDArray[np.int64]
-    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Decide what is asked. After the end: the last observation."""
-        rewards, done = self._twin.act(self._seen, np.asarray(action)[None])
-        if not done[0]:
-            self._seen = self._twin.look()
-        return self._first(), float(rewards[0]), bool(done[0]), False, self._info()
-
-    def action_masks(self) -> BoolArray:
-        """Both masks one after the other, [2 N + 1], as sb3-contrib's MaskablePPO asks for them."""
-        flat: BoolArray = np.concatenate([self._seen[key][0] for key in _KEYS]).astype(bool)
-        return flat
-
-    def _first(self) -> Observation:
-        return {key: value[0].copy() for key, value in self._seen.items()}
-
-    def _info(self) -> dict[str, Any]:
-        return {key: self._seen[key][0].copy() for key in _KEYS}
+        super().__init__(_Twin(scenario, 1, plans, slot_s, shaped, weights))
 
 
-class PlacementVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], NDArray[Any]]):
-    """B placement environments that the twin carries out together; see PlacementEnv.
-
-    An environment that has ended begins its next plan at the step after (Gymnasium's NEXT_STEP):
-    that step's action plays no part there, and its reward is 0.
-    """
-
-    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.NEXT_STEP}
+class PlacementVectorEnv(BatchEnv):
+    """B placement environments that the twin carries out in step; see PlacementEnv, BatchEnv."""
 
     def __init__(
         self,
@@ -171,35 +135,4 @@ class PlacementVectorEnv(gym.vector.VectorEnv[Observation, NDArray[np.int64], ND
         weights: CostWeights | None = None,
     ) -> None:
         """`environments` is B; the rest as for PlacementEnv."""
-        self._twin = _Twin(scenario, environments, plans, slot_s, shaped, weights)
-        self._seen: Observation = {}
-        nodes = self._twin.nodes
-        self.num_envs = environments
-        self.single_action_space = spaces.MultiDiscrete([nodes + 1, nodes])
-        self.single_observation_space = observation_space(nodes)
-        self.action_space = batch_space(self.single_action_space, environments)
-        self.observation_space = batch_space(self.single_observation_space, environments)
-
-    def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Observation, dict[str, Any]]:
-        """Begin a plan in every environment, drawn by one generator (`seed`: an int or none)."""
-        super().reset(seed=seed[0] if isinstance(seed, list) else seed)
-        drawn = self.np_random.integers(self._twin.plans, size=self.num_envs)
-        self._twin.batch.reset(drawn.astype(np.int64))
-        return self._look()
-
-    def step(
-        self, actions: NDArray[np.int64]
-    ) -> tuple[Observation, NDArray[Any], BoolArray, BoolArray, dict[str, Any]]:
-        """Decide in every environment."""
-        over = ended(self._twin.batch)
-        rewards, done = self._twin.act(self._seen, np.asarray(actions))
-        for b in np.flatnonzero(over):
-            self._twin.batch.begin(int(b), int(self.np_random.integers(self._twin.plans)))
-        seen, info = self._look()
-        return seen, rewards, done & ~over, np.zeros(self.num_envs, dtype=np.bool_), info
-
-    def _look(self) -> tuple[Observation, dict[str, Any]]:
-        self._seen = self._twin.look()
-        return dict(self._seen), {key: self._seen[key].copy() for key in _KEYS}
+        super().__init__(_Twin(scenario, environments, plans, slot_s, shaped, weights))

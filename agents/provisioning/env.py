@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
-from gymnasium.vector.utils import batch_space
-from numpy.typing import NDArray
 
+from agents.common.vector import Actions, BatchEnv, Observation, SingleEnv, Step
 from agents.provisioning.batch import ProvisioningBatch
 from agents.provisioning.generator import GeneratorConfig, draw_stream
 from agents.provisioning.observe import CENTRE, CUT, OWN, PENDING, UNDERWAY
 from agents.provisioning.reward import RewardWeights
-from agents.provisioning.types import ACTIONS, TYPES, WAIT, Observation
-
-Dict = dict[str, NDArray[Any]]
+from agents.provisioning.types import ACTIONS, TYPES
+from agents.provisioning.types import Observation as Seen
 
 
 def observation_space(centres: int) -> spaces.Dict:
@@ -34,7 +28,7 @@ def observation_space(centres: int) -> spaces.Dict:
     )
 
 
-def as_dict(seen: Observation) -> Dict:
+def as_dict(seen: Seen) -> Observation:
     """The observations [B] under the names of `observation_space`, copied."""
     return {
         "own": seen.own.copy(),
@@ -46,7 +40,37 @@ def as_dict(seen: Observation) -> Dict:
     }
 
 
-class ProvisioningEnv(gym.Env[Dict, np.int64]):  # type: ignore[misc]
+class _Streams:
+    """B episodes on streams of requests; see `agents.common.vector.World`."""
+
+    masks: tuple[str, ...] = ("action_mask",)
+
+    def __init__(
+        self, episodes: int, config: GeneratorConfig | None, rewards: RewardWeights | None
+    ) -> None:
+        self._config = config or GeneratorConfig()
+        room = (self._config.centres[1], self._config.bundles)
+        streams = [draw_stream(self._config, (b,)) for b in range(episodes)]
+        self._batch = ProvisioningBatch(streams, rewards, room)
+        self.episodes = episodes
+        self.observation_space = observation_space(self._config.centres[1])
+        self.action_space = spaces.Discrete(ACTIONS)
+
+    def begin(self, b: int, generator: np.random.Generator) -> None:
+        """Begin a stream."""
+        self._batch.load(b, draw_stream(self._config, (int(generator.integers(2**62)),)))
+
+    def observe(self) -> Observation:
+        """The entries of `observation_space`, [B, ...]."""
+        return as_dict(self._batch.observe())
+
+    def step(self, actions: Actions) -> Step:
+        """Act in every episode. A stream is never cut off."""
+        rewards, over = self._batch.step(actions), self._batch.done.copy()
+        return Step(rewards, over, np.zeros_like(over))
+
+
+class ProvisioningEnv(SingleEnv):
     """One data centre after another decides what it runs.
 
     Observation: a Dict of "own" [OWN], "underway" [6, UNDERWAY], "pending" [6, PENDING], "centres"
@@ -61,47 +85,11 @@ class ProvisioningEnv(gym.Env[Dict, np.int64]):  # type: ignore[misc]
         self, streams: GeneratorConfig | None = None, rewards: RewardWeights | None = None
     ) -> None:
         """`streams`: what episodes are drawn from."""
-        self._config = streams or GeneratorConfig()
-        self._rewards = rewards or RewardWeights()
-        self._batch: ProvisioningBatch | None = None
-        self.action_space = spaces.Discrete(ACTIONS)
-        self.observation_space = observation_space(self._config.centres[1])
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Dict, dict[str, Any]]:
-        """Begin a stream drawn by the environment's own generator."""
-        super().reset(seed=seed)
-        drawn = draw_stream(self._config, (int(self.np_random.integers(2**62)),))
-        room = (self._config.centres[1], self._config.bundles)
-        self._batch = ProvisioningBatch([drawn], self._rewards, room)
-        return self._look(self._batch)
-
-    def step(self, action: np.int64) -> tuple[Dict, float, bool, bool, dict[str, Any]]:
-        """Act at the data centre whose turn it is; after the end nothing happens any more."""
-        if self._batch is None:
-            raise gym.error.ResetNeeded("call reset before step")
-        reward = self._batch.step(np.array([action], dtype=np.int64))
-        seen, info = self._look(self._batch)
-        return seen, float(reward[0]), bool(self._batch.done[0]), False, info
-
-    def action_masks(self) -> NDArray[np.bool_]:
-        """Valid actions [13], as sb3-contrib's MaskablePPO asks for them."""
-        if self._batch is None:
-            raise gym.error.ResetNeeded("call reset before action_masks")
-        return self._batch.observe().mask[0].copy()
-
-    def _look(self, batch: ProvisioningBatch) -> tuple[Dict, dict[str, Any]]:
-        seen = {name: value[0] for name, value in as_dict(batch.observe()).items()}
-        return seen, {"action_mask": seen["action_mask"].copy()}
+        super().__init__(_Streams(1, streams, rewards))
 
 
-class ProvisioningVectorEnv(VectorEnv):  # type: ignore[misc]
-    """B episodes in one simulator call; each like a ProvisioningEnv of its own.
-
-    An episode that is over begins anew with the step after (AutoresetMode.NEXT_STEP): that step's
-    action is ignored and its reward 0.
-    """
+class ProvisioningVectorEnv(BatchEnv):
+    """B episodes in one simulator call; see ProvisioningEnv and BatchEnv."""
 
     def __init__(
         self,
@@ -110,50 +98,4 @@ class ProvisioningVectorEnv(VectorEnv):  # type: ignore[misc]
         rewards: RewardWeights | None = None,
     ) -> None:
         """`num_envs` episodes drawn from `streams`."""
-        self.metadata = {"autoreset_mode": AutoresetMode.NEXT_STEP}
-        self.num_envs = num_envs
-        self._config = streams or GeneratorConfig()
-        self._rewards = rewards or RewardWeights()
-        self.single_action_space = spaces.Discrete(ACTIONS)
-        self.single_observation_space = observation_space(self._config.centres[1])
-        self.action_space = batch_space(self.single_action_space, num_envs)
-        self.observation_space = batch_space(self.single_observation_space, num_envs)
-        self._generators: list[np.random.Generator] = []
-        self._batch: ProvisioningBatch | None = None
-
-    def reset(
-        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Dict, dict[str, Any]]:
-        """Begin all episodes; `seed` s gives episode b the seed s + b, as Gymnasium has it."""
-        if seed is not None or not self._generators:
-            seeds = (
-                [None if seed is None else seed + b for b in range(self.num_envs)]
-                if not (isinstance(seed, list))
-                else seed
-            )
-            self._generators = [gym.utils.seeding.np_random(one)[0] for one in seeds]
-        room = (self._config.centres[1], self._config.bundles)
-        streams = [self._draw(b) for b in range(self.num_envs)]
-        self._batch = ProvisioningBatch(streams, self._rewards, room)
-        return self._look(self._batch)
-
-    def step(
-        self, actions: NDArray[np.int64]
-    ) -> tuple[Dict, NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Act in every episode."""
-        if self._batch is None:
-            raise gym.error.ResetNeeded("call reset before step")
-        over = self._batch.done.copy()
-        rewards = self._batch.step(np.where(over, WAIT, actions))
-        for b in np.flatnonzero(over):
-            self._batch.load(int(b), self._draw(int(b)))
-        seen, info = self._look(self._batch)
-        truncated = np.zeros(self.num_envs, dtype=np.bool_)
-        return seen, rewards, self._batch.done.copy(), truncated, info
-
-    def _draw(self, b: int) -> Any:
-        return draw_stream(self._config, (int(self._generators[b].integers(2**62)),))
-
-    def _look(self, batch: ProvisioningBatch) -> tuple[Dict, dict[str, Any]]:
-        seen = as_dict(batch.observe())
-        return seen, {"action_mask": seen["action_mask"].copy()}
+        super().__init__(_Streams(num_envs, streams, rewards))

@@ -11,7 +11,7 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
-from agents.placement.env import PlacementEnv, PlacementVectorEnv
+from agents.placement.env import PlacementEnv
 from testbed.scenario.load import load_scenario
 
 pytestmark = pytest.mark.peers
@@ -56,44 +56,6 @@ def test_an_action_outside_the_masks_is_a_rejection(env: PlacementEnv) -> None:
         outcomes.append((reward, terminated))
     assert outcomes[0] == outcomes[1]
     assert outcomes[0][1]  # the only request of the plan is gone
-
-
-def played(env: PlacementVectorEnv, steps: int) -> list[np.ndarray]:
-    seen, _ = env.reset(seed=4)
-    rng = np.random.default_rng(0)
-    nodes, found = seen["backup_mask"].shape[1], []
-    for _ in range(steps):
-        assert env.observation_space.contains(seen)
-        actions = np.stack(
-            [rng.integers(nodes + 1, size=env.num_envs), rng.integers(nodes, size=env.num_envs)], 1
-        )
-        seen, rewards, done, truncated, _ = env.step(actions)
-        assert not truncated.any()
-        found.append(np.concatenate([rewards, done, seen["node"].ravel()]))
-    return found
-
-
-def test_many_environments_in_step_begin_anew_and_can_be_repeated() -> None:
-    scenario = load_scenario(SMOKE)
-    one, two = (played(PlacementVectorEnv(scenario, 3, plans=4), 12) for _ in range(2))
-    np.testing.assert_array_equal(one, two)
-    rewards, done = np.array(one)[:, :3], np.array(one)[:, 3:6].astype(bool)
-    assert done.any(axis=0).all()
-    assert (rewards[1:][done[:-1]] == 0.0).all()
-    assert not done[1:][done[:-1]].any()
-
-
-def test_a_vector_of_one_is_the_single_environment(env: PlacementEnv) -> None:
-    many = PlacementVectorEnv(load_scenario(SMOKE), 1, plans=4)
-    (single, _), (seen, _) = env.reset(seed=7), many.reset(seed=7)
-    done = False
-    while not done:
-        for key, value in single.items():
-            np.testing.assert_array_equal(value, seen[key][0], err_msg=key)
-        action = np.array([0, 1])
-        single, reward, done, _, _ = env.step(action)
-        seen, rewards, ends, _, _ = many.step(action[None])
-        assert (reward, done) == (rewards[0], ends[0])
 
 
 @pytest.mark.parametrize("algorithm", [PPO, MaskablePPO])

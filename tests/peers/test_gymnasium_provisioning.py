@@ -1,14 +1,17 @@
-"""The provisioning environments through the eyes of Gymnasium and sb3-contrib."""
+"""The provisioning environments through the eyes of Gymnasium and Stable-Baselines3."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from sb3_contrib import MaskablePPO
+from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
-from agents.provisioning.env import ProvisioningEnv, ProvisioningVectorEnv
+from agents.provisioning.env import ProvisioningEnv
 from agents.provisioning.generator import GeneratorConfig
 from agents.provisioning.reward import RewardWeights
 from agents.provisioning.types import WAIT
@@ -53,38 +56,32 @@ def test_an_invalid_action_costs_what_the_weights_say() -> None:
     assert env.step(np.int64(invalid))[1] == -7.0
 
 
-def test_the_vector_environment_is_its_single_ones() -> None:
-    vector = ProvisioningVectorEnv(3, SHORT)
-    singles = [ProvisioningEnv(SHORT) for _ in range(3)]
-    seen, info = vector.reset(seed=5)
-    alone = [env.reset(seed=5 + b) for b, env in enumerate(singles)]
-    over, resets = np.zeros(3, dtype=bool), 0
-    for _ in range(1500):
-        for b, (one, _) in enumerate(alone):
-            assert all(np.array_equal(seen[key][b], one[key]) for key in one)
-        actions = np.array([first_valid(mask) for mask in info["action_mask"]])
-        seen, rewards, terminated, truncated, info = vector.step(actions)
-        for b, env in enumerate(singles):
-            if over[b]:  # the vector has begun anew by itself
-                alone[b] = env.reset()
-                resets += 1
-                assert rewards[b] == 0.0 and not terminated[b]
-            else:
-                one, reward, ended, _, its = env.step(np.int64(actions[b]))
-                alone[b] = (one, its)
-                assert (rewards[b], terminated[b]) == (reward, ended)
-        over = terminated
-        assert not truncated.any()
-    assert resets > 0
-    assert vector.observation_space.contains(seen)
+class Watched(ProvisioningEnv):
+    """Counts steps and those whose action was not valid."""
+
+    taken = invalid = 0
+
+    def step(self, action: Any) -> Any:
+        self.taken += 1
+        self.invalid += not self.action_masks()[action]
+        return super().step(action)
 
 
-def test_maskable_ppo_trains_on_it_and_takes_valid_actions_alone() -> None:
-    env = ProvisioningEnv(SHORT)
-    model = MaskablePPO("MultiInputPolicy", env, n_steps=64, batch_size=32, n_epochs=1, seed=1)
+@pytest.mark.parametrize(
+    ("algorithm", "options", "masked"),
+    [
+        (PPO, {"n_steps": 64, "batch_size": 32, "n_epochs": 1}, False),
+        (MaskablePPO, {"n_steps": 64, "batch_size": 32, "n_epochs": 1}, True),
+        (DQN, {"learning_starts": 32, "batch_size": 32, "buffer_size": 200}, False),
+    ],
+)
+def test_others_learners_train_on_it_and_masked_ones_take_valid_actions_alone(
+    algorithm: Any, options: dict[str, Any], masked: bool
+) -> None:
+    env = Watched(SHORT)
+    model = algorithm("MultiInputPolicy", env, seed=1, **options)
     before = {name: value.clone() for name, value in model.policy.state_dict().items()}
     model.learn(128)
     assert any(not before[n].equal(v) for n, v in model.policy.state_dict().items())
-    batch = env._batch
-    assert batch is not None
-    assert batch.state.totals.invalid[0] == 0
+    assert env.taken == 128
+    assert (env.invalid == 0) == masked
