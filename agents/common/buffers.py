@@ -24,6 +24,13 @@ class Batch(NamedTuple):
     value_target: torch.Tensor  # [M]
 
 
+class Cut(NamedTuple):
+    """Which episodes were cut off at a step, and what the states were worth at which they were."""
+
+    where: NDArray[np.bool_]  # [B]
+    values: NDArray[np.floating]  # [B], of the others any number
+
+
 class RolloutBuffer:
     """T steps of B environments with the same substrate; `add` each step, then `finish`."""
 
@@ -33,16 +40,21 @@ class RolloutBuffer:
         self._inputs: Inputs | None = None
         self._chosen: list[Decision] = []
         self._rewards: list[NDArray[np.float64]] = []
-        self._done: list[NDArray[np.bool_]] = []
+        self._terminated: list[NDArray[np.bool_]] = []
+        self._cuts: list[Cut | None] = []
 
     def add(
         self,
         inputs: Inputs,
         decision: Decision,
         rewards: NDArray[np.float64],
-        done: NDArray[np.bool_],
+        terminated: NDArray[np.bool_],
+        cut: Cut | None = None,
     ) -> None:
-        """Keep one step of all environments; every array is [B, ...]."""
+        """Keep one step of all environments; every array is [B, ...].
+
+        `terminated` says which episodes came to their end, `cut` which were cut off.
+        """
         if self._inputs is None:
             self._inputs = each(
                 lambda column: column.new_empty((self._steps, *column.shape)), inputs
@@ -52,21 +64,27 @@ class RolloutBuffer:
         self._at += 1
         self._chosen.append(decision)
         self._rewards.append(rewards)
-        self._done.append(done)
+        self._terminated.append(terminated)
+        self._cuts.append(cut)
 
     def finish(self, last_values: torch.Tensor, gamma: float, lam: float) -> Batch:
-        """All decisions with their advantages, as one batch of T x B."""
+        """All decisions with their advantages, as one batch of T x B.
+
+        `last_values` [B] is what the states are worth that are seen now.
+        """
         if self._inputs is None:
             raise ValueError("an empty buffer: expected at least one step")
         values = torch.stack([chosen.value for chosen in self._chosen]).cpu().numpy()
+        following = np.concatenate([values[1:], last_values.cpu().numpy()[None]])
+        truncated = np.zeros(values.shape, dtype=np.bool_)
+        for t, cut in enumerate(self._cuts):
+            if cut is not None:
+                truncated[t] = cut.where
+                following[t, cut.where] = cut.values[cut.where]
         advantage, target = advantages(
-            np.stack(self._rewards),
-            values,
-            np.stack(self._done),
-            last_values.cpu().numpy(),
-            gamma,
-            lam,
-        )
+            np.stack(self._rewards), values, following, np.stack(self._terminated), truncated,
+            gamma, lam,
+        )  # fmt: skip
         device = self._inputs.node.device
         return Batch(
             inputs=each(lambda column: column.flatten(0, 1), self._inputs),

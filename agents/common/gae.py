@@ -11,24 +11,25 @@ Float32Array = NDArray[np.float32]
 def advantages(
     rewards: NDArray[np.floating],
     values: NDArray[np.floating],
-    done: NDArray[np.bool_],
-    last_values: NDArray[np.floating],
+    following: NDArray[np.floating],
+    terminated: NDArray[np.bool_],
+    truncated: NDArray[np.bool_],
     gamma: float,
     lam: float,
 ) -> tuple[Float32Array, Float32Array]:
     """(advantages, returns), both [T, B], of T steps in B environments.
 
-    rewards, values, done are [T, B]: what step t gave, what its state was worth, whether the
-    episode ended with it; last_values [B] is what the state after the last step is worth.
+    All arrays are [T, B]: what step t gave, what its state was worth, what the state that it led to
+    is worth, whether the episode came to its end with it, and whether it was cut off there. After
+    an end nothing follows. A cut is no end: the state that it led to (not the one that the next
+    episode begins with) keeps its worth, and only the sum over later steps stops there.
     """
-    steps = len(rewards)
+    worth = np.where(terminated, 0.0, following.astype(np.float64))
+    deltas = rewards + gamma * worth - values
+    decay = np.where(terminated | truncated, 0.0, gamma * lam)
     out = np.zeros(rewards.shape, dtype=np.float64)
     ahead = np.zeros(rewards.shape[1], dtype=np.float64)
-    following = last_values.astype(np.float64)
-    for t in range(steps - 1, -1, -1):
-        goes_on = 1.0 - done[t]
-        delta = rewards[t] + gamma * goes_on * following - values[t]
-        ahead = delta + gamma * lam * goes_on * ahead
+    for t in range(len(rewards) - 1, -1, -1):
+        ahead = deltas[t] + decay[t] * ahead
         out[t] = ahead
-        following = values[t].astype(np.float64)
     return out.astype(np.float32), (out + values).astype(np.float32)

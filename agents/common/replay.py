@@ -173,16 +173,25 @@ class PrioritisedReplay:
         self._largest, self._next = float(state["largest"]), int(state["next"])
 
 
+class Cut(NamedTuple):
+    """Which of B episodes were cut off at a step, and the states at which they were."""
+
+    where: BoolArray  # [B]
+    rows: Rows  # [B, W], of the others any
+    mask: BoolArray  # [B, A], likewise
+
+
 class NStep:
     """Turns single steps of B environments into n-step transitions.
 
     reward = sum of r_k times the discounts before it; discount = product of all n. An episode that
-    ends has discount 0, which cuts off what comes after it.
+    ends has discount 0, which cuts off what comes after it. One that is cut off is no end: its last
+    steps make shorter transitions, each to the state at which it was cut off.
     """
 
     def __init__(self, n: int) -> None:
         self._n = n
-        self._kept: deque[tuple[Rows, IntArray, FloatArray, FloatArray]] = deque()
+        self._kept: deque[_Step] = deque()
 
     def push(
         self,
@@ -192,17 +201,45 @@ class NStep:
         discount: FloatArray,
         next_rows: Rows,
         next_mask: BoolArray,
-    ) -> Transition | None:
-        """One step; the transition that began n steps before, None while there are fewer."""
-        self._kept.append((rows, action, reward, discount))
-        if len(self._kept) < self._n:
-            return None
-        total, product = np.zeros(len(reward)), np.ones(len(reward))
-        for _, _, r, d in self._kept:
-            total = total + product * r
-            product = product * d
-        first_rows, first_action, _, _ = self._kept.popleft()
-        return Transition(first_rows, first_action, total, product, next_rows, next_mask)
+        cut: Cut | None = None,
+    ) -> list[Transition]:
+        """One step; the transitions that it completes.
+
+        `next_rows` is what is seen after it: where an episode is over, the first of the next.
+        """
+        self._kept.append(_Step(rows, action, reward, discount, np.ones(len(action), np.bool_)))
+        ready: list[Transition] = []
+        if cut is not None:
+            for first in range(len(self._kept)):
+                self._take(ready, first, cut.where, cut.rows, cut.mask)
+        if len(self._kept) == self._n:
+            self._take(ready, 0, np.ones(len(action), np.bool_), next_rows, next_mask)
+            self._kept.popleft()
+        return ready
+
+    def _take(
+        self, ready: list[Transition], first: int, where: BoolArray, rows: Rows, mask: BoolArray
+    ) -> None:
+        """Complete those transitions `where` that begin with kept step `first`, once each."""
+        chosen = where & self._kept[first].open
+        if not chosen.any():
+            return
+        total, product = np.zeros(len(where)), np.ones(len(where))
+        for step in list(self._kept)[first:]:
+            total = total + product * step.reward
+            product = product * step.discount
+        begun = self._kept[first]
+        begun.open[chosen] = False
+        ready.append(
+            Transition(
+                begun.rows[chosen],
+                begun.action[chosen],
+                total[chosen],
+                product[chosen],
+                rows[chosen],
+                mask[chosen],
+            )
+        )
 
     def state(self) -> list[list[torch.Tensor]]:
         """The steps that are not part of a transition yet."""
@@ -210,9 +247,17 @@ class NStep:
 
     def restore(self, state: list[list[torch.Tensor]]) -> None:
         """Be as it was when `state` was taken."""
-        self._kept.clear()
-        for rows, action, reward, discount in state:
-            self._kept.append((rows.numpy(), action.numpy(), reward.numpy(), discount.numpy()))
+        self._kept = deque(_Step(*(np.array(part.numpy()) for part in step)) for step in state)
+
+
+class _Step(NamedTuple):
+    """A step of B environments that begins transitions not completed yet."""
+
+    rows: Rows
+    action: IntArray
+    reward: FloatArray
+    discount: FloatArray
+    open: BoolArray  # [B], where it has not begun one yet
 
 
 def _array(value: torch.Tensor | float | int) -> NDArray[np.generic]:

@@ -213,7 +213,7 @@ class Learner:
             "act": self._act.get_state(),
             "shuffle": self._shuffle.get_state(),
             "environments": [
-                [torch.from_numpy(array) for array in batch.state] for batch in self.batches
+                [torch.from_numpy(array.copy()) for array in batch.state] for batch in self.batches
             ],
         }
 

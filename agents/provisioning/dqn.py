@@ -155,8 +155,8 @@ def collect(
         actions = explore(learner.network, rows, mask, exploration, generator)
         outcome = problem.step(actions)
         next_rows, next_mask = problem.observe()
-        ready = steps.push(rows, actions, *outcome, next_rows, next_mask)
-        if ready is not None:
+        reward, discount, cut = outcome
+        for ready in steps.push(rows, actions, reward, discount, next_rows, next_mask, cut):
             learner.replay.add(ready)
         rows, mask = next_rows, next_mask
         total += float(outcome.reward.mean())

@@ -22,6 +22,9 @@ _KIND = {
     "columns": [OWN, UNDERWAY, PENDING, CENTRE],
 }
 
+_TRAINING = {**_KIND, "training": 2}
+"""A training that was cut off; 2: the steps of transitions to come know whether they began one."""
+
 
 def network_actor(network: QNetwork) -> Actor:
     """The valid action of the highest value."""
@@ -67,9 +70,9 @@ def load_model(path: Path | None) -> QNetwork:
 
 def write_training(path: Path, state: dict[str, Any]) -> None:
     """Write what a training needs to go on; an interruption leaves the one before."""
-    write_checkpoint(path, {**_KIND, **state})
+    write_checkpoint(path, {**_TRAINING, **state})
 
 
 def read_training(path: Path) -> dict[str, Any]:
     """What `write_training` wrote; InputError naming "resume" if there is none in it."""
-    return read_checkpoint(path, "resume", _KIND)
+    return read_checkpoint(path, "resume", _TRAINING)

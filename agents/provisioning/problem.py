@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agents.common.replay import Cut
 from agents.provisioning.batch import ProvisioningBatch
 from agents.provisioning.chains import BOUND_TABLE, WORK_DONE, time_left_ms
 from agents.provisioning.config import DqnConfig
@@ -25,10 +26,11 @@ from testbed.compiled import compiled
 
 
 class Outcome(NamedTuple):
-    """What a step gave in each of B environments; a new episode follows where one is done."""
+    """What a step gave in each of B environments; a new episode follows where one is over."""
 
     reward: FloatArray
     discount: FloatArray  # what the value of the state that follows counts for; 0: it was the last
+    cut: Cut | None = None  # episodes that were cut off: they would have gone on
 
 
 class Problem(Protocol):

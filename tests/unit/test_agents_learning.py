@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
-from agents.common.buffers import Batch, RolloutBuffer, each, minibatches
+from agents.common.buffers import Batch, Cut, RolloutBuffer, each, minibatches
 from agents.common.gae import advantages
 from agents.common.networks import Decision, Inputs, PlacementNetwork
 from agents.placement.ppo import PpoConfig, update
@@ -21,19 +23,68 @@ def one_thread() -> None:
 def test_gae_equals_a_computation_by_hand() -> None:
     rewards = np.array([[1.0], [0.0], [2.0]])
     values = np.array([[0.5], [1.0], [-1.0]])
-    done = np.array([[False], [True], [False]])
+    following = np.array([[1.0], [-1.0], [3.0]])
+    ends = np.array([[False], [True], [False]])
     # gamma 0.9, lambda 0.5. Step 2: 2 + 0.9 * 3 - (-1) = 5.7. Step 1 ends: 0 - 1 = -1.
     # Step 0: delta 1 + 0.9 * 1 - 0.5 = 1.4, and 0.45 of the advantage after it: 1.4 - 0.45.
-    found, target = advantages(rewards, values, done, np.array([3.0]), 0.9, 0.5)
+    found, target = advantages(rewards, values, following, ends, ~ends & False, 0.9, 0.5)
     assert found[:, 0].tolist() == pytest.approx([0.95, -1.0, 5.7])
     assert target[:, 0].tolist() == pytest.approx([1.45, 0.0, 4.7])
+
+
+def test_gae_goes_on_from_where_an_episode_was_cut_off() -> None:
+    rewards = np.array([[1.0], [0.0], [2.0]])
+    values = np.array([[0.5], [1.0], [-1.0]])
+    following = np.array([[1.0], [4.0], [3.0]])  # cut off at a state worth 4, in the middle
+    cut = np.array([[False], [True], [False]])
+    # Step 1: 0 + 0.9 * 4 - 1 = 2.6, without step 2. Step 0: 1.4 + 0.45 * 2.6 = 2.57.
+    found, target = advantages(rewards, values, following, ~cut & False, cut, 0.9, 0.5)
+    assert found[:, 0].tolist() == pytest.approx([2.57, 2.6, 5.7])
+    assert target[:, 0].tolist() == pytest.approx([3.07, 3.6, 4.7])
+
+
+def kept(values: list[list[float]], cuts: dict[int, Cut], ends: dict[int, list[bool]]) -> Batch:
+    """Two environments, reward 1 a step; a buffer with what its states were worth."""
+    buffer = RolloutBuffer(len(values))
+    for step, worth in enumerate(values):
+        none = torch.zeros(2, dtype=torch.int64)
+        decision = Decision(none, none, torch.zeros(2), torch.tensor(worth))
+        over = np.array(ends.get(step, [False, False]))
+        buffer.add(random_inputs(2, 3, step), decision, np.ones(2), over, cuts.get(step))
+    return buffer.finish(torch.tensor([10.0, 20.0]), 0.5, 0.5)
+
+
+def test_a_rollout_keeps_cuts_apart_from_ends_in_its_middle_and_at_its_end() -> None:
+    middle = Cut(np.array([True, False]), np.array([8.0, np.nan]))
+    end = Cut(np.array([True, False]), np.array([6.0, np.nan]))
+    values = [[2.0, 2.0], [4.0, 4.0], [6.0, 6.0]]
+    batch = kept(values, {1: middle, 2: end}, {1: [False, True]})
+    # Environment 0: step 2 is cut at a state worth 6; 10 is where the next episode begins:
+    # 1 + 3 - 6 = -2. Step 1 is cut at 8: 1 + 4 - 4 = 1. Step 0: 1 + 2 - 2 + 0.25 * 1 = 1.25.
+    # Environment 1: 1 + 10 - 6 = 5; step 1 ends: 1 - 4 = -3; step 0: 1 + 2 - 2 - 0.75 = 0.25.
+    found = batch.advantage.view(3, 2)
+    assert found.tolist() == [[1.25, 0.25], [1.0, -3.0], [-2.0, 5.0]]
+    assert batch.value_target.view(3, 2).tolist() == [[3.25, 2.25], [5.0, 1.0], [4.0, 11.0]]
+
+
+def test_a_limit_on_time_changes_no_value() -> None:
+    """One state that pays 1 a step, for ever: worth 1 / (1 - 0.5), cut off every third step."""
+    for lam in (0.0, 0.7, 1.0):
+        value = 0.0
+        for _ in range(60):
+            worth = np.full((6, 1), value)
+            cut = (np.arange(6) % 3 == 2)[:, None]
+            _, target = advantages(np.ones((6, 1)), worth, worth, cut & False, cut, 0.5, lam)
+            value = float(target.mean())
+        assert value == pytest.approx(2.0, rel=1e-5)
 
 
 def test_gae_with_lambda_one_is_the_discounted_return_less_the_value() -> None:
     rng = np.random.default_rng(0)
     rewards, values = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
-    last = rng.normal(size=3)
-    found, target = advantages(rewards, values, np.zeros((5, 3), dtype=bool), last, 0.8, 1.0)
+    last, never = rng.normal(size=3), np.zeros((5, 3), dtype=bool)
+    following = np.concatenate([values[1:], last[None]])
+    found, target = advantages(rewards, values, following, never, never, 0.8, 1.0)
     returns = sum(0.8**t * rewards[t] for t in range(5)) + 0.8**5 * last
     np.testing.assert_allclose(target[0], returns, rtol=1e-6)
     np.testing.assert_allclose(found[0], returns - values[0], rtol=1e-5)
@@ -208,13 +259,25 @@ def test_ppo_solves_cart_pole() -> None:
         for _ in range(64):
             inputs = cart_pole_inputs(states)
             chosen = made.act(inputs, generator)
-            states, rewards, over, cut, _ = env.step(chosen.primary.numpy())
-            buffer.add(inputs, chosen, rewards, over | cut)
+            states, rewards, over, late, info = env.step(chosen.primary.numpy())
+            buffer.add(inputs, chosen, rewards, over, cart_pole_cut(made, late & ~over, info))
             alive += 1
-            lengths.extend(alive[over | cut])
-            alive[over | cut] = 0
+            lengths.extend(alive[over | late])
+            alive[over | late] = 0
         if np.mean(lengths[-20:]) >= 475:
             break
         last = made.act(cart_pole_inputs(states), generator).value
         update(made, optimiser, buffer.finish(last, 0.99, 0.95), config, 0.0, generator)
     assert np.mean(lengths[-20:]) >= 475
+
+
+def cart_pole_cut(made: PlacementNetwork, late: np.ndarray, info: dict[str, Any]) -> Cut | None:
+    """Episodes that the limit of 500 steps cut off, and what the network holds of where they were.
+
+    The limit is no part of what is seen: nothing but the fall is an end.
+    """
+    if not late.any():
+        return None
+    states = np.zeros((len(late), 4), dtype=np.float32)
+    states[late] = np.stack(info["final_obs"][late].tolist())
+    return Cut(late, made.act(cart_pole_inputs(states), None).value.numpy())

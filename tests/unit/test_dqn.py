@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from agents.common.replay import NStep, PrioritisedReplay
+from agents.common.replay import Cut, NStep, PrioritisedReplay
 from agents.provisioning.batch import ProvisioningBatch
 from agents.provisioning.config import DqnConfig
 from agents.provisioning.dqn import Learner, collect, exploration_of, explore, learn, train
@@ -71,6 +71,40 @@ class CartPole:
                 self._rows[i], _ = environment.reset()
         # A tenth a step: values of about 10, as the learner is made for.
         return Outcome(np.full(len(actions), 0.1), CARTPOLE.gamma * ~done)
+
+
+class Pays:
+    """One state that pays 1 a step for ever, seen as 1; every third step an episode is cut off.
+
+    What a next episode begins with is seen as 2, and ends at once for nothing.
+    """
+
+    def __init__(self, discount: float) -> None:
+        self._discount, self._age = discount, np.array([0, 1])
+
+    def observe(self) -> tuple[Any, Any]:
+        shown = np.where(self._age[:, None] == 0, 2.0, 1.0)
+        return shown.astype(np.float32), np.ones((2, 1), dtype=bool)
+
+    def step(self, actions: Any) -> Outcome:
+        at_once, late = self._age == 0, self._age == 3
+        self._age = np.where(late, 0, self._age + 1)
+        reward = np.where(at_once, 0.0, 1.0)
+        cut = Cut(late, np.ones((2, 1), dtype=np.float32), np.ones((2, 1), dtype=bool))
+        return Outcome(reward, np.where(at_once, 0.0, self._discount), cut)
+
+
+def test_a_limit_on_time_changes_no_value() -> None:
+    config = DqnConfig(
+        environments=2, rounds=80, steps=8, updates=8, batch=32, warm_up=64, n_step=3,
+        learning_rate=3e-3, target_mix=0.1, phases=((1.0, 0.0),),
+    )  # fmt: skip
+    learner = small_learner(1, 1, config)
+    run_rounds(Pays(0.5), learner)
+    with torch.no_grad():
+        values = learner.network(torch.tensor([[1.0], [2.0]])).squeeze(1)
+    # 1 / (1 - 0.5); taken for ends, cuts would leave 1.75 of it, and less in their neighbours.
+    torch.testing.assert_close(values, torch.tensor([2.0, 0.0]), atol=0.05, rtol=0.0)
 
 
 def small_learner(width: int, actions: int, config: DqnConfig) -> Learner:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from agents.common.replay import NStep, PrioritisedReplay, SumTree, Transition
+from agents.common.replay import Cut, NStep, PrioritisedReplay, SumTree, Transition
 
 
 def transitions(values: list[float], actions: int = 2) -> Transition:
@@ -92,23 +92,79 @@ def test_a_restored_replay_goes_on_as_the_first() -> None:
     assert one.transition.reward.tolist() == two.transition.reward.tolist()
 
 
+def pushed(
+    steps: NStep, t: int, reward: list[float], discount: list[float], cut: Cut | None = None
+) -> list[Transition]:
+    """Step `t` of some environments: they show t before it and t + 1 after it."""
+    count = len(reward)
+    rows = np.full((count, 1), float(t))
+    mask = np.ones((count, 2), dtype=bool)
+    action = np.full(count, t)
+    return steps.push(rows, action, np.array(reward), np.array(discount), rows + 1.0, mask, cut)
+
+
 def test_n_step_returns_end_with_the_episode() -> None:
     steps = NStep(3)
-    mask = np.ones((2, 2), dtype=bool)
     # Environment 0 goes on; environment 1 ends with its second step (discount 0).
-    rewards = [[1.0, 1.0], [2.0, 2.0], [4.0, 4.0]]
-    discounts = [[0.5, 0.5], [0.5, 0.0], [0.5, 0.5]]
-    ready = None
-    for t in range(3):
-        assert ready is None
-        ready = steps.push(
-            np.full((2, 1), float(t)), np.array([t, t]), np.array(rewards[t]),
-            np.array(discounts[t]), np.full((2, 1), t + 1.0), mask,
-        )  # fmt: skip
-    assert ready is not None
+    assert pushed(steps, 0, [1.0, 1.0], [0.5, 0.5]) == []
+    assert pushed(steps, 1, [2.0, 2.0], [0.5, 0.0]) == []
+    (ready,) = pushed(steps, 2, [4.0, 4.0], [0.5, 0.5])
     assert ready.rows.tolist() == [[0.0], [0.0]]
     assert ready.action.tolist() == [0, 0]
     assert ready.next_rows.tolist() == [[3.0], [3.0]]
     # 1 + 0.5 * 2 + 0.25 * 4 = 3; 1 + 0.5 * 2 = 2.
     assert ready.reward.tolist() == pytest.approx([3.0, 2.0])
     assert ready.discount.tolist() == [0.125, 0.0]
+
+
+def test_n_step_returns_of_an_episode_that_is_cut_off_lead_to_where_it_was() -> None:
+    steps = NStep(3)
+    # Environment 1 is cut off with its second step, in a state that shows 9.
+    mask = np.array([[True, True], [False, True]])
+    cut = Cut(np.array([False, True]), np.array([[np.nan], [9.0]]), mask)
+    assert pushed(steps, 0, [1.0, 1.0], [0.5, 0.5]) == []
+    first, second = pushed(steps, 1, [2.0, 2.0], [0.5, 0.5], cut)
+    # From step 0: 1 + 0.5 * 2, and 0.25 of the value of 9; from step 1: 2, and 0.5 of it.
+    for ready, row, reward, discount in ((first, 0.0, 2.0, 0.25), (second, 1.0, 2.0, 0.5)):
+        assert ready.rows.tolist() == [[row]]
+        assert ready.reward.tolist() == [reward]
+        assert ready.discount.tolist() == [discount]
+        assert ready.next_rows.tolist() == [[9.0]]
+        assert ready.next_mask.tolist() == [[False, True]]
+    # Environment 0 goes on, and nothing of environment 1 reaches into its next episode.
+    third, fourth, fifth = (pushed(steps, t, [4.0, 4.0], [0.5, 0.5]) for t in (2, 3, 4))
+    assert [ready.rows[:, 0].tolist() for (ready,) in (third, fourth, fifth)] == [
+        [0.0], [1.0], [2.0, 2.0],
+    ]  # fmt: skip
+    assert third[0].reward.tolist() == [3.0]
+    assert fifth[0].reward.tolist() == [7.0, 7.0]
+    assert fifth[0].next_rows.tolist() == [[5.0], [5.0]]
+
+
+def test_an_episode_that_is_cut_off_at_once_and_one_that_ended_before_are_whole() -> None:
+    steps = NStep(3)
+    everywhere = Cut(np.ones(1, dtype=bool), np.array([[9.0]]), np.ones((1, 2), dtype=bool))
+    pushed(steps, 0, [1.0], [0.0])  # ends; the next episode is cut off after two steps
+    pushed(steps, 1, [2.0], [0.5])
+    found = pushed(steps, 2, [4.0], [0.5], everywhere)
+    assert [(r.rows[0, 0], r.reward[0], r.discount[0]) for r in found] == [
+        (0.0, 1.0, 0.0), (1.0, 4.0, 0.25), (2.0, 4.0, 0.5),
+    ]  # fmt: skip
+    (alone,) = pushed(steps, 3, [8.0], [0.5], everywhere)
+    assert (alone.rows[0, 0], alone.reward[0], alone.discount[0]) == (3.0, 8.0, 0.5)
+
+
+def test_restored_steps_go_on_as_the_first_and_share_nothing_with_their_state() -> None:
+    first, second = NStep(3), NStep(3)
+    cut = Cut(np.array([False, True]), np.full((2, 1), 9.0), np.ones((2, 2), dtype=bool))
+    pushed(first, 0, [1.0, 1.0], [0.5, 0.5], cut)
+    state = first.state()
+    second.restore(state)
+    for part in state[0]:
+        part.zero_()
+    for steps in (first, second):
+        assert pushed(steps, 1, [2.0, 2.0], [0.5, 0.5]) == []
+    (one,), (two,) = (pushed(steps, 2, [4.0, 4.0], [0.5, 0.5]) for steps in (first, second))
+    for kept, given in zip(one, two, strict=True):
+        assert kept.tolist() == given.tolist()
+    assert one.reward.tolist() == [3.0]  # environment 1's was completed before
