@@ -43,7 +43,9 @@ def throughput(
     l3_bytes: Annotated[
         int | None, typer.Option(help="size of a packet [the chain's]", min=64, max=1400)
     ] = None,
-    tcp: Annotated[float, typer.Option(help="seconds of TCP by iperf3; 0: none", min=0.0)] = 10.0,
+    tcp: Annotated[
+        int, typer.Option(help="whole seconds of TCP by iperf3; 0: none", min=0, max=86_400)
+    ] = 10,
     results: Annotated[
         Path | None, typer.Option(help="the folder to make [results/throughput-<name>-<time>]")
     ] = None,

@@ -20,6 +20,8 @@ from testbed.results.events import EventLog
 
 NS_PER_S = 1_000_000_000
 CHUNK_BYTES = 1 << 16
+MAX_BLOCK_BYTES, BLOCKS_PER_S = 1 << 17, 20
+"""What iperf3 writes at once: its own default at most, and so little that a rate is kept."""
 ANSWER_S = 10.0
 """A fetch of which nothing is heard for so long has failed."""
 
@@ -56,11 +58,14 @@ def use(config: dict[str, Any]) -> None:
 
 
 def _become_iperf(config: Mapping[str, Any]) -> None:
-    seconds = (int(config["end_ns"]) - int(config["at_ns"])) / NS_PER_S
+    seconds = (int(config["end_ns"]) - int(config["at_ns"])) // NS_PER_S
     words = ["iperf3", "-c", str(config["server"]), "-p", str(config["port"]), "-J"]
-    words += ["-t", f"{seconds:g}", "--connect-timeout", str(round(ANSWER_S * 1000))]
+    words += ["-t", str(seconds), "--connect-timeout", str(round(ANSWER_S * 1000))]
     words += ["-R"] if config["reverse"] else []
-    words += [] if config["rate_bps"] is None else ["-b", f"{config['rate_bps']:.0f}"]
+    if config["rate_bps"] is not None:
+        # iperf3 keeps a rate by waiting between blocks: the usual block is 1 Mbit.
+        block_bytes = min(MAX_BLOCK_BYTES, int(config["rate_bps"] / BLOCKS_PER_S / 8))
+        words += ["-b", f"{config['rate_bps']:.0f}", "-l", str(block_bytes)]
     out = os.open(config["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(out, 1)
     os.execvp(words[0], words)

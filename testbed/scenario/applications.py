@@ -25,6 +25,9 @@ class IperfSpec(ApplicationSpec):
     """One TCP transfer by iperf3, from the request's source to its destination."""
 
     kind: Literal["iperf3"]
+    duration_s: float = Field(
+        ge=1, le=86_400, multiple_of=1, description="iperf3 counts in whole seconds"
+    )
     rate_bps: Rate | None = Field(
         default=None, description="of the payload; by default as fast as TCP goes"
     )

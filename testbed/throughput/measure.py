@@ -32,7 +32,7 @@ from testbed.vnf.dataplane.nsh import HEADER_BYTES
 FORMAT = 1
 HEADROOM = 1.25
 """The search begins this much above what the servers' capacity model lets through at most."""
-BASELINE_S = 3.0
+BASELINE_S = 3
 BASELINE_RATE = "100K"
 
 Progress = Callable[[str], None]
@@ -51,7 +51,7 @@ class Options:
     acceptable_loss: float
     highest_pps: float | None
     l3_bytes: int | None
-    tcp_s: float
+    tcp_s: int
 
 
 def measure_throughput(

@@ -157,7 +157,7 @@ class Stage:
                     self.deployed = deploy.deploy(site, self.request, self.placements)
                     return
 
-    def tcp(self, seconds: float, rate: str | None = None) -> dict[str, Any]:
+    def tcp(self, seconds: int, rate: str | None = None) -> dict[str, Any]:
         """Send TCP through the chain for a while; the report of iperf3's client.
 
         `rate` bounds it, e.g. "100K". Raises IperfError.

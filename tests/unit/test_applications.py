@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +24,7 @@ from testbed.scenario.errors import InputError
 from testbed.scenario.load import parse_scenario
 from testbed.scenario.plan import make_plan
 from testbed.scenario.types import NS_PER_S, RunPlan
-from traffic.applications import _server, use
+from traffic.applications import _server, serve, use
 
 SCENARIO = """
 format: 1
@@ -81,6 +83,61 @@ def test_one_of_a_request_that_this_seed_lacks_is_left_out() -> None:
 def test_what_cannot_be_is_refused(applications: str, expected: str) -> None:
     with pytest.raises(InputError, match=expected):
         plan_of(applications)
+
+
+IPERF = "{kind: iperf3, request: 0, at_s: 2, duration_s: DURATION, rate_bps: RATE}"
+
+
+@pytest.mark.parametrize(
+    ("duration", "rate", "key", "expected"),
+    [
+        ("0.9", "1e6", "duration_s", "a whole number from 1 to 86400 (seconds)"),
+        ("2.6", "1e6", "duration_s", "a whole number from 1 to 86400 (seconds)"),
+        ("1e300", "1e6", "duration_s", "a whole number"),
+        ("2", "0.4", "rate_bps", "from 10000 to"),
+    ],
+)
+def test_a_transfer_that_iperf3_cannot_carry_out_is_refused(
+    duration: str, rate: str, key: str, expected: str
+) -> None:
+    application = IPERF.replace("DURATION", duration).replace("RATE", rate)
+    with pytest.raises(InputError) as caught:
+        plan_of(f"[{application}]")
+    assert caught.value.field == f"traffic.applications.0.{key}"
+    assert expected in caught.value.expected
+
+
+def listening(port: int) -> bool:
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
+
+
+@pytest.mark.skipif(shutil.which("iperf3") is None, reason="iperf3 is not installed")
+@pytest.mark.parametrize("rate_bps", [10e3, 200e3])
+def test_iperf3_keeps_the_rate_and_the_time_that_were_asked_for(
+    rate_bps: float, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    ends: dict[str, Any] = {"kind": "iperf3", "bind": "127.0.0.1", "server": "127.0.0.1"}
+    ends |= {"port": port, "origin_ns": time.monotonic_ns(), "at_ns": 0, "end_ns": NS_PER_S}
+    ends |= {"rate_bps": rate_bps, "reverse": False, "out": str(tmp_path / "report.json")}
+    serving = context.Process(target=serve, args=(ends,))
+    serving.start()
+    deadline = time.monotonic() + 30
+    while not listening(port) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    using = context.Process(target=use, args=(ends,))
+    using.start()
+    using.join(30)
+    serving.kill()
+    serving.join()
+    assert using.exitcode == 0
+    sent = json.loads((tmp_path / "report.json").read_text())["end"]["sum_sent"]
+    # It may send a block of a twentieth of a second more than the rate asks for.
+    assert rate_bps <= sent["bytes"] * 8 <= 1.1 * rate_bps
+    assert 1.0 <= sent["seconds"] < 2.0
 
 
 @pytest.fixture
