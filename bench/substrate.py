@@ -30,7 +30,7 @@ from bench.workers import Place, Worker, ended_by_sigterm
 from testbed.orchestration.site import SENDER_PRIORITY
 from testbed.scenario.endings import Endings
 from testbed.scenario.links import LinkSpec
-from testbed.scenario.topology import from_topohub
+from testbed.scenario.topohub_graph import from_topohub
 from testbed.scenario.types import Topology
 from testbed.substrate import processes
 from testbed.substrate.commands import run

@@ -25,9 +25,10 @@ from testbed import cli_learning, cli_throughput, cli_trace, cli_twin
 from testbed.cli_evaluate import register as register_evaluate
 from testbed.scenario.errors import DeftbedError, InputError
 from testbed.scenario.link_plan import SURELY_CARRIED_BPS, fastest_bps
-from testbed.scenario.load import load_checked
+from testbed.scenario.load import load_checked, load_scenario
 from testbed.scenario.model import PolicyName, Scenario
 from testbed.scenario.plan import make_plan
+from testbed.scenario.remarks import remarks
 from testbed.scenario.types import RunPlan
 
 EXIT_FAILED = 1
@@ -67,9 +68,10 @@ def check(scenario: ScenarioPath, as_json: AsJson = False) -> None:
 
     Where links are faster than 100 Mb/s, root also measures what links this host carries.
     """
-    loaded = load_checked(scenario)
+    loaded = load_scenario(scenario)
     plans = {seed: make_plan(loaded, seed) for seed in loaded.seeds}
     first = next(iter(plans.values()))
+    said = list(remarks(loaded, plans.values()))
     facts = {
         "scenario": loaded.name,
         "valid": True,
@@ -78,6 +80,7 @@ def check(scenario: ScenarioPath, as_json: AsJson = False) -> None:
         "policies": list(loaded.policies),
         "seeds": {str(seed): len(plan.requests) for seed, plan in plans.items()},
         "links_note": _links_note(loaded, plans.values()),
+        "remarks": said,
     }
     if as_json:
         print(json.dumps(facts))
@@ -87,6 +90,8 @@ def check(scenario: ScenarioPath, as_json: AsJson = False) -> None:
         f"{scenario}: valid. {facts['nodes']} nodes, {facts['links']} links, policies "
         f"{', '.join(loaded.policies)}, requests {requests}."
     )
+    for remark in said:
+        console.print(f"Note: {remark}.", style="yellow", markup=False, soft_wrap=True)
     if facts["links_note"] is not None:
         console.print(facts["links_note"], style="yellow", markup=False, soft_wrap=True)
 

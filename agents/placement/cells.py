@@ -10,9 +10,13 @@ import numpy as np
 from testbed.scenario.graph import TopologySpec
 from testbed.scenario.model import Scenario
 from testbed.scenario.servers import ServersSpec
-from testbed.scenario.topology import is_on_earth, make_topology
+from testbed.scenario.topohub_graph import is_on_earth
+from testbed.scenario.topology import make_topology
 from testbed.scenario.traffic import TrafficSpec
 from testbed.scenario.types import NS_PER_S, Topology
+
+LEAST_KM = 1e-3
+"""Links of a topology without lengths are so long on average, where the own have no length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +47,30 @@ def cell_scenario(scenario: Scenario, cell: Cell) -> Scenario:
     the arrivals. Another topology keeps chains and traffic; each of its servers gets the capacity
     of one of the scenario's own, drawn by a generator that the topology's name seeds; requests are
     as many more as there is more capacity in all. Where its positions do not tell how long links
-    are, they are as long on average as the scenario's own. What names nodes of the own topology
-    falls away: pairs, moves, the node of a fault (which is then drawn for each stream). Without a
-    demand matrix all pairs are alike.
+    are, they are as long on average as the scenario's own.
+
+    What names nodes, links or requests of the own topology falls away: pairs, links that differ or
+    change (a change of all links stays), captures, moves, scales, applications, and the node of a
+    fault, which is then drawn for each stream.
     """
     if cell.topology is None:
         return scenario.model_copy(update={"traffic": _at_load(scenario.traffic, cell.load)})
-    moved = scenario.model_copy(update={"topology": _graph(scenario, cell.topology)})
+    changes = [change for change in scenario.links.changes if change.between is None]
+    links = scenario.links.model_copy(update={"by_link": [], "changes": changes})
+    graph = _graph(scenario, cell.topology)
+    moved = scenario.model_copy(update={"topology": graph, "links": links})
     topology = make_topology(moved)
     servers = _servers(scenario, cell.topology, topology)
     share = _cores(servers, topology) / _cores(scenario.servers, make_topology(scenario))
     traffic = _at_load(scenario.traffic, cell.load * share)
-    pairs = None if np.any(topology.demand) else _all_pairs(topology)
     return moved.model_copy(
         update={
             "servers": servers,
-            "traffic": traffic.model_copy(update={"pairs": pairs}),
+            "traffic": traffic.model_copy(update={"pairs": None, "applications": []}),
             "faults": [fault.model_copy(update={"node": None}) for fault in scenario.faults],
             "moves": [],
+            "scales": [],
+            "captures": [],
         }
     )
 
@@ -69,7 +79,7 @@ def _graph(scenario: Scenario, name: str) -> TopologySpec:
     if is_on_earth(name):
         return TopologySpec(topohub=name)
     delays_s = [link.delay_ns / NS_PER_S for link in make_topology(scenario).links]
-    mean_km = float(np.mean(delays_s)) * scenario.links.propagation_km_per_s
+    mean_km = max(LEAST_KM, float(np.mean(delays_s)) * scenario.links.propagation_km_per_s)
     return TopologySpec(topohub=name, mean_length_km=mean_km)
 
 
@@ -99,8 +109,3 @@ def _servers(scenario: Scenario, name: str, topology: Topology) -> ServersSpec:
 def _cores(servers: ServersSpec, topology: Topology) -> float:
     specs = [servers.by_node.get(node.name, servers.default) for node in topology.nodes]
     return sum(spec.cpu_cores for spec in specs)
-
-
-def _all_pairs(topology: Topology) -> list[list[str]]:
-    names = list(dict.fromkeys(node.name for node in topology.nodes))
-    return [[one, other] for one in names for other in names if one != other]

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from testbed.scenario.base import Model, Pair
 from testbed.scenario.errors import InputError
+from testbed.scenario.node_names import node_index
 from testbed.scenario.types import Topology
 
 
@@ -42,11 +43,7 @@ def check_captures(specs: Sequence[CaptureSpec], topology: Topology) -> None:
         if names.count(spec.name) > 1:
             raise InputError(f"captures.{number}", spec.name, "no port twice")
         ends = spec.link or [spec.server or spec.user or ""]
-        known = [node.name for node in topology.nodes]
-        for end in ends:
-            if end not in known:
-                raise InputError(f"captures.{number}", end, f"one of the nodes {known}")
-        if spec.link is not None:
-            pair = {topology.index_of(end) for end in spec.link}
-            if pair not in [{link.a, link.b} for link in topology.links]:
-                raise InputError(f"captures.{number}.link", spec.link, "two neighbours")
+        pair = {node_index(topology, end, f"captures.{number}") for end in ends}
+        neighbours = [{link.a, link.b} for link in topology.links]
+        if spec.link is not None and pair not in neighbours:
+            raise InputError(f"captures.{number}.link", spec.link, "two neighbours")

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from testbed.scenario.base import GRAPH_PATTERN, NODE_PATTERN, Model
 from testbed.scenario.limits import MAX_LINKS, MAX_NODES
 
-LengthKm = Annotated[float, Field(ge=0, le=1e6)]
+LengthKm = Annotated[float, Field(ge=0, le=1e10)]
 
 
 class InlineNode(Model):
@@ -37,7 +37,7 @@ class TopologySpec(Model):
     mean_length_km: float | None = Field(
         default=None,
         gt=0,
-        le=1e6,
+        le=1e10,
         description="links of topohub's graph are so long on average, in the same proportions; "
         "needed where its positions are no degrees on the Earth",
     )

@@ -9,6 +9,7 @@ from typing import TypeVar
 from testbed.scenario.errors import InputError
 from testbed.scenario.impairments import GilbertElliott, Impairments
 from testbed.scenario.links import BurstLossSpec, LinkSettings, LinkSpec
+from testbed.scenario.node_names import node_index
 from testbed.scenario.trace import load_trace
 from testbed.scenario.types import NS_PER_S, Link, LinkChange, RunPlan, Topology
 
@@ -30,6 +31,11 @@ def first_link(a: int, b: int, delay_ns: int, spec: LinkSpec) -> Link:
         trace=spec.trace,
     )
     return changed(plain, common)
+
+
+def link_of_length(a: int, b: int, length_km: float, spec: LinkSpec) -> Link:
+    """`first_link` of a length."""
+    return first_link(a, b, round(length_km / spec.propagation_km_per_s * NS_PER_S), spec)
 
 
 def changed(link: Link, settings: LinkSettings) -> Link:
@@ -96,11 +102,7 @@ def fastest_bps(plans: Iterable[RunPlan]) -> int:
 
 
 def _between(topology: Topology, names: list[str], field: str) -> list[int]:
-    known = [node.name for node in topology.nodes]
-    for name in names:
-        if name not in known:
-            raise InputError(field, name, f"one of the nodes {known}")
-    ends = {topology.index_of(name) for name in names}
+    ends = {node_index(topology, name, field) for name in names}
     found = [index for index, link in enumerate(topology.links) if {link.a, link.b} == ends]
     if not found:
         raise InputError(field, names, "two nodes with a link between them")

@@ -19,6 +19,7 @@ from testbed.scenario.errors import InputError
 from testbed.scenario.link_plan import link_changes
 from testbed.scenario.model import Scenario
 from testbed.scenario.modulation import Path, draw_path, product
+from testbed.scenario.node_names import node_index
 from testbed.scenario.quota import refusal
 from testbed.scenario.recording import Recording, load_recording
 from testbed.scenario.requests import check_packets, check_shapes, make_requests
@@ -134,8 +135,7 @@ def _ns(seconds: float) -> int:
 def _servers(scenario: Scenario, topology: Topology) -> tuple[Server, ...]:
     names = [node.name for node in topology.nodes]
     for name in scenario.servers.by_node:
-        if name not in names:
-            raise InputError(f"servers.by_node.{name}", name, f"one of the nodes {names}")
+        node_index(topology, name, f"servers.by_node.{name}")
     backups = scenario.replication.backups_wanted
     if backups >= len(names):
         raise InputError("replication.backups", backups, f"fewer than the {len(names)} nodes")
@@ -171,13 +171,7 @@ def _faults(
     for number, spec in enumerate(scenario.faults):
         drawn = int(rng.choice(len(cores), p=cores / cores.sum()))
         if spec.node is not None:
-            try:
-                drawn = topology.index_of(spec.node)
-            except KeyError:
-                names = [node.name for node in topology.nodes]
-                raise InputError(
-                    f"faults.{number}.node", spec.node, f"one of the nodes {names}"
-                ) from None
+            drawn = node_index(topology, spec.node, f"faults.{number}.node")
         faults.append(Fault(spec.kind, _ns(spec.at_s), drawn))
     return tuple(sorted(faults, key=lambda fault: fault.at_ns))
 
@@ -189,11 +183,7 @@ def _moves(scenario: Scenario, topology: Topology, requests: Sequence[Request]) 
         if spec.shard is not None and request is not None and spec.shard >= request.shards:
             expected = f"below {request.shards}, the shards of the chain {request.chain}"
             raise InputError(f"moves.{number}.shard", spec.shard, expected)
-        try:
-            node = topology.index_of(spec.to)
-        except KeyError:
-            names = [node.name for node in topology.nodes]
-            raise InputError(f"moves.{number}.to", spec.to, f"one of the nodes {names}") from None
+        node = node_index(topology, spec.to, f"moves.{number}.to")
         moves.append(Move(_ns(spec.at_s), spec.request, spec.function, node, spec.shard))
     return tuple(sorted(moves, key=lambda move: move.at_ns))
 

@@ -13,6 +13,7 @@ from testbed.scenario.errors import InputError
 from testbed.scenario.limits import MAX_PACKETS, MAX_STEPS, MAX_UNITS
 from testbed.scenario.model import Scenario
 from testbed.scenario.modulation import Path, draw_path, mass, points
+from testbed.scenario.node_names import node_index
 from testbed.scenario.placement import FloatArray
 from testbed.scenario.recording import Recording
 from testbed.scenario.sizes import imix
@@ -159,12 +160,9 @@ def _demand(scenario: Scenario, topology: Topology) -> FloatArray:
         demand = np.array(topology.demand)
     else:
         demand = np.zeros((len(topology.nodes), len(topology.nodes)))
-        index = {node.name: node.index for node in topology.nodes}
-        for pair in scenario.traffic.pairs:
-            for name in pair:
-                if name not in index:
-                    raise InputError("traffic.pairs", name, f"one of the nodes {[*index]}")
-            demand[index[pair[0]], index[pair[1]]] += 1.0
+        for number, pair in enumerate(scenario.traffic.pairs):
+            ends = [node_index(topology, name, f"traffic.pairs.{number}") for name in pair]
+            demand[ends[0], ends[1]] += 1.0
         if np.trace(demand) == demand.sum():
             same = _listed([f"{name} to {name}" for name, _ in scenario.traffic.pairs])
             expected = f"a pair of two nodes; no pair is left, since each has but one node: {same}"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from agents.common.evaluation import evaluate
 from agents.placement.cells import Cell, cell_scenario, cells_of
@@ -18,11 +19,11 @@ from agents.placement.sweep import SweepSpec, Timed, sweep
 from testbed.cli import main
 from testbed.evaluate import run_evaluation
 from testbed.scenario.errors import InputError
-from testbed.scenario.load import load_scenario
+from testbed.scenario.load import load_scenario, parse_scenario
 from testbed.scenario.model import Scenario
 from testbed.scenario.plan import make_plan
 from testbed.scenario.topology import make_topology
-from testbed.scenario.types import Placement
+from testbed.scenario.types import NS_PER_S, Placement
 from testbed.twin.constants import constants_for
 from tests.unit.test_twin_calibration import make_calibration
 from tests.unit.twin_support import observe
@@ -67,10 +68,26 @@ def test_another_topology_keeps_chains_and_the_load_of_its_servers() -> None:
 
 
 def test_what_names_nodes_falls_away_and_faults_are_drawn() -> None:
-    pairs = {"pairs": [["CHINng", "NYCMng"]]}
-    fixed = ABILENE.model_copy(update={"traffic": ABILENE.traffic.model_copy(update=pairs)})
+    text = yaml.safe_load((SCENARIOS / "abilene.yaml").read_text())
+    text["traffic"]["pairs"] = [["CHINng", "IPLSng"]]
+    text["traffic"]["applications"] = [
+        {"kind": "http", "request": 0, "at_s": 1.2, "duration_s": 0.5}
+    ]
+    text["links"]["by_link"] = [{"between": ["CHINng", "NYCMng"], "delay_s": 0.5}]
+    text["links"]["changes"] = [
+        {"at_s": 1, "between": ["CHINng", "NYCMng"], "up": False}, {"at_s": 2, "loss": 0.5},
+    ]  # fmt: skip
+    text["captures"] = [{"link": ["CHINng", "NYCMng"]}, {"user": "CHINng"}]
+    text["moves"] = [{"at_s": 2, "request": 0, "function": 0, "to": "CHINng"}]
+    text["scales"] = [{"at_s": 2, "request": 0, "function": 1, "instances": 1}]
+    fixed = parse_scenario(yaml.safe_dump(text))
+    assert make_plan(fixed, 1).link_changes
     moved = cell_scenario(fixed, Cell(1.0, "sndlib/polska", "sndlib/polska"))
     assert moved.traffic.pairs is None
+    plan = make_plan(moved, 1)
+    assert not (moved.links.by_link or moved.captures or plan.moves or plan.scales)
+    assert not plan.applications
+    assert {change.at_ns for change in plan.link_changes} == {2 * NS_PER_S}
     nodes = {plan.faults[0].node for plan in held_out_plans(moved, 20)}
     assert len(nodes) > 3
 
