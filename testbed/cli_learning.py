@@ -13,20 +13,24 @@ from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_checked
 from testbed.scenario.model import Scenario
 
-PROBLEMS = ("placement",)
-ALGORITHMS = ("ppo", "dqn")
 console = Console(stderr=True, highlight=False)
 
 
 def train(
     scenario: Annotated[Path, typer.Argument(help="a scenario file")],
-    problem: Annotated[str, typer.Option(help="placement")] = "placement",
-    algorithm: Annotated[str, typer.Option(help="ppo or dqn")] = "ppo",
+    problem: Annotated[
+        str | None, typer.Option(help="placement or provisioning [what the algorithm learns]")
+    ] = None,
+    algorithm: Annotated[
+        str | None, typer.Option(help="ppo, or dqn for provisioning [ppo]")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="the model file to write [ALGORITHM.pt]")] = None,
-    decisions: Annotated[int | None, typer.Option(help="[the scenario's]", min=1)] = None,
+    decisions: Annotated[
+        int | None, typer.Option(help="[ppo: the scenario's; dqn: the config's]", min=1)
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="[the scenario's]", min=0)] = None,
     topologies: Annotated[
-        str, typer.Option(help="further graphs of topohub to learn on, with commas between")
+        str, typer.Option(help="ppo: further graphs of topohub to learn on, with commas between")
     ] = "",
     resume: Annotated[bool, typer.Option(help="go on with a training that was cut off")] = False,
     logs: Annotated[
@@ -36,35 +40,30 @@ def train(
         Path | None, typer.Option(help="a file with hyperparameters, e.g. of `deftbed tune`")
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="a file of `deftbed calibrate` [the twin's defaults]")
+        Path | None, typer.Option(help="ppo: a file of `deftbed calibrate` [the twin's defaults]")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
-    """Train a placement policy from nothing on the twin of a scenario."""
+    """Train a policy from nothing: ppo on the twin of a scenario, dqn in its paper's world."""
     from agents.placement.cells import Cell, cell_scenario
     from testbed.calibrate import load_calibration
-    from testbed.training import train_policy
+    from testbed.training import TrainingJob, algorithm_for, train_policy
 
-    for field, value, known in (
-        ("--problem", problem, PROBLEMS),
-        ("--algorithm", algorithm, ALGORITHMS),
-    ):
-        if value not in known:
-            raise InputError(field, value, f"one of {', '.join(known)}")
+    algorithm = algorithm_for(problem, algorithm)
     out = out or Path(f"{algorithm}.pt")
-    if out.exists():
-        raise InputError("--out", str(out), "a file that does not exist yet")
-    loaded = _with_training(load_checked(scenario), decisions, seed)
+    _check_new("--out", out)
+    loaded = _with_training(load_checked(scenario), None, seed)
     names = [name.strip() for name in topologies.split(",") if name.strip()]
     cells = [Cell(1.0, name, name) for name in names]
     substrates = [loaded, *(cell_scenario(loaded, cell) for cell in cells)]
     logs = logs or out.with_name(out.stem + "-logs")
     constants = None if calibration is None else load_calibration(calibration)
-    report = train_policy(algorithm, substrates, out, console, logs, resume, config, constants)
+    job = TrainingJob(tuple(substrates), out, decisions, logs, resume, config, constants)
+    report = train_policy(algorithm, job, console)
     if as_json:
         print(json.dumps(report))
     else:
-        console.print(f"{out}: trained in {report['wall_s']:.0f} s; curves in {logs}")
+        console.print(f"{out}: trained in {report['wall_s']:.0f} s; curves in {logs}", markup=False)
 
 
 def _with_training(scenario: Scenario, decisions: int | None, seed: int | None) -> Scenario:

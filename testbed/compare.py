@@ -30,7 +30,7 @@ from testbed.substrate.choice import able_host
 from testbed.substrate.greatest_rate import rate_note
 from testbed.substrate.ownership import clean_stale
 from testbed.substrate.probe import Backends, Capabilities
-from testbed.training import run_training
+from testbed.training import TrainingJob, run_training
 
 RUN_OVERHEAD_S = 5.0
 TRAIN_S = 45.0
@@ -177,7 +177,7 @@ def _train(
     folder.mkdir(exist_ok=True)
     begin = time.monotonic()
     model = folder / f"{name}.pt"
-    report = run_training(name, [scenario], model, progress)
+    report = run_training(name, TrainingJob((scenario,), model), progress)
     write_json(folder / f"training-{name}.json", report)
     phases[f"train_{name}_s"] = time.monotonic() - begin
     return model

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,77 +15,99 @@ from testbed.scenario.model import Scenario
 from testbed.screen import progress_bar
 from testbed.twin.calibration import Calibration
 
+Progress = Callable[[float], None]
+ALGORITHMS = {"placement": "ppo", "provisioning": "dqn"}
+"""The algorithm that learns each problem."""
 
-def train_policy(
-    algorithm: str,
-    scenarios: Sequence[Scenario],
-    out: Path,
-    console: Console,
-    logs: Path | None = None,
-    resume: bool = False,
-    config: Path | None = None,
-    calibration: Calibration | None = None,
-) -> dict[str, Any]:
-    """Train `algorithm` on the twin of the scenarios; facts about the training, as for JSON.
 
-    `config` is a file with hyperparameters, `calibration` the host's constants. Raises InputError
-    for a wrong config, or for a calibration where none plays a part.
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """What is trained: on the twin of `scenarios`, into the file `out`.
+
+    `decisions` are the scenario's, or the config's, where they are None; `logs` is a folder for
+    TensorBoard, `config` a file with hyperparameters, `calibration` the host's constants. With
+    `resume` a training that was cut off goes on.
+    """
+
+    scenarios: tuple[Scenario, ...]
+    out: Path
+    decisions: int | None = None
+    logs: Path | None = None
+    resume: bool = False
+    config: Path | None = None
+    calibration: Calibration | None = None
+
+
+def algorithm_for(problem: str | None, algorithm: str | None) -> str:
+    """The algorithm that is meant: by its name, by its problem, by both if they fit, or `ppo`.
+
+    Raises InputError for an unknown name, and for an algorithm that learns another problem.
+    """
+    if problem is not None and problem not in ALGORITHMS:
+        raise InputError("--problem", problem, f"one of {', '.join(ALGORITHMS)}")
+    if algorithm is not None and algorithm not in ALGORITHMS.values():
+        raise InputError("--algorithm", algorithm, f"one of {', '.join(ALGORITHMS.values())}")
+    fitting = ALGORITHMS[problem or "placement"]
+    if problem is not None and algorithm not in (None, fitting):
+        raise InputError("--algorithm", algorithm, f"{fitting}, which learns {problem}")
+    return algorithm or fitting
+
+
+def train_policy(algorithm: str, job: TrainingJob, console: Console) -> dict[str, Any]:
+    """Train `algorithm`; facts about the training, as for JSON.
+
+    Raises InputError for a wrong config, or for what plays no part with the algorithm.
     """
     with progress_bar(console) as bar:
-        task = bar.add_task(f"training {algorithm} on the twin", total=1.0)
-        return run_training(
-            algorithm,
-            scenarios,
-            out,
-            lambda done: bar.update(task, completed=done),
-            logs,
-            resume,
-            config,
-            calibration,
-        )
+        task = bar.add_task(f"training {algorithm}", total=1.0)
+        return run_training(algorithm, job, lambda done: bar.update(task, completed=done))
 
 
-def run_training(
-    algorithm: str,
-    scenarios: Sequence[Scenario],
-    out: Path,
-    progress: Callable[[float], None],
-    logs: Path | None = None,
-    resume: bool = False,
-    config: Path | None = None,
-    calibration: Calibration | None = None,
-) -> dict[str, Any]:
+def run_training(algorithm: str, job: TrainingJob, progress: Progress) -> dict[str, Any]:
     """`train_policy` where somebody else shows the progress (a share of 1)."""
-    if algorithm == "ppo":
-        from agents.placement.config import read_config
-        from agents.placement.train import train
+    return {"ppo": _train_ppo, "dqn": _train_dqn}[algorithm](job, progress)
 
-        spec = scenarios[0].training
-        report = train(
-            scenarios,
-            out,
-            decisions=spec.decisions,
-            environments=spec.environments,
-            seed=spec.seed,
-            progress=lambda done, _: progress(done),
-            config=None if config is None else read_config(config),
-            logs=logs,
-            resume=resume,
-            calibration=calibration,
-        )
-        return report.as_dict()
-    if algorithm != "dqn":
-        raise InputError("algorithm", algorithm, "one of ppo, dqn")
-    from agents.provisioning.config import DqnConfig
-    from agents.provisioning.config import read_config as read_dqn_config
-    from agents.provisioning.dqn import train as train_dqn
 
-    # It learns in the setting of its paper, whatever the scenario.
-    if calibration is not None:
+def _train_ppo(job: TrainingJob, progress: Progress) -> dict[str, Any]:
+    from agents.placement.config import read_config
+    from agents.placement.train import train
+
+    spec = job.scenarios[0].training
+    report = train(
+        job.scenarios,
+        job.out,
+        decisions=job.decisions or spec.decisions,
+        environments=spec.environments,
+        seed=spec.seed,
+        progress=lambda done, _: progress(done),
+        config=None if job.config is None else read_config(job.config),
+        logs=job.logs,
+        resume=job.resume,
+        calibration=job.calibration,
+    )
+    return report.as_dict()
+
+
+def _train_dqn(job: TrainingJob, progress: Progress) -> dict[str, Any]:
+    from agents.provisioning.config import DqnConfig, read_config
+    from agents.provisioning.dqn import train
+
+    # It learns in the world of its paper; of the scenario it has the seed.
+    further = [scenario.name for scenario in job.scenarios[1:]]
+    if further:
+        raise InputError("--topologies", further, "ppo: dqn learns in its paper's world")
+    if job.calibration is not None:
         raise InputError("--calibration", "given", "ppo: dqn learns in its paper's world")
-    checkpoint = out.with_name(f"{out.stem}.checkpoint")
-    kept = checkpoint if resume and checkpoint.exists() else None
-    seed = scenarios[0].training.seed
-    chosen = DqnConfig() if config is None else read_dqn_config(config)
-    learned = train_dqn(chosen, out, seed, lambda done, _: progress(done), kept)
-    return dataclasses.asdict(learned)
+    config = DqnConfig() if job.config is None else read_config(job.config)
+    if job.decisions is not None:
+        rounds = -(-job.decisions // config.decisions_a_round)
+        config = dataclasses.replace(config, rounds=rounds)
+    report = train(
+        config,
+        job.out,
+        seed=job.scenarios[0].training.seed,
+        progress=lambda done, _: progress(done),
+        logs=job.logs,
+        resume=job.resume,
+    )
+    return report.as_dict()

@@ -1,34 +1,110 @@
-"""A training that was cut off goes on as if it had not been: all that it was, in one file."""
+"""Models and trainings in files: tensors and plain values, sealed."""
 
 from __future__ import annotations
 
+import io
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from agents.common.seal import digest, read_sealed
 from testbed.records.files import whole
 from testbed.scenario.errors import InputError
 
+_MARK = b"deftbed sealed 1 "
+_TRAIN = "`deftbed train`"
+_SHOWN = 3
+"""Of what differs, at most so much is told."""
+_LONGEST = 40
+"""Longer values, such as digests, say nothing to a reader."""
 
-def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
+
+def checkpoint_of(out: Path) -> Path:
+    """Where a training that writes its model to `out` keeps what it needs to go on."""
+    return out.with_name(out.name + ".checkpoint")
+
+
+def earlier(out: Path, resume: bool, expected: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a training into `out` that was cut off has kept; None if there is nothing to go on from.
+
+    `expected` are its arguments. Raises InputError naming "resume" if it had others, or if it would
+    be written over without `resume`.
+    """
+    kept = checkpoint_of(out)
+    if not kept.exists():
+        return None
+    if not resume:
+        wanted = f"--resume, or another --out: {kept} has a training that was cut off"
+        raise InputError("resume", False, wanted)
+    return read_checkpoint(kept, "resume", expected)
+
+
+def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     """Write tensors and plain values; the file is there as a whole or as it was before."""
-    with whole(path) as beside:
-        torch.save(content, beside)
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    body = buffer.getbuffer()
+    with whole(path) as beside, beside.open("wb") as file:
+        file.writelines((body, _MARK, digest([body])))
 
 
-def read_checkpoint(path: Path, field: str, expected: dict[str, Any]) -> dict[str, Any]:
+def read_checkpoint(path: Path, field: str, expected: Mapping[str, Any]) -> dict[str, Any]:
     """What `write_checkpoint` wrote; InputError naming `field` if it is not `expected`.
 
     `expected` are values that the file must hold. Nothing in the file is executed.
     """
+    body = read_sealed(path, field, _MARK, _TRAIN)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(field, str(path), f"a readable file ({first})") from error
-    found = {k: content.get(k) for k in expected} if isinstance(content, dict) else None
-    if found != expected:
-        raise InputError(field, str(path), f"a file with {expected}, not {found}")
-    return dict(content)
+        content = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        wanted = f"a file of {_TRAIN}: tensors and plain values"
+        raise InputError(field, str(path), wanted) from error
+    if not isinstance(content, dict):
+        raise InputError(field, str(path), f"a file of {_TRAIN} with names for what it holds")
+    different = _differences(_flat(expected), _flat({k: content.get(k) for k in expected}))
+    if different:
+        raise InputError(field, str(path), f"a file with {different}")
+    return content
+
+
+def load_weights(network: nn.Module, weights: object, path: Path) -> None:
+    """Give a network weights from the file at `path`; InputError naming "model" if none fit."""
+    mine = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    given = weights if isinstance(weights, dict) else {}
+    theirs = {
+        str(name): list(value.shape) if isinstance(value, torch.Tensor) else value
+        for name, value in given.items()
+    }
+    different = _differences(mine, theirs)
+    if different:
+        raise InputError("model", str(path), f"weights that fit its network: {different}")
+    network.load_state_dict(given)
+
+
+def _flat(values: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as one, with dots in its names."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        inner = dict(enumerate(value)) if isinstance(value, (list, tuple)) else value
+        if isinstance(inner, Mapping) and inner:
+            found |= _flat(inner, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    names = [n for n in {**expected, **found} if expected.get(n) != found.get(n)]
+    told = [_told(name, expected.get(name), found.get(name)) for name in names[:_SHOWN]]
+    more = len(names) - _SHOWN
+    return ", ".join([*told, *([f"and {more} more that differ"] if more > 0 else [])])
+
+
+def _told(name: str, expected: object, found: object) -> str:
+    if max(len(str(expected)), len(str(found))) > _LONGEST:
+        return f"the same {name}"
+    return f"{name} {expected}, not {found}"

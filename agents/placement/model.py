@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from agents.common.checkpoints import read_checkpoint, write_checkpoint
+from agents.common.checkpoints import load_weights, read_checkpoint, write_checkpoint
 from agents.common.networks import PlacementNetwork
 from agents.placement.features import NODE_FEATURES, REQUEST_FEATURES, make_inputs
 from testbed.scenario.errors import InputError
@@ -14,7 +14,7 @@ from testbed.scenario.types import Placement
 from testbed.twin.observe import pack_observations
 
 _HEADER = {
-    "format": 3,
+    "format": 4,  # 3: other use of a backup's server where a primary moves there
     "kind": "placement-ppo",
     "node_features": NODE_FEATURES,
     "request_features": REQUEST_FEATURES,
@@ -64,8 +64,7 @@ def load_model(path: Path | None) -> PlacementNetwork:
     data = read_checkpoint(path, "model", _HEADER)
     try:
         network = build(NetworkSize(**data["size"]))
-        network.load_state_dict(data["weights"])
-    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError("model", str(path), f"weights that fit the network ({first})") from error
+    except (KeyError, TypeError) as error:
+        raise InputError("model", str(path), "a model with the sizes of its network") from error
+    load_weights(network, data.get("weights"), path)
     return network

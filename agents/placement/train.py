@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from agents.common.checkpoints import read_checkpoint, write_checkpoint
+from agents.common.checkpoints import checkpoint_of, earlier, write_checkpoint
 from agents.common.evaluation import Evaluation, evaluate
 from agents.common.logs import Log
 from agents.common.policy import Policy
@@ -19,6 +19,7 @@ from agents.placement.baselines import DeftPolicy, GreedyDelayPolicy
 from agents.placement.model import PpoPolicy, save_model
 from agents.placement.plans import held_out_plans, training_plans, validation_plans
 from agents.placement.ppo import Learner, PpoConfig, mean_cost
+from testbed.scenario.errors import RunError
 from testbed.scenario.model import Scenario
 from testbed.scenario.types import NS_PER_S, RunPlan
 from testbed.twin.calibration import Calibration
@@ -27,7 +28,6 @@ from testbed.twin.decisions import DecisionBatch
 from testbed.twin.pack import pack_plans
 
 Progress = Callable[[float, dict[str, float]], None]
-CHECKPOINT = ".checkpoint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +66,13 @@ def train(
     """Learn on the twin of the scenarios, each on its substrate; the best model goes to `out`.
 
     The same arguments give the same weights. After each segment the weights are judged on
-    validation plans and everything is written to `out` with the suffix ".checkpoint"; with
-    `resume`, a training that was cut off goes on from there and ends with the same weights. `logs`
+    validation plans and everything is written to `checkpoint_of(out)`; with `resume`, a training
+    that was cut off goes on from there and ends with the same weights. `logs`
     is a folder for TensorBoard. `progress` is told the share done and what the last update showed;
     `judged`, after each segment, its number and the mean validation cost, and what it raises ends
     the training. Without `compares` no held-out plan is made, and `evaluation` is empty. The twin
     has the constants of `calibration`, or its defaults.
-    Raises InputError if a checkpoint to resume is not of these arguments.
+    Raises InputError if a checkpoint is not of these arguments, or is there without `resume`.
     """
     config = config or PpoConfig()
     torch.set_num_threads(1)
@@ -87,11 +87,11 @@ def train(
     ]
     learner = Learner([b for b, _ in substrates], config, seed, updates, device)
     validation = [b for _, b in substrates]
-    kept = out.with_name(out.name + CHECKPOINT)
     header = _header(scenarios, config, decisions, environments, seed, constants)
     best, curve = _Best(), list[dict[str, float]]()
-    if resume and kept.exists():
-        _restore(read_checkpoint(kept, "resume", header), learner, best, curve)
+    kept = earlier(out, resume, header)
+    if kept is not None:
+        _restore(kept, learner, best, curve)
     with Log(logs, learner.done * each) as log:
         while learner.done < updates:
             for figures in learner.run(min(config.segment, updates - learner.done)):
@@ -105,13 +105,16 @@ def train(
             curve[-1]["validation_cost"] = cost
             log.write(curve[-1])
             write_checkpoint(
-                kept, {**header, "learner": learner.state(), "best": asdict(best), "curve": curve}
+                checkpoint_of(out),
+                {**header, "learner": learner.state(), "best": asdict(best), "curve": curve},
             )
             if judged is not None:
                 judged(-(-learner.done // config.segment), cost)
-    learner.network.load_state_dict(best.weights or {})
+    if best.weights is None:
+        raise RunError(f"{out}: no weights had a cost that is a number; try a lower learning_rate")
+    learner.network.load_state_dict(best.weights)
     save_model(out, learner.network.cpu(), config.size)
-    kept.unlink()
+    checkpoint_of(out).unlink()
     wall_s = time.monotonic() - began
     learned = PpoPolicy(learner.network)
     return TrainReport(

@@ -94,6 +94,16 @@ class DqnConfig:
         """InputError for a training that would never learn."""
         if self.warm_up > self.replay:
             raise InputError("warm_up", self.warm_up, f"at most replay, {self.replay}")
+        most = self.environments * (self.rounds * self.steps - self.n_step + 1)
+        if self.warm_up > most:
+            raise InputError(
+                "warm_up", self.warm_up, f"at most {most}: so many transitions are made"
+            )
+
+    @property
+    def decisions_a_round(self) -> int:
+        """Of all environments together."""
+        return self.steps * self.environments
 
 
 BOUNDS: dict[str, Bounds] = {

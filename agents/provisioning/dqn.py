@@ -9,27 +9,23 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.tensorboard import SummaryWriter
 
+from agents.common.checkpoints import checkpoint_of, earlier, write_checkpoint
+from agents.common.logs import Log
 from agents.common.replay import NStep, PrioritisedReplay
 from agents.provisioning.config import DqnConfig
 from agents.provisioning.evaluation import score
-from agents.provisioning.model import (
-    make_network,
-    read_training,
-    save_model,
-    write_training,
-)
+from agents.provisioning.model import make_network, save_model, training_header
 from agents.provisioning.network import row_width
 from agents.provisioning.problem import Problem, ProvisioningProblem
 from agents.provisioning.types import ACTIONS, BoolArray, Float32Array, FloatArray, IntArray
-from testbed.scenario.errors import InputError
+from testbed.scenario.errors import RunError
 
 Progress = Callable[[float, dict[str, float]], None]
 
@@ -178,6 +174,14 @@ def learn(learner: Learner, share: float, generator: torch.Generator) -> dict[st
     return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
 
+class Best(NamedTuple):
+    """The evaluation with the highest score so far, and the weights that had it."""
+
+    round: int = -1
+    score: float = -float("inf")
+    weights: dict[str, Tensor] | None = None
+
+
 class Training:
     """A training that can be written down after any round and gone on with from there."""
 
@@ -192,7 +196,7 @@ class Training:
         self.steps = NStep(config.n_step)
         self.generator = torch.Generator().manual_seed(seed)
         self.curve: list[dict[str, float]] = []
-        self.best = (-1, -float("inf"))
+        self.best = Best()
 
     def round(self) -> dict[str, float]:
         """One round of decisions and gradient steps; its point of the curve."""
@@ -201,25 +205,30 @@ class Training:
         exploration = exploration_of(config, share)
         reward = collect(self.problem, self.learner, self.steps, exploration, self.generator)
         figures = learn(self.learner, share, self.generator)
-        each = config.steps * config.environments
         point = {
             "round": float(number),
-            "decisions": float((number + 1) * each),
+            "decisions": float((number + 1) * config.decisions_a_round),
             "reward": reward / config.reward_scale,
             "exploration": float(exploration.mean()),
             **figures,
         }
         if (number + 1) % config.evaluate_every == 0 or number + 1 == config.rounds:
-            point.update(score(self.target, config, self.seed))
+            point.update(self.judge())
         self.curve.append(point)
         return point
+
+    def judge(self) -> dict[str, float]:
+        """The target on the streams that choose the model; it is kept if it is the best so far."""
+        figures = score(self.target, self.config, self.seed)
+        if figures["score"] > self.best.score:
+            weights = {k: v.detach().clone() for k, v in self.target.state_dict().items()}
+            self.best = Best(len(self.curve), figures["score"], weights)
+        return figures
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs."""
         learner = self.learner
         return {
-            "seed": self.seed,
-            "config": repr(self.config),
             "network": learner.network.state_dict(),
             "target": learner.target.state_dict(),
             "optimiser": learner.optimiser.state_dict(),
@@ -229,15 +238,11 @@ class Training:
             "steps": self.steps.state(),
             "generator": self.generator.get_state(),
             "curve": self.curve,
-            "best": list(self.best),
+            "best": self.best._asdict(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Be as the training was of which `state` is; InputError naming "resume" if it differs."""
-        mine = {"seed": self.seed, "config": repr(self.config)}
-        theirs = {key: state.get(key) for key in mine}
-        if theirs != mine:
-            raise InputError("resume", theirs, f"a checkpoint of {mine}")
+        """Be as the training was of which `state` is."""
         learner = self.learner
         learner.network.load_state_dict(state["network"])
         learner.target.load_state_dict(state["target"])
@@ -248,7 +253,7 @@ class Training:
         self.steps.restore(state["steps"])
         self.generator.set_state(state["generator"])
         self.curve = list(state["curve"])
-        self.best = (int(state["best"][0]), float(state["best"][1]))
+        self.best = Best(**state["best"])
 
 
 def train(
@@ -256,44 +261,48 @@ def train(
     out: Path,
     seed: int,
     progress: Progress,
-    resume: Path | None = None,
+    logs: Path | None = None,
+    resume: bool = False,
 ) -> TrainReport:
     """Learn, and write the model that did best in the evaluations to `out`.
 
-    Beside it lie `<stem>.checkpoint`, from which `resume` goes on to the same weights as without
-    the interruption (it needs the model beside it too), and the folder `<stem>-tensorboard`.
-    `progress` is told the share done and the figures of the last round.
+    The same arguments give the same weights. Now and then everything is written to
+    `checkpoint_of(out)`; with `resume`, a training that was cut off goes on from there and ends
+    with the same weights. `logs` is a folder for TensorBoard. `progress` is told the share done and
+    the figures of the last round. Raises InputError if a checkpoint is not of these arguments, or
+    is there without `resume`.
     """
     torch.set_num_threads(1)
     began = time.monotonic()
+    header = training_header(config, seed)
     training = Training(config, seed)
-    if resume is not None:
-        training.restore(read_training(resume))
+    kept = earlier(out, resume, header)
+    if kept is not None:
+        training.restore(kept)
     out.parent.mkdir(parents=True, exist_ok=True)
-    done = len(training.curve)
-    with SummaryWriter(str(out.with_name(f"{out.stem}-tensorboard")), purge_step=done) as log:
+    with Log(logs, len(training.curve) * config.decisions_a_round) as log:
         while len(training.curve) < config.rounds:
             point = training.round()
             number = len(training.curve)
-            _log(log, point)
-            if point.get("score", -np.inf) > training.best[1]:
-                training.best = (number - 1, point["score"])
-                save_model(out, training.target, config)
-            if number % config.checkpoint_every == 0:
-                write_training(out.with_suffix(".checkpoint"), training.state())
+            log.write(point)
+            if number % config.checkpoint_every == 0 or number == config.rounds:
+                write_checkpoint(checkpoint_of(out), {**header, **training.state()})
             progress(number / config.rounds, point)
+    _save_best(out, training)
+    checkpoint_of(out).unlink()
     return TrainReport(
         seed=seed,
         rounds=config.rounds,
-        decisions=config.rounds * config.steps * config.environments,
+        decisions=config.rounds * config.decisions_a_round,
         wall_s=time.monotonic() - began,
-        best_round=training.best[0],
-        best_score=training.best[1],
+        best_round=training.best.round,
+        best_score=training.best.score,
         curve=tuple(training.curve),
     )
 
 
-def _log(log: SummaryWriter, point: dict[str, float]) -> None:
-    for name, value in point.items():
-        if name not in ("round", "decisions"):
-            log.add_scalar(name, value, int(point["decisions"]))
+def _save_best(out: Path, training: Training) -> None:
+    if training.best.weights is None:
+        raise RunError(f"{out}: no weights had a score that is a number; try a lower learning_rate")
+    training.target.load_state_dict(training.best.weights)
+    save_model(out, training.target, training.config)

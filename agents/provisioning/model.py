@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from agents.common.checkpoints import read_checkpoint, write_checkpoint
+from agents.common.checkpoints import load_weights, read_checkpoint, write_checkpoint
 from agents.provisioning.batch import Actor, ProvisioningBatch
 from agents.provisioning.config import DqnConfig, NetworkSize
 from agents.provisioning.network import QNetwork, pack
@@ -22,7 +22,7 @@ _KIND = {
     "columns": [OWN, UNDERWAY, PENDING, CENTRE],
 }
 
-_TRAINING = {**_KIND, "training": 2}
+_TRAINING = {**_KIND, "kind": "provisioning-dqn-checkpoint", "training": 2}
 """A training that was cut off; 2: the steps of transitions to come know whether they began one."""
 
 
@@ -61,18 +61,14 @@ def load_model(path: Path | None) -> QNetwork:
     data = read_checkpoint(path, "model", _KIND)
     try:
         network = QNetwork(NetworkSize(**data["size"]), bool(data["dueling"]))
-        network.load_state_dict(data["weights"])
-    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError("model", str(path), f"weights that fit ({first})") from error
+    except (KeyError, TypeError) as error:
+        raise InputError("model", str(path), "a model with the sizes of its network") from error
+    load_weights(network, data.get("weights"), path)
     return network.eval()
 
 
-def write_training(path: Path, state: dict[str, Any]) -> None:
-    """Write what a training needs to go on; an interruption leaves the one before."""
-    write_checkpoint(path, {**_TRAINING, **state})
-
-
-def read_training(path: Path) -> dict[str, Any]:
-    """What `write_training` wrote; InputError naming "resume" if there is none in it."""
-    return read_checkpoint(path, "resume", _TRAINING)
+def training_header(config: DqnConfig, seed: int) -> dict[str, Any]:
+    """What a training's checkpoint says of itself: its arguments."""
+    rewards = config.rewards._asdict()
+    arguments = {"config": {**asdict(config), "rewards": rewards}, "seed": seed}
+    return {**_TRAINING, **arguments}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections import Counter
 from pathlib import Path
 
@@ -10,13 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+from agents.common.checkpoints import checkpoint_of, write_checkpoint
 from agents.common.evaluation import evaluate
+from agents.common.seal import digest
 from agents.placement.baselines import DeftPolicy, GreedyDelayPolicy
 from agents.placement.features import features, make_inputs, masks, node_features
 from agents.placement.model import NetworkSize, save_model
 from agents.placement.policies import make_policy
 from agents.placement.ppo import PpoConfig, make_network
-from agents.placement.train import CHECKPOINT, train
+from agents.placement.train import train
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario
 from testbed.scenario.placement import PlacementObservation
@@ -186,12 +189,16 @@ def test_evaluation_counts_what_the_twin_measured() -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"", "readable"),
-        (b"no model", "readable"),
-        (None, "readable"),
-        ("code", "readable"),
-        ("dict", "a file with"),
-        ("weights", "weights that fit"),
+        (b"", "a whole file of `deftbed train`"),
+        (b"no model", "a whole file of `deftbed train`"),
+        (None, "can be read"),
+        ("unsealed", "a whole file of `deftbed train`"),
+        ("code", "tensors and plain values"),
+        ("list", "names for what it holds"),
+        ("dict", "kind placement-ppo, not None"),
+        ("sizes", "sizes of its network"),
+        ("weights", "request.weight.0 16, not 8"),
+        ("no weights", "weights that fit"),
     ],
 )
 def test_a_missing_or_broken_model_is_named(
@@ -200,15 +207,35 @@ def test_a_missing_or_broken_model_is_named(
     path = tmp_path / "model.pt"
     if isinstance(content, bytes):
         path.write_bytes(content)
-    elif content == "code":
-        torch.save(NetworkSize(), path)  # a class of ours: code would run to load it
-    elif content == "dict":
-        torch.save({"format": 1}, path)
-    elif content == "weights":
-        save_model(path, make_network(NetworkSize(8, 2), 0), NetworkSize(16, 2))
-    with pytest.raises(InputError, match=expected) as caught:
+    elif content is not None:
+        write_odd_model(content, path)
+    with pytest.raises(InputError) as caught:
         make_policy("ppo", 1, path)
-    assert caught.value.field == "model"
+    assert (caught.value.field, caught.value.value) == ("model", str(path))
+    assert expected in caught.value.expected
+    assert "weights_only" not in str(caught.value)
+
+
+def write_odd_model(kind: str, path: Path) -> None:
+    network, size = make_network(NetworkSize(8, 2), 0), NetworkSize(8, 2)
+    save_model(path, network, size if kind != "weights" else NetworkSize(16, 2))
+    right = torch.load(path, weights_only=True)
+    if kind == "unsealed":
+        torch.save(right, path)
+    elif kind == "code":  # a class of ours: code would run to load it
+        write_checkpoint(path, {**right, "size": size})
+    elif kind == "dict":
+        write_checkpoint(path, {"format": 1})
+    elif kind == "sizes":
+        write_checkpoint(path, {**right, "size": {"breadth": 8}})
+    elif kind == "no weights":
+        write_checkpoint(path, {key: right[key] for key in right if key != "weights"})
+    elif kind == "list":
+        sealed = [b"", b""]
+        buffer = io.BytesIO()
+        torch.save(sealed, buffer)
+        body = buffer.getvalue()
+        path.write_bytes(body + b"deftbed sealed 1 " + digest([body]))
 
 
 def test_no_model_and_an_unknown_policy_are_named() -> None:
@@ -284,7 +311,7 @@ def test_a_training_that_was_cut_off_ends_with_the_same_weights(tmp_path: Path) 
     out = tmp_path / "b.pt"
     with pytest.raises(CutOff):
         short_training(out, 5, until=0.7)
-    assert not out.exists() and out.with_name(out.name + CHECKPOINT).exists()
+    assert not out.exists() and checkpoint_of(out).exists()
     for seed, calibration in ((6, None), (5, make_calibration())):
         with pytest.raises(InputError) as caught:
             short_training(out, seed, resume=True, calibration=calibration)
@@ -292,7 +319,7 @@ def test_a_training_that_was_cut_off_ends_with_the_same_weights(tmp_path: Path) 
     resumed, shares = short_training(out, 5, resume=True)
     assert shares[0] > 0.3
     assert same(whole, resumed)
-    assert not out.with_name(out.name + CHECKPOINT).exists()
+    assert not checkpoint_of(out).exists()
 
 
 def test_a_trained_model_decides_on_any_substrate(tmp_path: Path) -> None:

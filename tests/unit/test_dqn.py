@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
+from agents.common.checkpoints import checkpoint_of
 from agents.common.replay import Cut, NStep, PrioritisedReplay
 from agents.provisioning.batch import ProvisioningBatch
 from agents.provisioning.config import DqnConfig
@@ -328,33 +331,88 @@ def test_the_same_seed_gives_the_same_model_and_another_one_does_not(tmp_path: P
     one, two, three = (load_model(path).state_dict() for path in paths)
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert any(not torch.equal(one[name], three[name]) for name in one)
-    assert list((tmp_path / "a-tensorboard").glob("events.*"))
 
 
 def test_a_training_that_was_interrupted_goes_on_to_the_same_run(tmp_path: Path) -> None:
-    whole, part = tmp_path / "whole.pt", tmp_path / "part.pt"
+    whole = tmp_path / "whole.pt"
     expected = train(TINY, whole, 1, silent)
+    assert not checkpoint_of(whole).exists()
+    for number in range(TINY.rounds):
+        part = tmp_path / f"part-{number}.pt"
+        with pytest.raises(Interrupted):
+            train(TINY, part, 1, stop_after(number))
+        # Rounds 3, 6 and 8 leave a checkpoint; before, there is nothing to go on from.
+        assert not part.exists()
+        assert checkpoint_of(part).exists() == (number >= 2)
+        found = train(TINY, part, 1, silent, resume=True)
+        assert found.curve == expected.curve
+        assert (found.best_round, found.best_score) == (expected.best_round, expected.best_score)
+        assert not checkpoint_of(part).exists()
+        one, two = load_model(whole).state_dict(), load_model(part).state_dict()
+        assert all(torch.equal(one[name], two[name]) for name in one)
 
-    class Interrupted(Exception):
-        pass
 
+class Interrupted(Exception):
+    """Stands for what ends a process."""
+
+
+def stop_after(number: int) -> Callable[[float, dict[str, float]], None]:
     def stop(share: float, point: dict[str, float]) -> None:
-        if point["round"] == 6:
+        if point["round"] == number:
             raise Interrupted
 
+    return stop
+
+
+def test_a_resumed_curve_hides_no_point_of_the_earlier_one(tmp_path: Path) -> None:
+    out, logs = tmp_path / "a.pt", tmp_path / "logs"
     with pytest.raises(Interrupted):
-        train(TINY, part, 1, stop)
-    found = train(TINY, part, 1, silent, resume=part.with_suffix(".checkpoint"))
-    assert found.curve == expected.curve
-    one, two = load_model(whole).state_dict(), load_model(part).state_dict()
-    assert all(torch.equal(one[name], two[name]) for name in one)
+        train(TINY, out, 1, stop_after(6), logs=logs)  # the checkpoint is of round 5
+    report = train(TINY, out, 1, silent, logs=logs, resume=True)
+    each = TINY.steps * TINY.environments
+    assert steps_shown(logs, "reward") == [each * (n + 1) for n in range(TINY.rounds)]
+    assert steps_shown(logs, "score") == [4 * each, 8 * each]
+    assert report.curve[3]["score"] == pytest.approx(values_shown(logs, "score")[0])
+    train(TINY, tmp_path / "b.pt", 2, silent, logs=logs)
+    assert steps_shown(logs, "reward") == [each * (n + 1) for n in range(TINY.rounds)], "one alone"
 
 
-def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path) -> None:
-    train(TINY, tmp_path / "a.pt", 1, silent)
-    other = dataclasses.replace(TINY, gamma=0.5)
-    with pytest.raises(InputError, match="resume"):
-        train(other, tmp_path / "b.pt", 1, silent, resume=tmp_path / "a.checkpoint")
+def shown(folder: Path, name: str) -> list[Any]:
+    """The points of a curve as TensorBoard shows them."""
+    accumulator = EventAccumulator(str(folder))
+    accumulator.Reload()
+    return list(accumulator.Scalars(name))
+
+
+def steps_shown(folder: Path, name: str) -> list[int]:
+    return [point.step for point in shown(folder, name)]
+
+
+def values_shown(folder: Path, name: str) -> list[float]:
+    return [float(point.value) for point in shown(folder, name)]
+
+
+def test_a_checkpoint_is_neither_mixed_with_another_nor_written_over(tmp_path: Path) -> None:
+    out = tmp_path / "a.pt"
+    with pytest.raises(Interrupted):
+        train(TINY, out, 1, stop_after(6))
+    for other, seed, told in (
+        (dataclasses.replace(TINY, gamma=0.5), 1, "config.gamma 0.5, not 0.75"),
+        (TINY, 2, "seed 2, not 1"),
+    ):
+        with pytest.raises(InputError) as caught:
+            train(other, out, seed, silent, resume=True)
+        assert (caught.value.field, caught.value.value) == ("resume", str(checkpoint_of(out)))
+        assert told in caught.value.expected
+    with pytest.raises(InputError, match="--resume, or another --out"):
+        train(TINY, out, 1, silent)
+
+
+def test_a_training_that_never_learns_is_refused() -> None:
+    with pytest.raises(InputError, match="so many transitions") as caught:
+        dataclasses.replace(TINY, rounds=2, warm_up=43)
+    assert caught.value.field == "warm_up"
+    dataclasses.replace(TINY, rounds=2, warm_up=42)  # 3 environments, 16 steps, the last 2 open
 
 
 def test_a_model_comes_back_from_its_file_and_nothing_else_does(tmp_path: Path) -> None:
