@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -52,10 +54,11 @@ def register(app: typer.Typer, console: Console) -> None:
         ] = False,
     ) -> None:
         """Compare policies on the twin: over loads, topologies and many request streams."""
+        from testbed.evaluate import write_evaluation
         from testbed.results.evaluation.screen import print_evaluation
 
         if scenario.is_dir():
-            folder, summary = scenario, _again(scenario)
+            folder, summary = scenario, write_evaluation(scenario)
         else:
             files = _models(model or [], models)
             folder, summary = _evaluate(
@@ -81,7 +84,7 @@ def _evaluate(
     from agents.placement.cells import cell_scenario, cells_of
     from agents.placement.sweep import SweepSpec, contestants_of
     from testbed.calibrate import load_calibration
-    from testbed.evaluate import run_evaluation
+    from testbed.evaluate import measure, write_evaluation
     from testbed.results.folder import RESULTS, make_folder
     from testbed.scenario.plan import make_plan
 
@@ -100,21 +103,34 @@ def _evaluate(
         TextColumn("{task.description:<44}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=1.0)
-        summary = run_evaluation(
-            path, spec, folder,
-            lambda what, share: bar.update(task, description=what, completed=share),
-        )  # fmt: skip
+    with _told_what_is_kept(folder, console):
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task("", total=1.0)
+            measure(
+                path, spec, folder,
+                lambda what, share: bar.update(task, description=what, completed=share),
+            )  # fmt: skip
+        summary = write_evaluation(folder)
     return folder, summary
 
 
-def _again(folder: Path) -> dict[str, object]:
-    from testbed.evaluate import write_evaluation
+@contextlib.contextmanager
+def _told_what_is_kept(folder: Path, console: Console) -> Iterator[None]:
+    """If the block does not reach its end, say where the values are and how to sum them up."""
+    from testbed.results.evaluation.values import VALUES
 
-    if not (folder / "values.parquet").is_file():
-        raise InputError("scenario", str(folder), "a scenario file, or a folder of an evaluation")
-    return write_evaluation(folder)
+    done = False
+    try:
+        yield
+        done = True
+    finally:
+        if not done and (folder / VALUES).is_file():
+            console.print(
+                f"what was measured is kept in {folder / VALUES}; "
+                f"`deftbed evaluate {folder}` sums it up",
+                markup=False,
+                soft_wrap=True,
+            )
 
 
 def _policies(text: str, scenario: Scenario, with_models: bool) -> tuple[str, ...]:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_checked
+from testbed.screens.tables import Column, FittedTable
 
 console = Console(stderr=True, highlight=False)
 
@@ -85,25 +84,27 @@ def throughput(
     if as_json:
         print(json.dumps({**report, "results": str(folder)}))
     else:
-        _show(report, folder, Console(highlight=False))
+        show(report, folder, Console(highlight=False))
 
 
-def _show(report: Mapping[str, Any], folder: Path, out: Console) -> None:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in ("packets/s", "sent", "lost", "delay p50 ms", "sender late p99 ms", "result"):
-        table.add_column(column, justify="right")
+def show(report: Mapping[str, Any], folder: Path, out: Console) -> None:
+    """The trials of a measurement and what was found."""
+    rows = []
     for trial in report["trials"]:
         metrics, p50 = trial["metrics"], trial["metrics"]["delay_ns"]["p50"]["value"]
         late_ns = trial["sender_lag_p99_ns"]
-        table.add_row(
-            f"{trial['rate_pps']:,.1f}",
-            str(metrics["sent"]),
-            str(metrics["lost"]),
-            "-" if p50 is None else f"{p50 / 1e6:.2f}",
-            "-" if late_ns is None else f"{late_ns / 1e6:.2f}",
-            "passed" if trial["passed"] else "failed" if trial["punctual"] else "sender late",
+        rows.append(
+            (
+                f"{trial['rate_pps']:,.1f}",
+                str(metrics["sent"]),
+                str(metrics["lost"]),
+                "-" if p50 is None else f"{p50 / 1e6:.2f}",
+                "-" if late_ns is None else f"{late_ns / 1e6:.2f}",
+                "passed" if trial["passed"] else "failed" if trial["punctual"] else "sender late",
+            )
         )
-    out.print(table)
+    titles = ("packets/s", "sent", "lost", "delay p50 ms", "sender late p99 ms", "result")
+    out.print(FittedTable(tuple(map(Column, titles)), tuple(rows)))
     found = report["throughput"]
     rate = found["pps"]
     text = (

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from testbed.scenario.errors import InputError
+from testbed.screens.tables import Column, FittedTable, words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +43,7 @@ def trace(
     if as_json:
         print(json.dumps(found))
     else:
-        _show(found, Console(highlight=False))
+        show(found, Console(highlight=False))
 
 
 def describe(run_dir: Path, text: str) -> dict[str, Any]:
@@ -169,15 +168,11 @@ def _detail(sight: Any) -> str:
     return ""
 
 
-def _show(found: Mapping[str, Any], console: Console) -> None:
+def show(found: Mapping[str, Any], console: Console) -> None:
+    """What `describe` found, as a table of what was seen of the packet."""
     packet, became = found["packet"], found["fate"]
     name = f"chain {packet['chain']}, flow {packet['flow']}, packet {packet['seq']}"
     console.print(f"{name}: {became['what']}", style="bold", markup=False)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for column, justify in (("ms", "right"), ("+ ms", "right"), ("hop", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    for column in ("where", "what"):
-        table.add_column(column, overflow="fold")
     due_ns = found["scheduled_ns"]
     rows = [(due_ns, "", "", "due")]
     if found["sent_ns"] is not None:
@@ -188,12 +183,13 @@ def _show(found: Mapping[str, Any], console: Console) -> None:
         rows.append((sight["t_ns"], str(sight["hop"]), where, _WHAT[sight["what"]] + detail))
     if found["received_ns"] is not None:
         rows.append((found["received_ns"], "", "receiver", "arrived"))
-    before_ns = due_ns
+    before_ns, lines = due_ns, []
     for t_ns, hop, where, what in sorted(rows, key=lambda row: row[0]):
         passed = f"{(t_ns - before_ns) / 1e6:.3f}"
-        table.add_row(f"{(t_ns - due_ns) / 1e6:.3f}", passed, hop, where, what)
+        lines.append((f"{(t_ns - due_ns) / 1e6:.3f}", passed, hop, where, what))
         before_ns = t_ns
-    console.print(table)
+    columns = (*map(Column, ("ms", "+ ms", "hop")), words("where"), words("what"))
+    console.print(FittedTable(columns, tuple(lines)))
     if found["spans"]:
         parts = ", ".join(f"{part} {hop}: {ns / 1e6:.3f}" for hop, part, ns in found["spans"])
         console.print(f"its time in ms, part and hop: {parts}", markup=False)

@@ -6,66 +6,76 @@ import json
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from agents.placement.policies import BOUNDS, HEURISTICS, LEARNED
-from agents.placement.sweep import SweepSpec, sweep
+from agents.placement.sweep import Row, SweepSpec, contestants_of, sweep
 from testbed.records.files import copy, write_json
 from testbed.results.evaluation.page import write_page
 from testbed.results.evaluation.summary import summarise_evaluation
 from testbed.results.evaluation.values import read_values, write_values
 from testbed.revision import git_revision
 from testbed.scenario.endings import Endings
+from testbed.scenario.errors import InputError
 from testbed.twin.constants import CostWeights, constants_for
 
 FORMAT = 1
+_KEYS = ("scenario", "baseline", "policies", "heuristics", "learned", "bounds")
+"""What a summary needs of a manifest."""
 
 
-def run_evaluation(
+def measure(
     path: Path, spec: SweepSpec, folder: Path, progress: Callable[[str, float], None]
-) -> dict[str, Any]:
-    """Evaluate into `folder`, which is there and empty; the content of its summary.json.
+) -> None:
+    """Evaluate into `folder`, which is there and empty: raw values, manifest and scenario.
 
-    `path` is the scenario's file. If the evaluation is interrupted, the cells that were finished
-    are kept, marked incomplete. Raises InputError as `sweep` does.
+    `path` is the scenario's file. The values of a cell are written when it is finished, so they
+    are kept whatever becomes of the rest; the manifest says if all are there. Raises InputError
+    as `sweep` does.
     """
     manifest = _manifest(spec)
     write_json(folder / "manifest.json", manifest)
     copy(path, folder / "scenario.yaml")
     rows: list[dict[str, object]] = []
+    in_a_cell = spec.streams * len(contestants_of(spec))
     begin = time.monotonic()
     with Endings() as endings:
-        endings.add(_keep, folder, spec, rows)
         endings.add(write_json, folder / "manifest.json", manifest)
         endings.add(lambda: manifest.update(wall_s=round(time.monotonic() - begin, 2)))
         for row in sweep(spec, progress):
             rows.append(row)
+            if len(rows) % in_a_cell == 0:
+                write_values(rows, folder)
         manifest["complete"] = True
-    return write_evaluation(folder)
-
-
-def _keep(folder: Path, spec: SweepSpec, rows: list[dict[str, object]]) -> None:
-    kept = _finished(rows, spec)
-    if kept:
-        write_values(kept, folder)
 
 
 def write_evaluation(folder: Path) -> dict[str, Any]:
-    """Write summary.json and evaluation.html from the raw values; the summary."""
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    summary = summarise_evaluation(read_values(folder), manifest)
+    """Write summary.json and evaluation.html from the raw values; the summary.
+
+    Raises InputError for a folder whose manifest or values cannot be read.
+    """
+    manifest, values = _read(folder)
+    summary = summarise_evaluation(values, manifest)
     write_json(folder / "summary.json", summary)
     write_page(folder)
     return summary
 
 
-def _finished(rows: list[dict[str, object]], spec: SweepSpec) -> list[dict[str, object]]:
-    """The rows of the cells that have all of theirs."""
-    learned = sum(policy in LEARNED for policy in spec.policies)
-    each = spec.streams * (len(spec.policies) - learned + learned * len(spec.models))
-    return rows[: len(rows) // each * each]
+def _read(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        values = read_values(folder)
+    except (OSError, ValueError):
+        manifest, values = None, pd.DataFrame()
+    columns = {name.name for name in fields(Row)} - set(values.columns)
+    if not isinstance(manifest, dict) or not set(_KEYS) <= set(manifest) or columns:
+        expected = "the folder of an evaluation, manifest.json and values.parquet whole in it"
+        raise InputError("folder", str(folder), expected)
+    return manifest, values
 
 
 def _manifest(spec: SweepSpec) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,9 +14,11 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 from testbed.results.metric_columns import METRIC_COLUMNS, ON_SCREEN
+from testbed.results.verdict import findings
+from testbed.screens.comparison import print_comparison
+from testbed.screens.tables import Column, FittedTable, names
 
 COLUMNS = ("p50 ms", "p99 ms", "lost", "kb/s", "accepted", "overload s", "recovery ms")
 
@@ -38,8 +39,8 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
         for note in notes:
             out.print(f"  {note}", markup=False, soft_wrap=True)
     if summary["comparison"]:
-        out.print("ratios of the means, with 95 % intervals over the seeds", style="bold")
-        out.print(_ratios(summary["comparison"]))
+        found = {pair: findings(entry) for pair, entry in summary["comparison"].items()}
+        print_comparison(found, out)
     if not summary["valid"]:
         out.print("NOT VALID, so these figures support no claim:", style="red")
         for reason in summary["reasons"]:
@@ -47,30 +48,20 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
     out.print(f"report: {folder / 'report.html'}", soft_wrap=True)
 
 
-def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+def _figures(summary: dict[str, Any]) -> FittedTable:
+    rows = [(policy, *_row(entry["runs"])) for policy, entry in summary["policies"].items()]
+    return FittedTable((names("policy"), *map(Column, COLUMNS)), tuple(rows))
 
 
-def _figures(summary: dict[str, Any]) -> Table:
-    table = _table()
-    table.add_column("policy", no_wrap=True)
-    for column in COLUMNS:
-        table.add_column(column, justify="right")
-    for policy, entry in summary["policies"].items():
-        table.add_row(policy, *_row(entry["runs"]))
-    return table
-
-
-def _metrics(policies: dict[str, Any]) -> tuple[Table, list[str]]:
+def _metrics(policies: dict[str, Any]) -> tuple[FittedTable, list[str]]:
     """The table, and why figures are missing in it."""
-    table, notes = _table(), []
-    table.add_column("policy", no_wrap=True)
+    rows, notes = [], []
     columns = [column for column in METRIC_COLUMNS if column.key in ON_SCREEN]
-    for column in columns:
-        table.add_column(f"{ON_SCREEN[column.key]}\n{column.unit}", justify="right", no_wrap=True)
     for policy, entry in policies.items():
+        if "metrics" not in entry:
+            continue
         cells = []
-        for column in columns if "metrics" in entry else ():
+        for column in columns:
             figure = column.figure(entry["metrics"])
             form = ".1f" if isinstance(figure, dict) else None
             text, below = column.text(entry["metrics"], form)
@@ -78,8 +69,9 @@ def _metrics(policies: dict[str, Any]) -> tuple[Table, list[str]]:
                 notes.append(f"{policy}, {ON_SCREEN[column.key]}: {below}")
                 below = ""
             cells.append(f"{text}\n{below}" if below else text)
-        table.add_row(policy, *cells)
-    return table, notes
+        rows.append((policy, *cells))
+    titles = [Column(f"{ON_SCREEN[column.key]}\n{column.unit}") for column in columns]
+    return FittedTable((names("policy"), *titles), tuple(rows)), notes
 
 
 def _row(runs: list[dict[str, Any]]) -> list[str]:
@@ -98,24 +90,6 @@ def _row(runs: list[dict[str, Any]]) -> list[str]:
 def _mean(values: list[float | None], unit: float, form: str) -> str:
     known = [value for value in values if value is not None]
     return format(sum(known) / len(known) / unit, form) if known else "-"
-
-
-def _ratios(comparison: dict[str, Any]) -> Table:
-    table = _table()
-    table.add_column("", no_wrap=True)
-    for pair in comparison:
-        table.add_column(pair, justify="right", max_width=22)
-    for name in next(iter(comparison.values())):
-        table.add_row(name.replace("_", " "), *[_ratio(pair[name]) for pair in comparison.values()])
-    return table
-
-
-def _ratio(figure: dict[str, Any]) -> str:
-    if figure["ratio"] is None:
-        return "-"
-    if figure["low"] is None:
-        return f"{figure['ratio']:.2f}"
-    return f"{figure['ratio']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
 
 
 def progress_bar(console: Console) -> Progress:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from testbed.screens.tables import FittedTable, names, words
 
 
 def print_report(report: dict[str, Any], console: Console | None = None) -> None:
@@ -16,15 +18,13 @@ def print_report(report: dict[str, Any], console: Console | None = None) -> None
     out.print("This host", style="bold")
     out.print(_facts(report, host))
     out.print("What it can do, and what follows", style="bold")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("")
-    table.add_column("capability", no_wrap=True)
-    table.add_column("found", overflow="fold", ratio=3)
-    table.add_column("so a run has", overflow="fold", ratio=2)
-    for row in report["capabilities"]:
-        sign = "[green]yes[/]" if row["available"] else "[yellow]no[/]"
-        table.add_row(sign, row["name"].replace("_", " "), _plain(row["reason"]), row["leads_to"])
-    out.print(table)
+    signs = {True: Text("yes", "green"), False: Text("no", "yellow")}
+    rows = [
+        (signs[row["available"]], row["name"].replace("_", " "), row["reason"], row["leads_to"])
+        for row in report["capabilities"]
+    ]
+    columns = (names(""), names("capability"), words("found"), words("so a run has"))
+    out.print(FittedTable(columns, tuple(rows), keys=2))
     missing = [row for row in report["capabilities"] if row["remedy"]]
     if missing:
         out.print("To have what is missing", style="bold")

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -17,8 +16,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.text import Text
 
+from testbed.screens.tables import Cell, Column, FittedTable, names
 from testbed.twin.accuracy import FIGURES, RANK_TARGET, RANKED, TARGETS
 from testbed.twin.calibration import Calibration
 
@@ -50,19 +50,20 @@ def progress_bar(console: Console) -> Iterator[Callable[[str, float], None]]:
 def print_calibration(calibration: Calibration, out: Path, console: Console | None = None) -> None:
     """The constants with their standard errors, and where they were written."""
     screen = console or Console(highlight=False)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("constant", "value", "standard error", "observations"):
-        table.add_column(name, justify="left" if name == "constant" else "right")
+    rows = []
     for name, estimate in calibration.constants.items():
         scale, unit = (1e3, " µs") if name.endswith("_ns") else (1.0, "")
         value, error = estimate.value / scale, estimate.standard_error / scale
-        table.add_row(
-            name.removesuffix("_ns").replace("_", " "),
-            f"{value:,.2f}{unit}",
-            f"{error:,.2f}{unit}" if estimate.samples > 1 else "-",
-            str(estimate.samples),
+        rows.append(
+            (
+                name.removesuffix("_ns").replace("_", " "),
+                f"{value:,.2f}{unit}",
+                f"{error:,.2f}{unit}" if estimate.samples > 1 else "-",
+                str(estimate.samples),
+            )
         )
-    screen.print(table)
+    columns = map(Column, ("value", "standard error", "observations"))
+    screen.print(FittedTable((names("constant"), *columns), tuple(rows)))
     _print_reasons(screen, calibration.source.get("reasons", []))
     screen.print(f"calibration: {out}", soft_wrap=True)
 
@@ -71,15 +72,14 @@ def print_validation(content: dict[str, Any], path: Path, console: Console | Non
     """The error table, the ranks, what was missed, and where it was written."""
     screen = console or Console(highlight=False)
     screen.print("error of the twin: mean over seeds [least, greatest]", style="bold")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("scenario", "policy", *(LABELS[figure] for figure in FIGURES)):
-        table.add_column(name, justify="left" if name in ("scenario", "policy") else "right")
-    for row in content["rows"]:
-        table.add_row(row["scenario"], row["policy"], *(_cell(row[f], f) for f in FIGURES))
+    columns = (names("scenario"), names("policy"), *(Column(LABELS[each]) for each in FIGURES))
+    rows: list[tuple[Cell, ...]] = [
+        (row["scenario"], row["policy"], *(_cell(row[f], f) for f in FIGURES))
+        for row in content["rows"]
+    ]
     targets = [f"± {error_text(TARGETS[f], f)}" if f in TARGETS else "" for f in FIGURES]
-    table.add_section()
-    table.add_row("target", "", *targets)
-    screen.print(table)
+    last = frozenset({len(rows) - 1})
+    screen.print(FittedTable(columns, (*rows, ("target", "", *targets)), 2, last))
     for name, ranks in content["ranks"].items():
         found = ", ".join(f"{LABELS[f]} {rank_text(ranks[f])}" for f in RANKED)
         screen.print(
@@ -102,14 +102,14 @@ def _print_reasons(screen: Console, reasons: list[str]) -> None:
         screen.print(f"  {reason}", markup=False, soft_wrap=True)
 
 
-def _cell(entry: dict[str, Any], figure: str) -> str:
+def _cell(entry: dict[str, Any], figure: str) -> Cell:
     if entry["error"] is None:
         return "-"
     text = error_text(entry["error"], figure, signed=True)
     if entry["high"] != entry["low"]:
         low, high = (error_text(entry[k], figure, signed=True) for k in ("low", "high"))
-        text += rf" \[{low}, {high}]"
-    return f"[red]{text}[/red]" if entry["within"] is False else text
+        text += f"\n[{low}, {high}]"
+    return Text(text, "red" if entry["within"] is False else "")
 
 
 def error_text(error: float, figure: str, signed: bool = False) -> str:

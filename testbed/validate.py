@@ -15,12 +15,12 @@ import numpy as np
 from testbed.recorded import RecordedRun, read_results
 from testbed.records.files import write_json
 from testbed.results.folder import RESULTS, hand_back, make_folder, new_results_folder
-from testbed.results.statistics import nearest_rank
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario
 from testbed.scenario.model import PolicyName, Scenario
 from testbed.scenario.plan import make_plan
 from testbed.scenario.types import NS_PER_S, RunPlan
+from testbed.statistics.quantiles import nearest_rank
 from testbed.twin.accuracy import Figures, Pair, assess
 from testbed.twin.calibration import Calibration
 from testbed.twin.constants import constants_for

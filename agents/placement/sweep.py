@@ -18,6 +18,7 @@ from testbed.scenario.errors import InputError
 from testbed.scenario.model import Scenario
 from testbed.scenario.placement import PlacementObservation
 from testbed.scenario.types import Placement, RunPlan
+from testbed.statistics.quantiles import nearest_rank
 from testbed.twin.calibration import Calibration
 from testbed.twin.constants import TwinConstants, constants_for
 
@@ -150,12 +151,11 @@ def _row(
         overload_s=found.overload_s,
         goodput_pps=found.goodput_pps,
         cost=-found.reward,
-        decision_p50_ns=_nearest_rank(spent_ns, 0.5),
-        decision_p99_ns=_nearest_rank(spent_ns, 0.99),
+        decision_p50_ns=_quantile(spent_ns, 0.5),
+        decision_p99_ns=_quantile(spent_ns, 0.99),
     )
 
 
-def _nearest_rank(values: Sequence[int], share: float) -> float:
-    if not values:
-        return float("nan")
-    return float(np.quantile(values, share, method="inverted_cdf"))
+def _quantile(spent_ns: Sequence[int], share: float) -> float:
+    found = nearest_rank(np.array(spent_ns, np.int64), share)
+    return float("nan") if found is None else float(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +16,8 @@ from agents.provisioning.heuristic import lean_heuristic, priority_heuristic
 from agents.provisioning.model import network_actor
 from agents.provisioning.network import QNetwork
 from agents.provisioning.types import FloatArray, Stream
+from testbed.statistics import comparison as statistics
+from testbed.statistics.jackknife import Estimate, estimate, means
 
 _CHOICE, _COMPARISON = 1, 2
 """Second numbers of the seeds of streams: to choose a model, to compare; training has 0."""
@@ -54,18 +56,10 @@ class Outcomes(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
-    """An estimate with its 95 % percentile bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
 class Comparison:
     """Means over streams, and the relative change from the priority heuristic to the DQN.
 
+    They have 95 % intervals over streams, with enough of them.
     `lean` is the heuristic that uninstalls what is idle, for storage costs nothing to give back.
     `bound` is the mean share of the requests that no policy can exceed (see bound.py).
     """
@@ -74,10 +68,10 @@ class Comparison:
     load: float
     streams: int
     bound: float | None
-    dqn: dict[str, Interval]
-    heuristic: dict[str, Interval]
-    lean: dict[str, Interval]
-    change: dict[str, Interval]
+    dqn: dict[str, Estimate]
+    heuristic: dict[str, Estimate]
+    lean: dict[str, Estimate]
+    change: dict[str, Estimate]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -132,11 +126,14 @@ def _judge(
 ) -> Comparison:
     learned, heuristic, lean = outcomes
 
-    def mean(values: FloatArray) -> Interval:
-        return bootstrap(lambda rows: values[rows].mean(axis=-1), len(values))
+    def mean(values: FloatArray) -> Estimate:
+        return estimate(means, [values[None, None]], float(np.abs(values).max()))
 
-    def change(a: FloatArray, b: FloatArray) -> Interval:
-        return bootstrap(lambda rows: a[rows].mean(-1) / b[rows].mean(-1) - 1.0, len(a))
+    def change(a: FloatArray, b: FloatArray) -> Estimate:
+        found = statistics.compare(a[None, None], b[None, None])
+        ends = (found.ratio, found.low, found.high)
+        value, low, high = (None if end is None else end - 1.0 for end in ends)
+        return Estimate(value, low, high, found.p)
 
     names = Outcomes._fields
     return Comparison(
@@ -149,16 +146,3 @@ def _judge(
         lean={name: mean(getattr(lean, name)) for name in names},
         change={name: change(getattr(learned, name), getattr(heuristic, name)) for name in names},
     )
-
-
-def bootstrap(
-    statistic: Callable[[np.ndarray[Any, Any]], FloatArray], count: int, draws: int = 5_000
-) -> Interval:
-    """The statistic of all of `count` streams, and its percentiles over resampled ones.
-
-    `statistic` takes row numbers [..., count] and gives a value for each [...]; both policies of a
-    pair are resampled together.
-    """
-    rows = np.random.default_rng(0).integers(0, count, (draws, count))
-    low, high = np.percentile(statistic(rows), [2.5, 97.5])
-    return Interval(float(statistic(np.arange(count))), float(low), float(high))

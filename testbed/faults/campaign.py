@@ -19,6 +19,7 @@ from testbed.scenario.endings import Endings
 from testbed.scenario.errors import InputError, RunError
 from testbed.scenario.model import Scenario
 from testbed.scenario.types import NS_PER_S
+from testbed.statistics.quantiles import quantile_of
 from testbed.substrate.choice import able_host
 from testbed.substrate.ownership import clean_stale
 from testbed.substrate.probe import Backends, Capabilities
@@ -201,7 +202,7 @@ def too_busy(record: EpisodeRecord, bound_s: float) -> str | None:
     if sent.empty:
         return "no packet was sent"
     lag_ns = (sent["sent_ns"] - sent["scheduled_ns"]).to_numpy(np.int64)
-    lag_s = float(np.percentile(lag_ns, 99)) / NS_PER_S
+    lag_s = quantile_of(lag_ns, 0.99) / NS_PER_S
     if lag_s <= bound_s:
         return None
     return f"the host was too busy: senders were {lag_s:.3f} s late at p99, bound {bound_s} s"

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.console import Console
-from rich.table import Table
+
+from testbed.screens.tables import Column, FittedTable, names
+from testbed.statistics.quantiles import quantile_of
 
 FIGURES = ("detection_ms", "promotion_ms", "replay_ms", "gap_ms", "held_ms", "back_to_protected_ms")
 COUNTS = ("lost", "declared", "on_failed_link", "lost_undeclared")
@@ -64,37 +65,35 @@ class CampaignScreen:
         )
 
 
-def rows_table(rows: Sequence[Row]) -> Table:
+def rows_table(rows: Sequence[Row]) -> FittedTable:
     """A line a fault."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in ("fault", "target"):
-        table.add_column(column, overflow="fold")
-    for column in (*FIGURES, *COUNTS, "violations"):
-        table.add_column(_title(column), justify="right")
+    titles = (*map(_title, FIGURES), *COUNTS, "violations")
+    lines = []
     for row in rows:
         figures = [_number(row[name]) for name in FIGURES]
         counts = [str(row[name]) for name in COUNTS]
         kept = str(len(row["violations"])) if row["invalid"] is None else "not counted"
-        table.add_row(row["fault"], row["target"], *figures, *counts, kept)
-    return table
+        lines.append((row["fault"], row["target"], *figures, *counts, kept))
+    columns = (names("fault"), names("target"), *(Column(_title(each)) for each in titles))
+    return FittedTable(columns, tuple(lines), keys=2)
 
 
-def kinds_table(rows: Sequence[Row]) -> Table:
+def kinds_table(rows: Sequence[Row]) -> FittedTable:
     """A line a kind."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("kind", no_wrap=True)
-    for column in ("faults", *map(_title, FIGURES), "undeclared", "violations"):
-        table.add_column(column, justify="right")
+    lines = []
     for kind in sorted({row["fault"] for row in rows}):
         of_kind = [row for row in rows if row["fault"] == kind]
-        table.add_row(
-            kind,
-            str(len(of_kind)),
-            *[_percentiles([row[name] for row in of_kind]) for name in FIGURES],
-            str(sum(row["lost_undeclared"] for row in of_kind)),
-            str(sum(len(row["violations"]) for row in of_kind)),
+        lines.append(
+            (
+                kind,
+                str(len(of_kind)),
+                *[_percentiles([row[name] for row in of_kind]) for name in FIGURES],
+                str(sum(row["lost_undeclared"] for row in of_kind)),
+                str(sum(len(row["violations"]) for row in of_kind)),
+            )
         )
-    return table
+    titles = ("faults", *map(_title, FIGURES), "undeclared", "violations")
+    return FittedTable((names("kind"), *map(Column, titles)), tuple(lines))
 
 
 def _title(name: str) -> str:
@@ -106,7 +105,7 @@ def _number(value: float | None) -> str:
 
 
 def _percentiles(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
+    known = np.array([value for value in values if value is not None], np.float64)
+    if len(known) == 0:
         return "-"
-    return f"{np.percentile(known, 50):.1f} / {np.percentile(known, 99):.1f}"
+    return f"{quantile_of(known, 0.5):.1f} / {quantile_of(known, 0.99):.1f}"

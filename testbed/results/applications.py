@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from testbed.results.events import read_events
-from testbed.results.quantiles import quantiles
+from testbed.statistics.quantiles import quantiles
 
 NS_PER_S = 1_000_000_000
 TIMES = ("connect_ns", "first_byte_ns", "total_ns")

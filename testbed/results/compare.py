@@ -21,11 +21,11 @@ from testbed.results.applications import read_applications
 from testbed.results.events import read_events
 from testbed.results.metrics import FORMAT as METRICS_FORMAT
 from testbed.results.metrics import flat, measure, measure_all, of_packets
-from testbed.results.quantiles import PERCENTILES
-from testbed.results.statistics import paired_ratio
 from testbed.results.summary import summarise
+from testbed.statistics import comparison as statistics
+from testbed.statistics.quantiles import PERCENTILES
 
-FORMAT = 1
+FORMAT = 2
 GREEDY, LEARNED = "greedy-delay", "ppo"
 
 Run = Mapping[str, Any]
@@ -47,36 +47,48 @@ def compare(
 
     `runs` gives for each policy the summaries of its runs. Runs are paired by seed; a seed that
     only one of the two has, or whose figure is null in one, is left out, and so is one whose run
-    is not valid in one, unless `include_invalid`. The result maps
-    "ppo vs deft" to {figure: {"ratio", "low", "high"}} (see `statistics.paired_ratio`; a "note"
-    says why something is null).
+    is not valid in one, unless `include_invalid`. The result maps "ppo vs deft" to
+    {figure: `statistics.Comparison` as JSON}, corrected over all figures and pairs of policies.
+    "seeds" in it has the two values of each seed: [{"seed", "treated", "baseline"}].
     """
     if not include_invalid:
         runs = {policy: [run for run in each if run["valid"]] for policy, each in runs.items()}
     pairs = [(policy, baseline) for policy in runs if policy != baseline and baseline in runs]
     if LEARNED in runs and GREEDY in runs and (LEARNED, GREEDY) not in pairs:
         pairs.append((LEARNED, GREEDY))
-    return {
-        f"{policy} vs {other}": {
-            name: _figure(runs[policy], runs[other], value) for name, value in FIGURES.items()
-        }
+    seeds = {
+        (policy, other, name): _paired(runs[policy], runs[other], value)
         for policy, other in pairs
         if policy != other
+        for name, value in FIGURES.items()
     }
+    found = statistics.corrected({key: _compared(each) for key, each in seeds.items()})
+    entries: dict[str, dict[str, Any]] = {}
+    for (policy, other, name), each in found.items():
+        entry = {**each.to_json(), "seeds": seeds[policy, other, name]}
+        entries.setdefault(f"{policy} vs {other}", {})[name] = entry
+    return entries
 
 
-def _figure(
+def _paired(
     treated: Sequence[Run], baseline: Sequence[Run], value: Callable[[Run], float | None]
-) -> dict[str, Any]:
+) -> list[dict[str, float]]:
     ours = {run["seed"]: value(run) for run in treated}
     theirs = {run["seed"]: value(run) for run in baseline}
-    pairs = [
-        (ours[seed], theirs[seed])
+    return [
+        {"seed": seed, "treated": mine, "baseline": other}
         for seed in sorted(ours.keys() & theirs.keys())
-        if ours[seed] is not None and theirs[seed] is not None
+        if (mine := ours[seed]) is not None and (other := theirs[seed]) is not None
     ]
-    table = np.array(pairs, dtype=np.float64).reshape(-1, 2)
-    return paired_ratio(table[:, 0], table[:, 1]).to_json()
+
+
+def _compared(seeds: Sequence[Mapping[str, float]]) -> statistics.Comparison:
+    """One cell, one run for each seed."""
+    ours, theirs = (
+        np.array([each[side] for each in seeds], np.float64).reshape(1, 1, -1)
+        for side in ("treated", "baseline")
+    )
+    return statistics.compare(ours, theirs)
 
 
 def write_summary(results_dir: Path, include_invalid: bool = False) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from testbed.results.quantiles import quantiles
+from testbed.statistics.quantiles import quantiles
 
 PARTS = ("source", "links", "switches", "queue", "function", "commit", "sink")
 Span = tuple[int, str, int]

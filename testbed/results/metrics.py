@@ -15,7 +15,7 @@ Of a packet (`of_packets`), in nanoseconds:
 - `lag_ns`: actual sending less scheduled time. `gap_error_ns`: how far the time since the packet
   before it in its flow (`seq` - 1) is from the schedule's, if both were sent.
 
-Of a set of packets (`measure`): percentiles with their intervals (`testbed.results.quantiles`);
+Of a set of packets (`measure`): percentiles with their intervals (`testbed.statistics.quantiles`);
 loss (RFC 7680) over the packets sent; duplication and reordering over those that arrived; `pdv_ns`
 = D99.9 - Dmin (RFC 8219 section 7.3.1), of the delays together; `ipdv_ns` of absolute values;
 goodput; `rate_ratio`: the rate that the sender reached over the schedule's, both by the mean time
@@ -34,7 +34,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from testbed.results.hops import measure_hops
-from testbed.results.quantiles import quantile, quantiles
+from testbed.statistics.quantiles import quantile, quantiles
 
 FORMAT = 1
 _NS_PER_S = 1_000_000_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,14 +22,14 @@ _ROUND_RATIOS = (0.5, 2, 0.2, 5, 0.1, 10, 0.05, 20, 0.02, 50, 0.7, 1.5, 0.8, 1.2
 
 
 def forest(found: Mapping[str, Sequence[Finding]], policies: Sequence[str]) -> str | None:
-    """Ratios with 95 % intervals, a row for each figure and pair; None if nothing was compared."""
+    """Ratios, intervals and seeds, a row for each figure and pair; None if nothing was compared."""
     figures = list(dict.fromkeys(each.figure for row in found.values() for each in row))
     if not figures:
         return None
     left, right = _ratio_limits([each for row in found.values() for each in row])
     rows = len(figures) * (len(found) + 0.6)
     with style():
-        figure = Figure(figsize=(7.6, 0.8 + 0.27 * rows))
+        figure = Figure(figsize=(7.6, 0.8 + 0.32 * rows))
         axes = figure.subplots()
         axes.set_xscale("log")
         axes.set_xlim(left, right)
@@ -51,11 +52,12 @@ def forest(found: Mapping[str, Sequence[Finding]], policies: Sequence[str]) -> s
         axes.set_xticks(ticks_at, [f"{value:g}" for value in ticks_at])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("ratio of means over seeds, log scale; 1 = no difference")
-        return to_svg(figure, "ratios of figures between policies with 95 % intervals")
+        return to_svg(figure, "ratios of figures between policies, over all seeds and in each")
 
 
 def _ratio_limits(found: Sequence[Finding]) -> tuple[float, float]:
-    known = [v for each in found for v in (each.ratio, each.low, each.high) if v is not None and v]
+    shown = (v for each in found for v in (each.ratio, each.low, each.high, *each.dots))
+    known = [value for value in shown if value is not None and 0 < value < np.inf]
     left, right = min([0.7, *known]) / 1.2, max([1.4, *known]) * 1.2
     return max(left, LEAST_RATIO), min(right, GREATEST_RATIO)
 
@@ -74,22 +76,36 @@ def _interval(axes: Axes, at: float, pair: str, finding: Finding, policies: Sequ
     treated, _, _ = pair.partition(" vs ")
     tint = colour(policies, treated) if treated in policies else INK
     left, right = axes.get_xlim()
-    margin = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 9.5}
-    axes.text(1.01, at, f"{pair}   {finding.text}", ha="left", **margin)  # type: ignore[arg-type]
+    place: Any = axes.get_yaxis_transform()
+    axes.text(1.01, at, f"{pair}   {finding.text}", va="center", fontsize=9.5, transform=place)
+    _dots(axes, at + 0.24, finding.dots, tint)
     if finding.ratio is None:
-        axes.text(0.5, at, "no ratio", ha="center", style="italic", **margin)  # type: ignore[arg-type]
         return
+    at -= 0.1
     if finding.low is not None and finding.high is not None:
         low, high = max(finding.low, left), min(finding.high, right)
-        axes.plot([low, high], [at, at], color=tint, linewidth=2.6, solid_capstyle="butt")
+        axes.plot([low, high], [at] * 2, color=tint, linewidth=2.6, solid_capstyle="butt")
         if finding.low < left:
             axes.plot(left, at, marker="<", color=tint, clip_on=False)
         if finding.high > right:
             axes.plot(right, at, marker=">", color=tint, clip_on=False)
     shape = marker(policies, treated) if treated in policies else "o"
     fill = PAPER if finding.kind in ("open", "unknown") else tint
-    place = min(max(finding.ratio, left), right)
-    axes.plot(place, at, shape, color=tint, markerfacecolor=fill, markersize=7, clip_on=False)
+    inside = min(max(finding.ratio, left), right)
+    look: dict[str, Any] = {"markerfacecolor": fill, "markersize": 7, "clip_on": False, "zorder": 4}
+    axes.plot(inside, at, shape, color=tint, **look)
+
+
+def _dots(axes: Axes, at: float, ratios: Sequence[float], tint: str) -> None:
+    """A dot for each seed; those beyond the axis stand at its ends, as arrows."""
+    left, right = axes.get_xlim()
+    inside = [ratio for ratio in ratios if left <= ratio <= right]
+    axes.plot(inside, [at] * len(inside), "o", color=tint, markersize=3.4, alpha=0.6, mew=0)
+    for shape, place, count in (
+        ("<", left, sum(ratio < left for ratio in ratios)),
+        (">", right, sum(ratio > right for ratio in ratios)),
+    ):
+        axes.plot([place] * count, [at] * count, shape, color=tint, markersize=4, clip_on=False)
 
 
 def latency_tails(results: Results) -> str | None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from testbed.results.gather import Results
 from testbed.results.hops import PARTS
 from testbed.results.plot_style import INK, colour, marker, style, to_svg
-from testbed.results.quantiles import PERCENTILES
+from testbed.statistics.quantiles import PERCENTILES
 
 _PANELS = (
     ("delay_ns", "one-way delay, ms"),

@@ -16,12 +16,9 @@ from testbed.results.gather import Json, Results, RunFolder, gather
 from testbed.results.plot_style import slot
 from testbed.results.report_applications import application_rows
 from testbed.results.report_metrics import metrics_content
-from testbed.results.statistics import MIN_PAIRS
-from testbed.results.verdict import findings, headline, sentence
+from testbed.results.verdict import findings, foundation, headline, sentence
 
 TEMPLATES = Path(__file__).parent / "templates"
-ENOUGH_SEEDS = 10
-"""Below this the report says beside its verdict that it rests on few seeds."""
 RAW_FILES = (
     "packets.parquet",
     "events.jsonl",
@@ -62,11 +59,10 @@ def _content(results: Results) -> dict[str, Any]:
         "css": Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         "scenario": summary.get("scenario", results.folder.name),
         "manifest": results.manifest,
-        "headline": headline(found, not problems, _least_seeds(results)),
+        "headline": headline(found, not problems, done),
         "sentences": [sentence(pair, each) for pair, each in found.items()],
         "problems": problems,
-        "min_pairs": MIN_PAIRS,
-        "few_seeds": _least_seeds(results) if _least_seeds(results) < ENOUGH_SEEDS else None,
+        "foundation": foundation(found) if found else None,
         "runs_done": done,
         "columns": COLUMNS,
         "policies": results.policies,
@@ -90,12 +86,6 @@ def _content(results: Results) -> dict[str, Any]:
         "files": _files(results),
         "scenario_text": results.scenario_text,
     }
-
-
-def _least_seeds(results: Results) -> int:
-    """How many seeds the policy with the fewest runs has; policies without a run do not count."""
-    counts = [len(results.summaries(policy)) for policy in results.policies]
-    return min((count for count in counts if count), default=0)
 
 
 def _picture(svg: str | None) -> Markup | None:

@@ -36,9 +36,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from testbed.results.metrics import goodput_bps, measure, of_packets
-from testbed.results.quantiles import PERCENTILES
-from testbed.results.statistics import nearest_rank
 from testbed.results.whereabouts import Whereabouts
+from testbed.statistics.quantiles import PERCENTILES, nearest_rank
 
 _NS_PER_S = 1_000_000_000
 

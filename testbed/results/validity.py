@@ -15,11 +15,11 @@ from testbed.results.events import read_events
 from testbed.results.fidelity import fidelity_reasons
 from testbed.results.packets import UNMATCHED
 from testbed.results.raw import instance_dumps, read_arrivals
-from testbed.results.statistics import nearest_rank
 from testbed.results.whereabouts import Whereabouts
 from testbed.scenario.model import ToleranceSpec
 from testbed.scenario.names import parse_server, sender_name
 from testbed.scenario.types import NS_PER_S
+from testbed.statistics.quantiles import nearest_rank
 
 OWN_DROPS = ("kernel_drops", "tun_drops", "send_failed", "write_failed", "emit_failed")
 """Counters of edges and instances that say that the emulator lost a packet by itself."""

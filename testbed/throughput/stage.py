@@ -27,9 +27,9 @@ from testbed.results.raw import (
     schedule_path,
     sent_path,
 )
-from testbed.results.statistics import nearest_rank
 from testbed.scenario.names import instance_name, sender_name, user_name
 from testbed.scenario.types import NS_PER_S, Placement, Request
+from testbed.statistics.quantiles import nearest_rank
 from testbed.throughput.search import Trial
 from testbed.throughput.tcp import IperfError
 

@@ -17,7 +17,7 @@ from agents.placement.plans import held_out_plans
 from agents.placement.policies import make_policy
 from agents.placement.sweep import SweepSpec, Timed, sweep
 from testbed.cli import main
-from testbed.evaluate import run_evaluation
+from testbed.evaluate import measure, write_evaluation
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario, parse_scenario
 from testbed.scenario.model import Scenario
@@ -244,10 +244,44 @@ def test_an_interrupted_evaluation_keeps_the_cells_that_were_finished(tmp_path: 
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_evaluation(SCENARIOS / "smoke.yaml", spec, tmp_path, interrupt)
+        measure(SCENARIOS / "smoke.yaml", spec, tmp_path, interrupt)
     assert json.loads((tmp_path / "manifest.json").read_text())["complete"] is False
     kept = pd.read_parquet(tmp_path / "values.parquet")
     assert set(kept["load"]) == {1.0} if len(kept) == 6 else {1.0, 2.0}
     assert len(kept) % 6 == 0
     assert run(str(tmp_path)) == 0
     assert "cut short" in (tmp_path / "evaluation.html").read_text()
+
+
+def test_values_outlive_a_fault_in_the_summing_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(frame: pd.DataFrame, manifest: Any) -> Any:
+        raise KeyError(None)
+
+    out = tmp_path / "out"
+    arguments = (str(SCENARIOS / "smoke.yaml"), "--policies", "deft,first-fit", "--seeds", "2")
+    with monkeypatch.context() as patch:
+        patch.setattr("testbed.evaluate.summarise_evaluation", faulty)
+        with pytest.raises(KeyError):
+            run(*arguments, "--loads", "1", "--results", str(out))
+    told = capsys.readouterr().err
+    assert str(out / "values.parquet") in told and f"deftbed evaluate {out}" in told
+    assert len(pd.read_parquet(out / "values.parquet")) == 4
+    assert run(str(out)) == 0
+    assert (out / "evaluation.html").is_file()
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "values.parquet"])
+def test_a_torn_folder_is_an_input_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    spec = SweepSpec(SMOKE, ("deft",), cells_of(SMOKE, (1.0,), ()), 1)
+    measure(SCENARIOS / "smoke.yaml", spec, tmp_path, lambda what, share: None)
+    whole = (tmp_path / name).read_bytes()
+    for kept in (0, 1, len(whole) // 2, len(whole) - 5):
+        (tmp_path / name).write_bytes(whole[:kept])
+        assert run(str(tmp_path)) == 2
+        assert "an evaluation" in capsys.readouterr().err
+    (tmp_path / name).write_bytes(whole)
+    assert write_evaluation(tmp_path)["streams"] == 1

@@ -151,7 +151,7 @@ def test_with_json_each_fault_is_a_line_and_violations_are_told_beside(
 
 def test_tables_have_a_line_a_fault_and_a_line_a_kind() -> None:
     rows = [row(), row(gap_ms=3.0), row(fault="move", gap_ms=None)]
-    assert rows_table(rows).row_count == 3
+    assert len(rows_table(rows).rows) == 3
     text = io.StringIO()
     Console(file=text, width=200).print(kinds_table(rows))
     (line,) = (each for each in text.getvalue().splitlines() if "kill-primary" in each)

@@ -18,7 +18,7 @@ from testbed.results.compare import write_summary
 from testbed.results.hops import PARTS
 from testbed.results.plots_map import placed
 from testbed.results.report import write_report
-from testbed.results.verdict import findings, headline, sentence
+from testbed.results.verdict import findings, foundation, headline, sentence
 from tests.unit.report_support import write_results
 
 VOID = {"meta", "link", "br", "img", "hr", "input", "col", "wbr"}
@@ -214,31 +214,55 @@ def test_text_from_files_cannot_become_markup(tmp_path: Path) -> None:
     assert "&lt;b&gt;lag&lt;/b&gt; &amp; more" in write_report(folder).read_text()
 
 
-def entry(ratio: float | None, low: float | None, high: float | None, **more: Any) -> Any:
-    return {"ratio": ratio, "low": low, "high": high, **more}
+def entry(
+    ratio: float | None,
+    low: float | None = None,
+    high: float | None = None,
+    p_holm: float | None = 0.01,
+    **more: Any,
+) -> Any:
+    difference = {"value": 1.0, "low": 0.5, "high": 1.5}
+    seeds = [{"seed": n, "treated": 2.0 * n, "baseline": 4.0 * n} for n in range(12)]
+    known = {"ratio": ratio, "low": low, "high": high, "p_holm": p_holm, "pairs": 12}
+    return {**known, "difference": difference, "seeds": seeds, **more}
 
 
 @pytest.mark.parametrize(
-    ("figure", "figures", "kind"),
+    ("figure", "figures", "kind", "text"),
     [
-        ("latency_p99", entry(0.6, 0.5, 0.9), "better"),
-        ("latency_p99", entry(1.6, 1.5, 1.9), "worse"),
-        ("goodput", entry(1.6, 1.5, 1.9), "better"),
-        ("goodput", entry(0.6, 0.5, 0.9), "worse"),
-        ("lost", entry(0.9, 0.5, 1.0), "open"),
-        ("lost", entry(0.9, None, None, note="no interval: 1 of at least 3 seeds"), "unknown"),
-        ("lost", entry(None, None, None, note="the baseline's mean is 0"), "unknown"),
+        ("latency_p99", entry(0.6, 0.5, 0.9), "better", "× 0.60 [0.50, 0.90]"),
+        ("latency_p99", entry(1.6, 1.5, 1.9), "worse", "× 1.60 [1.50, 1.90]"),
+        ("goodput", entry(1.6, 1.5, 1.9), "better", "× 1.60 [1.50, 1.90]"),
+        ("goodput", entry(0.6, 0.5, 0.9), "worse", "× 0.60 [0.50, 0.90]"),
+        ("goodput", entry(1.003, 1.001, 1.005), "better", "× 1.0030 [1.0010, 1.0050]"),
+        # An interval without 1 is no claim: of many some are so by chance.
+        ("lost", entry(0.6, 0.5, 0.9, p_holm=0.05), "open", "× 0.60 [0.50, 0.90]"),
+        ("lost", entry(None, note="the baseline is 0"), "worse", "+1.0 packets [+0.5, +1.5]"),
+        ("lost", entry(0.9, p_holm=None, note="no interval", pairs=1), "unknown", "× 0.90"),
+        ("lost", entry(None, p_holm=None, note="both are 0", pairs=1), "unknown", "both are 0"),
     ],
 )
-def test_finding_kinds(figure: str, figures: Any, kind: str) -> None:
+def test_finding_kinds(figure: str, figures: Any, kind: str, text: str) -> None:
     (found,) = findings({figure: figures})
-    assert found.kind == kind
+    assert (found.kind, found.text) == (kind, text)
+    assert found.dots == (0.5,) * 11  # seed 0 has none of both
 
 
-def test_verdict_claims_nothing_without_an_interval() -> None:
-    found = {"ppo vs deft": findings({"lost": entry(0.1, None, None, note="no interval")})}
-    assert "no difference between the policies can be claimed" in headline(found, True, 1)
-    assert "no statement possible on packets lost" in sentence("ppo vs deft", found["ppo vs deft"])
+def test_few_seeds_have_ratios_and_dots_and_no_claim() -> None:
+    few = entry(0.1, p_holm=None, note="no interval: 5 of at least 6 pairs", pairs=5)
+    found = {"ppo vs deft": findings({"lost": few})}
+    assert headline(found, True, 10) == "5 seeds are too few to claim a difference."
+    text = sentence("ppo vs deft", found["ppo vs deft"])
+    assert text == "ppo against deft: no claim on packets lost × 0.10."
+    assert "Below 6 seeds" in foundation(found)
+
+
+def test_seeds_that_can_never_show_it_are_told() -> None:
+    row = findings({f"figure {n}": {**entry(1.0, 0.9, 1.1, 0.4), "pairs": 7} for n in range(5)})
+    found = {"ppo vs deft": row}
+    assert headline(found, True, 14) == "No difference between the policies is shown over 7 seeds."
+    assert "all 5 comparisons" in foundation(found)
+    assert "7 seeds can never show that for so many; 8 can." in foundation(found)
 
 
 def test_verdict_tells_wins_losses_and_draws() -> None:
@@ -246,14 +270,27 @@ def test_verdict_tells_wins_losses_and_draws() -> None:
         {
             "latency_p50": entry(0.5, 0.4, 0.6),
             "lost": entry(2.0, 1.5, 2.5),
-            "goodput": entry(1.0, 0.999, 1.001),
+            "goodput": entry(1.0, 0.999, 1.001, 0.9),
         }
     )
     found = {"ppo vs deft": row, "greedy-delay vs deft": [row[2]]}
-    text = headline(found, True, 5)
-    assert "ppo beats deft in 1 of 3 figures, loses in 1" in text
+    text = headline(found, True, 24)
+    assert "Over 12 seeds: ppo beats deft in 1 of 3 figures, loses in 1" in text
     assert "no difference is shown between greedy-delay and deft" in text
-    assert "not valid" in headline(found, False, 5)
+    assert "not valid" in headline(found, False, 24)
+
+
+@pytest.mark.parametrize("seeds", [2, 6])
+def test_every_seed_has_a_dot_and_from_six_on_an_interval(tmp_path: Path, seeds: int) -> None:
+    folder = write_results(tmp_path / "few", policies=("deft", "ppo"), seeds=seeds)
+    summary = json.loads((folder / "summary.json").read_text())
+    for row in map(findings, summary["comparison"].values()):
+        assert [len(each.dots) for each in row] == [seeds] * len(row)
+        assert [each.low is not None for each in row] == [seeds >= 6] * len(row)
+        assert {each.kind for each in row} == {"unknown"} if seeds < 6 else {"open"}
+    text = write_report(folder).read_text()
+    assert ("Below 6 seeds" in text) == (seeds < 6)
+    assert "better in" not in text and "beats" not in text
 
 
 def test_map_counts_primaries_and_backups(folder: Path) -> None:

@@ -7,12 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from testbed.results.compare import FIGURES, compare, write_summary
-from testbed.results.statistics import paired_ratio
+from testbed.statistics.significance import holm
 from tests.unit.results_support import MS, event, packets, schedule, write_plan, write_run
 
 
@@ -30,15 +29,29 @@ def run(seed: int, p99: float | None = 100.0, **changes: Any) -> dict[str, Any]:
 
 def test_ratios_are_of_means_over_the_seeds_that_both_have() -> None:
     runs = {
-        "deft": [run(1, 100.0), run(2, 300.0), run(3, 200.0), run(9, 1e9)],
-        "ppo": [run(3, 100.0), run(2, 150.0), run(1, 50.0), run(8, 1e9)],
+        "deft": [run(seed, 100.0 * seed) for seed in range(1, 7)] + [run(9, 1e9)],
+        "ppo": [run(seed, 50.0 * seed) for seed in range(6, 0, -1)] + [run(8, 1e9)],
     }
     figures = compare(runs, "deft")["ppo vs deft"]
     assert set(figures) == set(FIGURES)
-    # Every pair has the ratio one half: so has every resample, if and only if pairs stay pairs.
-    assert figures["latency_p99"] == {"ratio": 0.5, "low": 0.5, "high": 0.5}
+    # Every pair has the ratio one half: so it is without any of them, if pairs stay pairs.
+    found = figures["latency_p99"]
+    assert (found["ratio"], found["low"], found["high"]) == pytest.approx((0.5, 0.5, 0.5))
+    assert found["pairs"] == 6
+    assert found["seeds"][1] == {"seed": 2, "treated": 100.0, "baseline": 200.0}
     assert figures["overload"]["ratio"] is None
-    assert figures["overload"]["note"] == "the baseline's mean is 0"
+    assert figures["overload"]["note"] == "both are 0"
+
+
+def test_p_values_are_corrected_over_all_figures_and_pairs() -> None:
+    runs = {
+        name: [run(seed, share * (100.0 + seed), lost=round(9 * share)) for seed in range(1, 13)]
+        for name, share in (("deft", 1.0), ("greedy-delay", 0.8), ("ppo", 0.5))
+    }
+    entries = [each for pair in compare(runs, "deft").values() for each in pair.values()]
+    assert len(entries) == 3 * len(FIGURES)
+    assert [each["p_holm"] for each in entries] == holm([each["p"] for each in entries])
+    assert min(each["p_holm"] for each in entries) == pytest.approx(15 * 2 / 2**12)
 
 
 def test_a_seed_with_a_run_that_is_not_valid_is_left_out_unless_it_is_asked_for() -> None:
@@ -65,7 +78,8 @@ def test_few_seeds_have_no_interval() -> None:
     figure = compare(runs, "deft")["ppo vs deft"]["latency_p99"]
     assert figure["ratio"] == 0.5
     assert (figure["low"], figure["high"]) == (None, None)
-    assert figure["note"] == "no interval: 2 of at least 3 seeds"
+    assert figure["note"] == "no interval: 2 of at least 6 pairs"
+    assert (figure["p"], figure["p_holm"]) == (None, None)
 
 
 def test_a_run_without_latency_is_left_out() -> None:
@@ -74,25 +88,7 @@ def test_a_run_without_latency_is_left_out() -> None:
     runs = {"deft": [run(2, None)], "ppo": [run(2, 1.0)]}
     figure = compare(runs, "deft")["ppo vs deft"]["latency_p99"]
     assert figure["ratio"] is None
-    assert figure["note"] == "no pair of runs with this figure"
-
-
-def test_the_interval_is_that_of_all_resamples() -> None:
-    treated, baseline = np.array([1.0, 4.0, 9.0]), np.array([2.0, 5.0, 6.0])
-    index = np.array(np.meshgrid(*[range(3)] * 3)).reshape(3, -1).T
-    ratios = np.sort(treated[index].sum(axis=1) / baseline[index].sum(axis=1))
-    found = paired_ratio(treated, baseline)
-    assert found.ratio == pytest.approx(14 / 13)
-    # One in 27 resamples is all of one pair: more than 2.5 % on each side.
-    assert found.low == pytest.approx(ratios[0])
-    assert found.high == pytest.approx(ratios[-1])
-    assert paired_ratio(treated, baseline) == found
-
-
-def test_zeros_in_the_baseline_give_no_interval() -> None:
-    found = paired_ratio(np.array([1.0, 2.0, 3.0]), np.array([0.0, 0.0, 3.0]))
-    assert (found.ratio, found.low, found.high) == (2.0, None, None)
-    assert found.note == "no interval: the baseline is 0 in some resamples"
+    assert figure["note"] == "nothing to compare"
 
 
 def frame_with(latency_ms: int, lost: int = 0) -> pd.DataFrame:
@@ -113,7 +109,7 @@ def results(tmp_path: Path) -> Path:
 def test_the_summary_of_a_folder(results: Path) -> None:
     summary = write_summary(results)
     assert json.loads((results / "summary.json").read_text()) == summary
-    assert (summary["format"], summary["scenario"], summary["valid"]) == (1, "small", True)
+    assert (summary["format"], summary["scenario"], summary["valid"]) == (2, "small", True)
     assert [entry["seed"] for entry in summary["policies"]["ppo"]["runs"]] == [1, 2, 3]
     figures = summary["comparison"]["ppo vs deft"]
     assert figures["latency_p99"]["ratio"] == pytest.approx(0.25)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from testbed.results.metrics import of_packets
 from testbed.results.packets import build_packets
-from testbed.results.statistics import nearest_rank
 from testbed.results.summary import overload_s, recovery_ns, summarise
+from testbed.statistics.quantiles import nearest_rank
 from tests.unit.results_support import MS, Arrival, arrivals, event, packets, schedule
 
 MANIFEST = {"seed": 4, "valid": True}

@@ -13,8 +13,9 @@ from markupsafe import Markup
 from testbed.records.files import write_text
 from testbed.results.evaluation import plots
 from testbed.results.evaluation.figures import BY_KEY, COMPARED, FIGURES, TOLD
-from testbed.results.evaluation.verdict import ALPHA, Verdict, least_p, sentence, verdict
+from testbed.results.evaluation.verdict import Verdict, sentence, streams_needed, verdict
 from testbed.results.plot_style import slot
+from testbed.statistics.jackknife import LEAST_PAIRS
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 HEADLINE = ("latency_p99_ns", "lost", "overload_s", "acceptance", "cost")
@@ -55,7 +56,7 @@ def _content(summary: Json, manifest: Json) -> dict[str, Any]:
         "slots": {policy: slot(policies, policy) for policy in policies},
         "figures": FIGURES,
         "compared": TOLD,
-        "few_streams": least_p(summary["streams"], max(1, len(policies) - 1)) >= ALPHA,
+        "notes": _notes(summary),
         "overall": overall,
         "cells": [_cell(cell, policies) for cell in cells],
         "curves": [
@@ -76,6 +77,32 @@ def _headline(summary: Json, topologies: Sequence[str]) -> str:
         f"{count} polic{'y' if count == 1 else 'ies'}, {loads} load{'' if loads == 1 else 's'}, "
         f"{where}: {summary['streams']} request streams, the same for all"
     )
+
+
+def _notes(summary: Json) -> list[str]:
+    """What the number of streams and of training runs can and cannot show."""
+    streams, notes = summary["streams"], []
+    if streams < LEAST_PAIRS:
+        return [
+            f"{streams} stream{'' if streams == 1 else 's'} in each cell: below {LEAST_PAIRS} "
+            "chance alone makes such differences. They are shown without an interval, the curves "
+            "with a dot for each stream, and nothing is claimed."
+        ]
+    cells = {str(number): each["comparison"] for number, each in enumerate(summary["cells"])}
+    every = {f"{at} {pair}": row for at, rows in cells.items() for pair, row in rows.items()}
+    if summary["overall"] and (needed := streams_needed(summary["overall"])) > streams:
+        notes.append(f"{streams} streams can show no difference at all, {needed} can.")
+    elif every and (needed := streams_needed(every)) > streams:
+        notes.append(f"{streams} streams can show no difference in a single cell, {needed} can.")
+    for policy, runs in summary["models"].items():
+        if policy in summary["learned"]:
+            notes.append(
+                f"{policy}: {runs} training runs, whose luck is in the intervals."
+                if runs > 1
+                else f"{policy} is one training run: what is shown is true of that model, and says "
+                "little of another training."
+            )
+    return notes
 
 
 def _is_told(pair: str, manifest: Json) -> bool:

@@ -38,7 +38,7 @@ def over_load(cells: Sequence[Cell], policies: Sequence[str]) -> str:
 def _draw(
     axes: Axes, cells: Sequence[Cell], policies: Sequence[str], figure: EvaluationFigure
 ) -> None:
-    loads = np.array([cell["load"] for cell in cells])
+    loads = np.array([cell["load"] for cell in cells], np.float64)
     for number, policy in enumerate(policies):
         entries = [cell["figures"][policy][figure.key] for cell in cells]
         middle, low, high = (_values(entries, name, figure.scale) for name in _BAND)
@@ -50,7 +50,9 @@ def _draw(
             marker=marker(policies, policy), markersize=4.5, markeredgecolor=PAPER,
             markeredgewidth=0.6,
         )  # fmt: skip
-        if len(loads) > 1:
+        if np.isnan(low).all():
+            _dots(axes, loads + shift, entries, figure.scale, tint)
+        elif len(loads) > 1:
             axes.fill_between(loads, low, high, color=tint, alpha=0.16, linewidth=0)
         else:
             axes.vlines(loads + shift, low, high, color=tint)
@@ -66,6 +68,15 @@ def _draw(
     axes.set_xticks(loads, [f"{load:g}" for load in loads])
     axes.set_title(f"{figure.label}, {figure.unit}" if figure.unit else figure.label)
     axes.set_xlabel("load")
+
+
+def _dots(
+    axes: Axes, loads: np.ndarray, entries: Sequence[Mapping[str, Any]], scale: float, tint: str
+) -> None:
+    """A dot for each stream: there are too few for an interval."""
+    for load, entry in zip(loads, entries, strict=True):
+        known = [value * scale for value in entry["streams"] if value is not None]
+        axes.plot([load] * len(known), known, "o", color=tint, markersize=3, alpha=0.6, mew=0)
 
 
 _BAND = ("value", "low", "high")

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from testbed.results.evaluation.figures import COMPARED, FIGURES, EvaluationFigure
-from testbed.results.evaluation.verdict import ALPHA, least_p, verdict
+from testbed.results.evaluation.verdict import streams_needed, verdict
+from testbed.screens.tables import Column, FittedTable, names
+from testbed.statistics.comparison import LEVEL
 
 COLUMNS = (
     "acceptance", "latency_p99_ns", "overload_s", "cost", "loss", "latency_p50_ns", "goodput_pps",
@@ -40,11 +40,12 @@ def print_evaluation(summary: Json, folder: Path, console: Console | None = None
         what = "all cells together" if len(cells) > 1 else "compared"
         out.print(f"{what}: relative change of means, {streams} streams a cell", style="bold")
         out.print(_comparison(summary["overall"], _shown(out)))
-    if least_p(streams, max(1, len(summary["policies"]) - 1)) >= ALPHA:
-        out.print(f"{streams} streams are too few to show a difference in a single cell.")
+        needed = streams_needed(summary["overall"])
+        if needed > streams:
+            out.print(f"{streams} streams are too few to show a difference: {needed} can.")
     out.print(
-        "Below a figure: its 95 % interval. Coloured: better or worse, by an interval that excludes"
-        " no change and a p value below 0.05 after correction.",
+        "Below a figure: its 95 % interval, from six streams on. Coloured: better or worse, with "
+        f"p < {LEVEL:g} after Holm's correction over all figures and pairs.",
         style="dim",
     )
     out.print(f"page: {folder / 'evaluation.html'}", soft_wrap=True)
@@ -56,11 +57,9 @@ def _shown(out: Console) -> list[EvaluationFigure]:
     return [figure for figure in FIGURES if figure.key in COLUMNS[:room]]
 
 
-def _figures(cell: Json, summary: Json, figures: Sequence[EvaluationFigure]) -> Table:
-    table = _table()
-    table.add_column("policy", no_wrap=True)
-    for figure in figures:
-        table.add_column(f"{figure.label}\n{figure.unit}", justify="right", no_wrap=True)
+def _figures(cell: Json, summary: Json, figures: Sequence[EvaluationFigure]) -> FittedTable:
+    titles = [Column(f"{figure.label}\n{figure.unit}") for figure in figures]
+    rows = []
     for policy in summary["policies"]:
         note = "best heuristic" if policy == cell["best"] else ""
         note = "a bound" if policy in summary["bounds"] else note
@@ -70,29 +69,23 @@ def _figures(cell: Json, summary: Json, figures: Sequence[EvaluationFigure]) -> 
             known = entry["low"] is not None
             interval = f"{figure.text(entry['low'])}–{figure.text(entry['high'])}"
             row.append(_two(figure.text(entry["value"]), interval if known else ""))
-        table.add_row(*row)
-    return table
+        rows.append(tuple(row))
+    return FittedTable((names("policy"), *titles), tuple(rows))
 
 
-def _comparison(pairs: Json, figures: Sequence[EvaluationFigure]) -> Table:
+def _comparison(pairs: Json, figures: Sequence[EvaluationFigure]) -> FittedTable:
     figures = [figure for figure in figures if figure in COMPARED]
-    table = _table()
-    table.add_column("", no_wrap=True)
-    for figure in figures:
-        table.add_column(figure.label, justify="right", no_wrap=True)
+    rows = []
     for pair, entry in pairs.items():
         treated, _, reference = pair.partition(" vs ")
         row = [_two(treated, f"against {reference}")]
         for figure in figures:
             each = verdict(figure, entry[figure.key])
-            row.append(_two(each.change, each.interval, STYLES[each.kind]))
-        table.add_row(*row)
-    return table
+            interval = each.interval if each.interval.startswith("[") else ""
+            row.append(_two(each.change, interval, STYLES[each.kind]))
+        rows.append(tuple(row))
+    return FittedTable((names(""), *(Column(figure.label) for figure in figures)), tuple(rows))
 
 
 def _two(first: str, second: str, colour: str = "") -> Text:
     return Text.assemble((first, colour), "\n", (second, "dim"))
-
-
-def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))

@@ -8,21 +8,16 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from agents.common.statistics import (
-    Estimate,
-    holm,
-    interquartile_means,
-    mean_difference,
-    mean_ratio,
-    ratio_of_means,
-    stratified_interval,
-    total_ratio,
-    wilcoxon,
-)
 from testbed.results.evaluation.figures import COMPARED, FIGURES, EvaluationFigure
 from testbed.results.evaluation.values import CELL, FloatArray, table_of
+from testbed.statistics.comparison import Comparison, compare, corrected
+from testbed.statistics.jackknife import NOTHING, estimate, interquartile_means
 
-FORMAT = 1
+FORMAT = 2
+KEPT = ("scenario", "baseline", "policies", "learned", "bounds")
+"""What is the same in manifest and summary."""
+BEST = "best heuristic"
+"""What the cells' best heuristics are called where all cells are compared together."""
 
 Json = dict[str, Any]
 
@@ -34,8 +29,10 @@ def summarise_evaluation(frame: pd.DataFrame, manifest: Mapping[str, Any]) -> Js
     decide online and learn nothing), "learned" or "bounds".
 
     "cells": for each topology and load "figures" {policy: {figure: estimate}}, the "best" heuristic
-    (of the least mean cost) and "comparison" {"a vs b": {figure: ...}} (see `_compared`).
-    "overall": {"a vs b": {figure: ...}} over all cells (see `_pooled`).
+    (of the least mean cost; null without any) and "comparison" {"a vs b": {figure: entry}}.
+    "overall": {"a vs b": {figure: entry}} over all cells (see `_pooled`). An entry is a
+    `Comparison` as JSON. Its p value is corrected over all figures and pairs: those of "overall",
+    and those of all cells together.
     """
     policies = list(manifest["policies"])
     cells = []
@@ -55,16 +52,15 @@ def summarise_evaluation(frame: pd.DataFrame, manifest: Mapping[str, Any]) -> Js
                     for policy in policies
                 },
                 "best": best,
-                "comparison": _comparison(tables, pairs),
+                "pairs": pairs,
                 "tables": tables,
             }
         )
     overall = _overall(cells, policies, manifest)
-    for cell in cells:
-        del cell["tables"]
+    _compare_cells(cells)
     return {
         "format": FORMAT,
-        **{name: manifest[name] for name in ("scenario", "baseline", "policies", "bounds")},
+        **{name: manifest[name] for name in KEPT},
         "streams": int(frame["stream"].nunique()),
         "models": {
             policy: int(frame[frame["policy"] == policy]["model"].nunique()) for policy in policies
@@ -103,67 +99,56 @@ def _pairs(
 
 
 def _estimate(table: FloatArray) -> Json:
-    """The interquartile mean with its interval; null for what has no value in some stream."""
-    if np.isnan(table).any():
-        return Estimate(float("nan"), None, None).to_json() | {"value": None}
-    return stratified_interval([table], interquartile_means).to_json()
+    """The interquartile mean with its interval, and the mean over training runs in each stream.
 
-
-def _comparison(tables: Tables, pairs: Sequence[tuple[str, str]]) -> dict[str, Json]:
-    return _with_holm(
-        {
-            f"{policy} vs {other}": {
-                figure.key: _compared(tables[policy][figure.key], tables[other][figure.key])
-                for figure in COMPARED
-            }
-            for policy, other in pairs
-        }
-    )
-
-
-def _compared(treated: FloatArray, baseline: FloatArray) -> Json:
-    """Two tables of the same streams: ratio and difference of means with 95 % intervals, the
-    p value of Wilcoxon's test over streams (means over training runs) and its effect size.
+    Null for what has no value in some stream.
     """
-    known = ~(np.isnan(treated).any(axis=0) | np.isnan(baseline).any(axis=0))
-    treated, baseline = treated[:, known], baseline[:, known]
-    if treated.shape[1] == 0:
-        nothing = dict.fromkeys(("ratio", "low", "high"))
-        return {**nothing, "note": "no stream with this figure", "difference": None, **_no_test()}
-    test = wilcoxon(treated.mean(axis=0), baseline.mean(axis=0))
-    return {
-        **ratio_of_means(treated, baseline).to_json(),
-        "difference": mean_difference([(treated, baseline)]).to_json(),
-        "p": test.p,
-        "effect": test.effect,
-        "pairs": test.pairs,
+    found = NOTHING
+    if not np.isnan(table).any():
+        found = estimate(interquartile_means, [table[None]], float(np.abs(table).max(initial=0.0)))
+    streams = table.mean(axis=0).tolist()
+    return {**found.to_json(), "streams": [None if np.isnan(v) else v for v in streams]}
+
+
+def _compare_cells(cells: Sequence[Json]) -> None:
+    """Put "comparison" in place of the tables and pairs of each cell."""
+    family = {
+        (number, policy, other, figure.key): _compared(
+            cell["tables"][policy][figure.key], cell["tables"][other][figure.key], figure
+        )
+        for number, cell in enumerate(cells)
+        for policy, other in cell["pairs"]
+        for figure in COMPARED
     }
+    for cell in cells:
+        del cell["tables"], cell["pairs"]
+        cell["comparison"] = {}
+    for (number, policy, other, key), found in corrected(family).items():
+        pair = cells[number]["comparison"].setdefault(f"{policy} vs {other}", {})
+        pair[key] = found.to_json()
 
 
-def _no_test() -> Json:
-    return {"p": 1.0, "effect": 0.0, "pairs": 0}
-
-
-def _with_holm(comparison: dict[str, Json]) -> dict[str, Json]:
-    """Add "p_holm": corrected over the policies that are compared by the same figure."""
-    for figure in COMPARED:
-        entries = [entry[figure.key] for entry in comparison.values()]
-        for entry, p in zip(entries, holm([entry["p"] for entry in entries]), strict=True):
-            entry["p_holm"] = p
-    return comparison
+def _compared(treated: FloatArray, baseline: FloatArray, figure: EvaluationFigure) -> Comparison:
+    """Two tables of one cell; streams in which either lacks the figure are left out."""
+    known = ~(np.isnan(treated).any(axis=0) | np.isnan(baseline).any(axis=0))
+    return compare(treated[None, :, known], baseline[None, :, known], figure.adds_up)
 
 
 def _overall(
     cells: Sequence[Mapping[str, Any]], policies: Sequence[str], manifest: Mapping[str, Any]
 ) -> dict[str, Json]:
     """Comparisons over all cells: with the baseline, and with each cell's best heuristic."""
-    baseline, found = manifest["baseline"], {}
-    for policy, other in _pairs(policies, manifest, "best heuristic"):
-        references = [cell["best"] if other == "best heuristic" else baseline for cell in cells]
-        found[f"{policy} vs {other}"] = {
-            figure.key: _pooled(cells, policy, references, figure) for figure in COMPARED
-        }
-    return _with_holm(found)
+    best = BEST if all(cell["best"] is not None for cell in cells) else None
+    family, counted = {}, {}
+    for policy, other in _pairs(policies, manifest, best):
+        references = [cell["best"] if other == BEST else other for cell in cells]
+        for figure in COMPARED:
+            key = (f"{policy} vs {other}", figure.key)
+            family[key], counted[key] = _pooled(cells, policy, references, figure)
+    found: dict[str, Json] = {}
+    for (pair, name), each in corrected(family).items():
+        found.setdefault(pair, {})[name] = {**each.to_json(), "cells": counted[pair, name]}
+    return found
 
 
 def _pooled(
@@ -171,34 +156,14 @@ def _pooled(
     policy: str,
     references: Sequence[str],
     figure: EvaluationFigure,
-) -> Json:
-    """All cells together; "cells" says how many count.
-
-    The ratio is the mean of the cells' ratios of means, each cell with the same weight; for a
-    figure that adds up, that of the totals. Cells that lack the figure in a stream do not count.
-    The test takes the differences of all their streams, in units of the reference's mean in the
-    cell unless the figure adds up.
-    """
-    strata, differences = [], []
-    for cell, reference in zip(cells, references, strict=True):
-        treated = cell["tables"][policy][figure.key]
-        baseline = cell["tables"][reference][figure.key]
-        if np.isnan(treated).any() or np.isnan(baseline).any():
-            continue
-        unit = 1.0 if figure.adds_up else baseline.mean()
-        strata.append((treated, baseline))
-        differences.append((treated.mean(axis=0) - baseline.mean(axis=0)) / (unit or 1.0))
-    if not strata:
-        nothing = dict.fromkeys(("ratio", "low", "high", "difference"))
-        return {**nothing, "note": "no cell has this figure", "cells": 0, **_no_test()}
-    pooled = np.concatenate(differences)
-    test = wilcoxon(pooled, np.zeros_like(pooled))
-    ratio = total_ratio(strata) if figure.adds_up else mean_ratio(strata)
-    return {
-        **ratio.to_json(),
-        "difference": mean_difference(strata).to_json(),
-        "cells": len(strata),
-        "p": test.p,
-        "effect": test.effect,
-        "pairs": test.pairs,
-    }
+) -> tuple[Comparison, int]:
+    """All cells together, and how many count: those that have the figure in every stream."""
+    pairs = [
+        (cell["tables"][policy][figure.key], cell["tables"][reference][figure.key])
+        for cell, reference in zip(cells, references, strict=True)
+    ]
+    known = [pair for pair in pairs if not any(np.isnan(table).any() for table in pair)]
+    if not known:
+        return compare(np.zeros((0, 1, 0)), np.zeros((0, 1, 0))), 0
+    treated, baseline = (np.stack(tables) for tables in zip(*known, strict=True))
+    return compare(treated, baseline, figure.adds_up), len(known)

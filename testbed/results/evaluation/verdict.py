@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from testbed.results.evaluation.figures import EvaluationFigure
-
-ALPHA = 0.05
-"""A difference is claimed if its interval leaves it no doubt and its corrected p is below this."""
+from testbed.statistics.comparison import LEVEL, is_claimed
+from testbed.statistics.significance import pairs_needed
 
 MANY_TIMES = 10.0
 """Beyond this a ratio is told as such: per cent would be hard to read."""
@@ -33,29 +32,48 @@ class Verdict:
 
 def verdict(figure: EvaluationFigure, entry: Mapping[str, Any]) -> Verdict:
     """The verdict on one figure of one pair, from its entry in summary.json."""
-    test = f"p {_p(entry['p_holm'])}, r {_signed(entry['effect'], '.2f')}"
-    ratio, low, high = entry["ratio"], entry["low"], entry["high"]
-    if ratio is not None and low is not None:
-        kind = _kind(figure, entry, low - 1.0, high - 1.0)
-        if ratio > MANY_TIMES:
-            return Verdict(kind, f"× {ratio:.0f}", f"[{low:.0f}, {high:.0f}]", test)
-        digits = 0 if max(abs(low - 1.0), abs(high - 1.0)) >= 0.1 else 1
-        texts = [_signed(100 * (value - 1.0), f".{digits}f") for value in (ratio, low, high)]
-        return Verdict(kind, f"{texts[0]} %", f"[{texts[1]}, {texts[2]}]", test)
-    difference = entry.get("difference")
-    if difference is not None and difference["low"] is not None:
-        kind = _kind(figure, entry, difference["low"], difference["high"])
-        values = [difference[name] * figure.scale for name in ("value", "low", "high")]
-        texts = [_signed(value, figure.form) for value in values]
-        unit = figure.difference_unit or figure.unit
-        return Verdict(kind, f"{texts[0]} {unit}".strip(), f"[{texts[1]}, {texts[2]}]", test)
+    kind = _kind(figure, entry)
+    tested = entry["p_holm"] is not None
+    test = f"p {_p(entry['p_holm'])}, r {_signed(entry['effect'], '.2f')}" if tested else ""
+    ratio, difference = entry["ratio"], entry["difference"]
+    # A ratio of 0 has no interval; its difference may have one.
+    if ratio is not None and (entry["low"] is not None or difference["low"] is None):
+        return Verdict(kind, *_ratio_texts(ratio, entry), test)
+    if difference["value"] is not None:
+        return Verdict(kind, *_difference_texts(figure, difference, entry), test)
     return Verdict("unknown", "–", str(entry.get("note", "no interval")), "")
 
 
-def _kind(figure: EvaluationFigure, entry: Mapping[str, Any], low: float, high: float) -> Kind:
-    if entry["p_holm"] >= ALPHA or low <= 0.0 <= high:
+def _ratio_texts(ratio: float, entry: Mapping[str, Any]) -> tuple[str, str]:
+    """The change, and its interval or why there is none."""
+    low, high = entry["low"], entry["high"]
+    known = [value for value in (low, high) if value is not None]
+    if ratio > MANY_TIMES:
+        interval = f"[{low:.0f}, {high:.0f}]" if known else str(entry["note"])
+        return f"× {ratio:.0f}", interval
+    digits = 0 if max(abs(value - 1.0) for value in (known or [ratio])) >= 0.1 else 1
+    texts = [_signed(100 * (value - 1.0), f".{digits}f") for value in (ratio, *known)]
+    return f"{texts[0]} %", f"[{texts[1]}, {texts[2]}]" if known else str(entry["note"])
+
+
+def _difference_texts(
+    figure: EvaluationFigure, difference: Mapping[str, Any], entry: Mapping[str, Any]
+) -> tuple[str, str]:
+    known = [name for name in ("value", "low", "high") if difference[name] is not None]
+    texts = [_signed(difference[name] * figure.scale, figure.form) for name in known]
+    unit = figure.difference_unit or figure.unit
+    interval = f"[{texts[1]}, {texts[2]}]" if len(texts) == 3 else str(entry["note"])
+    return f"{texts[0]} {unit}".strip(), interval
+
+
+def _kind(figure: EvaluationFigure, entry: Mapping[str, Any]) -> Kind:
+    if entry["p_holm"] is None:
+        return "unknown"
+    if not is_claimed(entry["p_holm"]):
         return "open"
-    return "better" if (low > 0.0) == figure.more_is_better else "worse"
+    ratio = entry["ratio"]
+    more = entry["difference"]["value"] > 0 if ratio is None else ratio > 1
+    return "better" if more == figure.more_is_better else "worse"
 
 
 def _signed(value: float, form: str) -> str:
@@ -66,9 +84,13 @@ def _p(value: float) -> str:
     return f"{value:.3f}" if value >= 0.001 else "< 0.001"
 
 
-def least_p(streams: int, policies: int) -> float:
-    """The least p value that Wilcoxon's test can give with so many streams, after correction."""
-    return min(1.0, policies * 2.0 / 2.0**streams)
+def streams_needed(comparisons: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> int:
+    """How many streams could show a difference among so many comparisons.
+
+    `comparisons` are {"a vs b": {figure: entry}} of one family.
+    """
+    entries = [entry for pair in comparisons.values() for entry in pair.values()]
+    return pairs_needed(max(1, len(entries)), LEVEL)
 
 
 def sentence(pair: str, figures: Mapping[str, Verdict]) -> str:

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from testbed.results.quantiles import (
+from testbed.statistics.quantiles import (
     PERCENTILES,
     Quantile,
     interval_ranks,
     least_samples,
+    nearest_rank,
     quantile,
     quantiles,
 )
-from testbed.results.statistics import nearest_rank
 
 SHARES = list(PERCENTILES.values())
 

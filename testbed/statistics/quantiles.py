@@ -45,6 +45,31 @@ class Quantile:
         return entry if self.note is None else {**entry, "note": self.note}
 
 
+def rank_of(samples: int, share: float) -> int:
+    """The rank (from 1) of the `share` quantile (0 < share <= 1) of so many values, nearest rank.
+
+    The least rank such that at least `share` of the values are not above that of the rank.
+    """
+    # The guard keeps 0.07 x 100 = 7.000000000000001 at rank 7.
+    return max(1, math.ceil(share * samples - 1e-9))
+
+
+def nearest_rank(values: NDArray[Any], share: float) -> int | None:
+    """As `quantile_of`, of whole numbers that may be none: None of no values."""
+    return int(quantile_of(values, share)) if len(values) else None
+
+
+def quantile_of(values: NDArray[Any], share: float) -> float:
+    """The `share` quantile (0 < share <= 1) by nearest rank: always a value that was measured.
+
+    For reports that need no interval. Raises ValueError of no values.
+    """
+    if len(values) == 0:
+        raise ValueError("values: expected at least one")
+    rank = rank_of(len(values), share)
+    return float(np.partition(values, rank - 1)[rank - 1])
+
+
 @functools.cache
 def least_samples(share: float) -> int:
     """How many values a sample must have for an interval of its `share` quantile (0 < share < 1).
@@ -80,8 +105,7 @@ def quantile(ordered: NDArray[Any], share: float, undefined: int = 0) -> Quantil
         return Quantile(
             None, None, None, f"{known + undefined} of at least {least_samples(share)} samples"
         )
-    # The guard keeps 0.07 x 100 = 7.000000000000001 at rank 7.
-    rank = max(1, math.ceil(share * (known + undefined) - 1e-9))
+    rank = rank_of(known + undefined, share)
     low, value, high = (
         float(ordered[each - 1]) if each <= known else None for each in (ranks[0], rank, ranks[1])
     )
