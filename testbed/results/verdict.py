@@ -155,7 +155,8 @@ def foundation(found: Mapping[str, list[Finding]]) -> str:
     tests = sum(each.p_holm is not None for row in found.values() for each in row)
     text = (
         f"× is the ratio of the means over {_seeds(seeds)} with its 95 % interval. Better or worse "
-        f"is said only with p < {LEVEL:g} after Holm's correction for all {tests} comparisons."
+        f"is said only with p\u00a0<\u00a0{LEVEL:g} after Holm's correction for all {tests} "
+        "comparisons."
     )
     needed = pairs_needed(tests, LEVEL)
     if needed > seeds:

@@ -99,7 +99,7 @@ def frame_with(latency_ms: int, lost: int = 0) -> pd.DataFrame:
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     write_plan(tmp_path, ["deft", "ppo"], [1, 2, 3])
-    events = [event(0, "decision", request=0, accepted=True), event(50, "run-end")]
+    events = [event(0, "decision", request=0, accepted=True, placements=[]), event(50, "run-end")]
     for seed in (1, 2, 3):
         write_run(tmp_path / "deft" / f"seed-{seed}", frame_with(40, 4), events, seed)
         write_run(tmp_path / "ppo" / f"seed-{seed}", frame_with(10, 1), events, seed)
