@@ -11,16 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from agents.common.headers import differences, flat
 from agents.common.seal import digest, read_sealed
 from testbed.records.files import whole
 from testbed.scenario.errors import InputError
 
 _MARK = b"deftbed sealed 1 "
 _TRAIN = "`deftbed train`"
-_SHOWN = 3
-"""Of what differs, at most so much is told."""
-_LONGEST = 40
-"""Longer values, such as digests, say nothing to a reader."""
 
 
 def checkpoint_of(out: Path) -> Path:
@@ -65,7 +62,7 @@ def read_checkpoint(path: Path, field: str, expected: Mapping[str, Any]) -> dict
         raise InputError(field, str(path), wanted) from error
     if not isinstance(content, dict):
         raise InputError(field, str(path), f"a file of {_TRAIN} with names for what it holds")
-    different = _differences(_flat(expected), _flat({k: content.get(k) for k in expected}))
+    different = differences(flat(expected), flat({k: content.get(k) for k in expected}))
     if different:
         raise InputError(field, str(path), f"a file with {different}")
     return content
@@ -79,32 +76,7 @@ def load_weights(network: nn.Module, weights: object, path: Path) -> None:
         str(name): list(value.shape) if isinstance(value, torch.Tensor) else value
         for name, value in given.items()
     }
-    different = _differences(mine, theirs)
+    different = differences(mine, theirs)
     if different:
         raise InputError("model", str(path), f"weights that fit its network: {different}")
     network.load_state_dict(given)
-
-
-def _flat(values: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings and lists as one, with dots in its names."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        inner = dict(enumerate(value)) if isinstance(value, (list, tuple)) else value
-        if isinstance(inner, Mapping) and inner:
-            found |= _flat(inner, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
-def _differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    names = [n for n in {**expected, **found} if expected.get(n) != found.get(n)]
-    told = [_told(name, expected.get(name), found.get(name)) for name in names[:_SHOWN]]
-    more = len(names) - _SHOWN
-    return ", ".join([*told, *([f"and {more} more that differ"] if more > 0 else [])])
-
-
-def _told(name: str, expected: object, found: object) -> str:
-    if max(len(str(expected)), len(str(found))) > _LONGEST:
-        return f"the same {name}"
-    return f"{name} {expected}, not {found}"

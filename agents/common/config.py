@@ -30,15 +30,19 @@ class Bounds(NamedTuple):
         return above and value <= self.most and math.isfinite(value)
 
     def __str__(self) -> str:
-        low = f"{'above' if self.open else 'at least'} {self.least:g}"
-        return low if self.most == math.inf else f"{low} and at most {self.most:g}"
+        low = f"{'above' if self.open else 'at least'} {self.least:,.12g}"
+        return low if self.most == math.inf else f"{low} and at most {self.most:,.12g}"
 
 
 Config = TypeVar("Config")
-POSITIVE = Bounds(0.0, open=True)
-COUNT = Bounds(1)
+LARGE = 1e9
+"""Beyond every use, and far from where sums of float32 end."""
+POSITIVE = Bounds(0.0, LARGE, open=True)
+NO_LESS_THAN_0 = Bounds(0.0, LARGE)
+COUNT = Bounds(1, 1_000_000)
+WIDTH = Bounds(1, 4096)
 SHARE = Bounds(0.0, 1.0)
-ANY = Bounds(-math.inf)
+ANY = Bounds(-LARGE, LARGE)
 
 
 def read_values(path: Path) -> Mapping[str, Any]:

@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from agents.common.config import COUNT, POSITIVE, SHARE, Bounds, changed, read_values
+from agents.common.config import (
+    COUNT,
+    NO_LESS_THAN_0,
+    POSITIVE,
+    SHARE,
+    WIDTH,
+    Bounds,
+    changed,
+    read_values,
+)
 from agents.placement.ppo import PpoConfig
 
 
@@ -34,25 +43,25 @@ BOUNDS: dict[str, Bounds] = {
     "clip": Bounds(0.0, 1.0, open=True),
     "learning_rate": Bounds(0.0, 1.0, open=True),
     "epochs": COUNT,
-    "minibatch": Bounds(2),  # advantages are divided by their deviation within it
+    "minibatch": Bounds(2, COUNT.most),  # advantages are divided by their deviation within it
     "steps": COUNT,
-    "entropy": Bounds(0.0),
-    "value": Bounds(0.0),
+    "entropy": NO_LESS_THAN_0,
+    "value": NO_LESS_THAN_0,
     "gradient_norm": POSITIVE,
-    "size.width": COUNT,
-    "size.heads": COUNT,
-    "size.score_width": COUNT,
+    "size.width": WIDTH,
+    "size.heads": WIDTH,
+    "size.score_width": WIDTH,
     "pool": COUNT,
     "validation": COUNT,
     "held_out": COUNT,
     "segment": COUNT,
     "slot_s": POSITIVE,
     "weights.reference_s": POSITIVE,
-    "weights.deviation": Bounds(0.0),
-    "weights.loss": Bounds(0.0),
-    "weights.headroom": Bounds(0.0),
-    "weights.headroom_from": Bounds(0.0),
-    "weights.overload": Bounds(0.0),
+    "weights.deviation": NO_LESS_THAN_0,
+    "weights.loss": NO_LESS_THAN_0,
+    "weights.headroom": NO_LESS_THAN_0,
+    "weights.headroom_from": NO_LESS_THAN_0,
+    "weights.overload": NO_LESS_THAN_0,
     "weights.packets": POSITIVE,
 }
 """Every field of the config."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from agents.common.networks import MASKED, Inputs, PlacementNetwork
+from agents.common.seal import digest
 from agents.placement.features import (
     DELAY_SCALE_NS,
     NODE_FEATURES,
@@ -33,6 +34,7 @@ from agents.placement.onnx_format import (
     HEADER,
     INPUTS,
     OUTPUTS,
+    SEAL_MARK,
     WEIGHTS_KEY,
     Outputs,
     open_session,
@@ -123,7 +125,12 @@ def export_onnx(network: PlacementNetwork, path: Path) -> None:
     _tidy(proto.graph)
     onnx.helper.set_model_props(proto, metadata(network))
     onnx.checker.check_model(proto, full_check=True)
-    write_bytes(path, proto.SerializeToString(deterministic=True))
+    write_bytes(path, sealed(proto.SerializeToString(deterministic=True)))
+
+
+def sealed(model: bytes) -> bytes:
+    """A serialised ONNX model with the entry that tells later whether it is as it was written."""
+    return model + SEAL_MARK + digest([model])
 
 
 def export_pt2(network: PlacementNetwork, path: Path) -> None:

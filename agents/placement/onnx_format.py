@@ -10,6 +10,8 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from agents.common.headers import differences
+from agents.common.seal import read_sealed
 from agents.placement.features import NODE_FEATURES, REQUEST_FEATURES, InputArrays
 from testbed.scenario.errors import InputError
 
@@ -29,13 +31,19 @@ class Outputs(NamedTuple):
 INPUTS: tuple[str, ...] = InputArrays._fields
 OUTPUTS: tuple[str, ...] = Outputs._fields
 HEADER = {
-    "format": "1",
+    "format": "2",  # 1: no seal, and other features
     "kind": "placement-ppo-greedy",
     "node_features": str(NODE_FEATURES),
     "request_features": str(REQUEST_FEATURES),
 }
 """Metadata that a file must have to be used here."""
 WEIGHTS_KEY = "weights_sha256"
+_SEAL_KEY = b"sha256_before"
+SEAL_MARK = bytes((0x72, len(_SEAL_KEY) + 68, 0x0A, len(_SEAL_KEY))) + _SEAL_KEY + b"\x12\x40"
+"""The last entry of a file's metadata, up to its value: the digest of all bytes before the entry.
+
+In ONNX's encoding (protobuf) such an entry may stand behind a model, and is part of it then.
+"""
 
 _REFUSALS = (
     ort_errors.Fail,
@@ -58,21 +66,22 @@ def open_session(path: Path) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.log_severity_level = 3
+    content = bytes(read_sealed(path, "model", SEAL_MARK, "`deftbed export`"))
     try:
-        content = path.read_bytes()
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except (OSError, *_REFUSALS) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError("model", str(path), f"a readable ONNX file ({first})") from error
+    except _REFUSALS as error:
+        wanted = f"a model that ONNX Runtime {onnxruntime.__version__} can run"
+        raise InputError("model", str(path), wanted) from error
     found = read_metadata(session)
-    header = {key: found.get(key) for key in HEADER}
-    if header != HEADER:
-        raise InputError("model", str(path), f"a model with {HEADER}, not {header}")
+    different = differences(HEADER, {key: found.get(key) for key in HEADER})
+    if different:
+        raise InputError("model", str(path), f"a placement model with {different}")
     names = [value.name for value in session.get_inputs()]
     outputs = [value.name for value in session.get_outputs()]
     if names != list(INPUTS) or outputs != list(OUTPUTS):
+        given = f"{', '.join(names)} and {', '.join(outputs)}"
         expected = f"the inputs {', '.join(INPUTS)} and the outputs {', '.join(OUTPUTS)}"
-        raise InputError("model", str(path), f"{expected}, not {names} and {outputs}")
+        raise InputError("model", str(path), f"{expected}, not {given}")
     return session
 
 

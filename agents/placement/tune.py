@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from agents.common.headers import differences
 from agents.placement.config import SPACE, Between, config_text, value_of, with_values
+from agents.placement.journal import StudyJournal
 from agents.placement.ppo import PpoConfig
 from agents.placement.train import train
 from testbed.records.files import write_text
@@ -96,8 +97,26 @@ def tune(
     base = base or PpoConfig()
     _check_start(base)
     deadline_s = None if seconds is None else time.monotonic() + seconds
-    study = _study(_journal(out, resume), _header(scenario, base, seed))
-    _forget_cut_off(study)
+    with StudyJournal(_journal(out, resume)) as journal:
+        study = _study(journal, out, _header(scenario, base, seed))
+        _forget_cut_off(study)
+        _search(study, scenario, out, trials, base, seed, deadline_s, progress, ended)
+        if not _whole(study):
+            raise RunError(f"no trial of {scenario.name} ended in {seconds} s")
+        return _report(study, base)
+
+
+def _search(
+    study: optuna.Study,
+    scenario: Scenario,
+    out: Path,
+    trials: int,
+    base: PpoConfig,
+    seed: int,
+    deadline_s: float | None,
+    progress: Callable[[float], None],
+    ended: Callable[[TrialNote], None],
+) -> None:
     while (done := len(study.get_trials(states=ENDED))) < trials:
         if deadline_s is not None and time.monotonic() > deadline_s:
             break
@@ -111,9 +130,6 @@ def tune(
         ended(note)
         if _whole(study):
             _write(out, _best(study, base))
-    if not _whole(study):
-        raise RunError(f"no trial of {scenario.name} ended in {seconds} s: nothing to choose from")
-    return _report(study, base)
 
 
 class _OutOfTime(Exception):
@@ -194,31 +210,33 @@ def _sampler(seed: int, done: int) -> optuna.samplers.BaseSampler:
     return optuna.samplers.TPESampler(seed=drawn, n_startup_trials=STARTUP_TRIALS + 1)
 
 
-def _study(journal: Path, header: dict[str, Any]) -> optuna.Study:
+def _study(journal: StudyJournal, out: Path, header: dict[str, Any]) -> optuna.Study:
     """The study in a journal, made if there is none; InputError if it is another's."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    wanted = f"a study with {header}"
-    try:
-        study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(journal))),
-            study_name=STUDY,
-            direction="minimize",
-            pruner=optuna.pruners.MedianPruner(
-                n_startup_trials=2, n_warmup_steps=WARM_UP_SEGMENTS + 1, n_min_trials=2
-            ),
-            load_if_exists=True,
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError("resume", str(journal), f"{wanted} ({error})") from error
+    study = optuna.create_study(
+        storage=JournalStorage(journal),
+        study_name=STUDY,
+        direction="minimize",
+        pruner=optuna.pruners.MedianPruner(
+            n_startup_trials=2, n_warmup_steps=WARM_UP_SEGMENTS + 1, n_min_trials=2
+        ),
+        load_if_exists=True,
+    )
     if not study.user_attrs:
         study.set_user_attr("header", header)
-    elif study.user_attrs.get("header") != header:
-        raise InputError("resume", str(journal), f"{wanted}, not {study.user_attrs.get('header')}")
+    different = differences(header, study.user_attrs["header"])
+    if different:
+        raise InputError("resume", str(journal_of(out)), f"a study with {different}")
     return study
 
 
+def journal_of(out: Path) -> Path:
+    """Where the trials of a search lie whose best config goes to `out`."""
+    return out.with_name(out.name + JOURNAL)
+
+
 def _journal(out: Path, resume: bool) -> Path:
-    journal = out.with_name(out.name + JOURNAL)
+    journal = journal_of(out)
     if journal.exists() and not resume:
         raise InputError("resume", False, f"--resume, or another --out: {journal} has a study")
     return journal

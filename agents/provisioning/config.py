@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agents.common.config import ANY, COUNT, POSITIVE, SHARE, Bounds, changed, read_values
+from agents.common.config import (
+    ANY,
+    COUNT,
+    NO_LESS_THAN_0,
+    POSITIVE,
+    SHARE,
+    WIDTH,
+    Bounds,
+    changed,
+    read_values,
+)
 from agents.provisioning.generator import GeneratorConfig
 from agents.provisioning.reward import RewardWeights
 from testbed.scenario.errors import InputError
@@ -122,26 +132,26 @@ BOUNDS: dict[str, Bounds] = {
     "steps": COUNT,
     "updates": COUNT,
     "phases": SHARE,
-    "exploration_spread": Bounds(0.0),
+    "exploration_spread": NO_LESS_THAN_0,
     "reward_scale": POSITIVE,
     "evaluate_every": COUNT,
     "evaluation_streams": COUNT,
     "checkpoint_every": COUNT,
-    "size.own": COUNT,
-    "size.underway": COUNT,
-    "size.pending": COUNT,
-    "size.trunk": COUNT,
-    "size.heads": COUNT,
+    "size.own": WIDTH,
+    "size.underway": WIDTH,
+    "size.pending": WIDTH,
+    "size.trunk": WIDTH,
+    "size.heads": WIDTH,
     "rewards.satisfied": ANY,
     "rewards.dropped": ANY,
     "rewards.invalid": ANY,
     "rewards.uninstalled_needed": ANY,
     "rewards.storage_gb_ms": ANY,
-    "streams.centres": COUNT,
+    "streams.centres": Bounds(1, 100),
     "streams.cpu": COUNT,
     "streams.side_km": POSITIVE,
-    "streams.arrival_steps": COUNT,
-    "streams.load": POSITIVE,
+    "streams.arrival_steps": Bounds(1, 10_000),
+    "streams.load": Bounds(0.0, 1000.0, open=True),
 }
 """Every number of the config; of lists, each of their numbers."""
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
 from agents.common.networks import Inputs, PlacementNetwork
+from agents.common.seal import digest
 from agents.placement.cells import Cell, cell_scenario
 from agents.placement.export import (
     GreedyPlacement,
@@ -22,12 +24,13 @@ from agents.placement.export import (
     export_checked,
     export_onnx,
     export_pt2,
+    sealed,
     served_file,
     weights_digest,
 )
 from agents.placement.features import NODE_FEATURES, make_inputs
 from agents.placement.model import NetworkSize, PpoPolicy, save_model
-from agents.placement.onnx_format import open_session, read_metadata
+from agents.placement.onnx_format import SEAL_MARK, open_session, read_metadata
 from agents.placement.onnx_policy import OnnxPolicy
 from agents.placement.plans import training_plans
 from agents.placement.policies import make_policy
@@ -154,7 +157,7 @@ def test_the_file_says_what_it_is_and_nothing_of_the_machine(
     said = read_metadata(open_session(exported / "model.onnx"))
     assert said["weights_sha256"] == weights_digest(network)
     assert said["weights_sha256"] != weights_digest(decided_network(1))
-    assert (said["format"], said["kind"]) == ("1", "placement-ppo-greedy")
+    assert (said["format"], said["kind"]) == ("2", "placement-ppo-greedy")
     assert said["node_features"] == str(NODE_FEATURES)
     assert str(ROOT).encode() not in (exported / "model.onnx").read_bytes()
     extra = {"weights_sha256.txt": ""}
@@ -228,7 +231,7 @@ def with_metadata(source: Path, out: Path, **changes: str) -> Path:
     said = {entry.key: entry.value for entry in proto.metadata_props} | changes
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, said)
-    onnx.save(proto, out)
+    out.write_bytes(sealed(proto.SerializeToString()))
     return out
 
 
@@ -242,18 +245,22 @@ def other_graph(out: Path, source: Path) -> Path:
     opset = onnx.helper.make_opsetid("", 20)
     proto = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10)
     proto.metadata_props.extend(onnx.load(source).metadata_props)
-    onnx.save(proto, out)
+    out.write_bytes(sealed(proto.SerializeToString()))
     return out
 
 
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("missing", "readable ONNX file"),
-        ("empty", "readable ONNX file"),
-        ("text", "readable ONNX file"),
-        ("checkpoint", "readable ONNX file"),
-        ("features", f"'node_features': '{NODE_FEATURES}'"),
+        ("missing", "a file that can be read"),
+        ("empty", "a whole file of `deftbed export`"),
+        ("text", "a whole file of `deftbed export`"),
+        ("checkpoint", "a whole file of `deftbed export`"),
+        ("unsealed", "a whole file of `deftbed export`"),
+        ("outside", "a file as `deftbed export` wrote it; this one is damaged"),
+        ("sealed text", "a model that ONNX Runtime"),
+        ("sealed outside", "a model that ONNX Runtime"),
+        ("features", f"node_features {NODE_FEATURES}, not 16"),
         ("graph", "the inputs node, request"),
     ],
 )
@@ -265,13 +272,37 @@ def test_a_wrong_onnx_file_is_named(
         path.write_bytes(b"" if kind == "empty" else b"no model")
     elif kind == "checkpoint":
         shutil.copyfile(exported / "model.pt", path)
+    elif kind == "sealed text":
+        path.write_bytes(sealed(b"no model"))
+    elif kind == "unsealed":
+        path.write_bytes(right.read_bytes()[: -64 - len(SEAL_MARK)])
+    elif kind in ("outside", "sealed outside"):
+        # torch and others write weights into a file beside the model; that file is missing here.
+        beside = {"location": "wrong.onnx.data", "size_threshold": 0, "convert_attribute": True}
+        onnx.save(onnx.load(right), path, save_as_external_data=True, **beside)
+        path.with_suffix(".onnx.data").unlink(missing_ok=True)
+        if kind.startswith("sealed"):
+            path.write_bytes(sealed(path.read_bytes()))
     elif kind == "features":
         with_metadata(right, path, node_features="16")
     elif kind == "graph":
         other_graph(path, right)
-    with pytest.raises(InputError, match=expected) as caught:
+    with pytest.raises(InputError) as caught:
         make_policy("ppo", 1, path)
     assert (caught.value.field, caught.value.value) == ("model", str(path))
+    assert expected in caught.value.expected
+    assert "ONNXRuntimeError" not in caught.value.expected
+
+
+def test_the_seal_is_part_of_a_model_that_others_read(exported: Path) -> None:
+    path = exported / "model.onnx"
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    last = onnx.load(path).metadata_props[-1]
+    content = path.read_bytes()
+    assert last.key == "sha256_before"
+    assert last.value.encode() == content[-64:] == digest([content[: -64 - len(SEAL_MARK)]])
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert read_metadata(session)["sha256_before"] == last.value
 
 
 def test_the_command_writes_both_files_and_says_how_they_compare(

@@ -22,9 +22,10 @@ from agents.placement.config import (
     value_of,
     with_values,
 )
+from agents.placement.journal import StudyJournal
 from agents.placement.model import NetworkSize
 from agents.placement.ppo import PpoConfig
-from agents.placement.tune import JOURNAL, STUDY, TuneReport, tune
+from agents.placement.tune import JOURNAL, STUDY, TuneReport, journal_of, tune
 from testbed.cli import EXIT_INPUT, main
 from testbed.scenario.errors import InputError, RunError
 from testbed.scenario.load import load_scenario
@@ -182,9 +183,9 @@ def test_a_trial_that_a_killed_process_left_behind_begins_again(
 ) -> None:
     out = tmp_path / "best.yaml"
     search(out, 1)
-    backend = optuna.storages.journal.JournalFileBackend(f"{out}{JOURNAL}")
-    storage = optuna.storages.JournalStorage(backend)
-    optuna.load_study(study_name=STUDY, storage=storage).ask()
+    with StudyJournal(journal_of(out)) as journal:
+        storage = optuna.storages.JournalStorage(journal)
+        optuna.load_study(study_name=STUDY, storage=storage).ask()
     report = search(out, 2, resume=True)
     assert outcomes(report) == outcomes(whole[1])[:2]
 
@@ -199,8 +200,10 @@ def test_a_study_is_neither_overwritten_nor_mixed_with_another(
         with pytest.raises(InputError) as caught:
             search(out, 5, **options)
         assert caught.value.field == "resume"
-    with pytest.raises(InputError, match="not"):
+    with pytest.raises(InputError, match="decisions 500, not 1200"):
         tune(scenario(500), out, 5, base=TINY, resume=True)
+    with StudyJournal(journal_of(out)), pytest.raises(InputError, match="no other `deftbed tune`"):
+        search(out, 5, resume=True)
 
 
 def test_a_file_that_is_no_study_is_named(tmp_path: Path) -> None:
@@ -208,6 +211,47 @@ def test_a_file_that_is_no_study_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         search(tmp_path / "a.yaml", 1, resume=True)
     assert caught.value.field == "resume"
+    assert "line 1 is damaged" in caught.value.expected
+
+
+ENTRIES: list[dict[str, Any]] = [{"op_code": n, "value": n / 7, "name": "é"} for n in range(6)]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    path = tmp_path / "study"
+    with StudyJournal(path) as kept:
+        kept.append_logs(ENTRIES[:2])
+        kept.append_logs(ENTRIES[2:])
+    return path
+
+
+def test_a_study_that_a_kill_cut_goes_on_from_its_last_whole_entry(journal: Path) -> None:
+    content = journal.read_bytes()
+    for length in range(len(content)):
+        journal.write_bytes(content[:length])
+        whole = content[:length].count(b"\n")
+        with StudyJournal(journal) as kept:
+            assert kept.read_logs(0) == ENTRIES[:whole]
+            kept.append_logs(ENTRIES[whole:])
+        assert journal.read_bytes() == content
+    with StudyJournal(journal) as kept:
+        assert kept.read_logs(4) == ENTRIES[4:]
+
+
+def test_a_study_that_was_damaged_is_named(journal: Path) -> None:
+    content = journal.read_bytes()
+    lines = content.splitlines(keepends=True)
+    damaged = [
+        content[:at] + bytes([content[at] ^ 1 << at % 8]) + content[at + 1 :]
+        for at in range(len(content) - 1)
+    ]
+    damaged += [b"".join(lines[1:]), b"".join([*lines, lines[-1]]), b"{}\n", b"\n"]
+    for text in damaged:
+        journal.write_bytes(text)
+        with pytest.raises(InputError) as caught:
+            StudyJournal(journal)
+        assert (caught.value.field, caught.value.value) == ("resume", str(journal))
 
 
 def test_no_plan_is_used_by_which_policies_are_judged(
