@@ -8,9 +8,11 @@ direction; a fragment without ports is of the flow without ports.
 from __future__ import annotations
 
 import functools
+import gzip
 import hashlib
 import io
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.scenario.errors import InputError
+from testbed.scenario.link_types import link_name
+from testbed.scenario.pcap import CaptureError, Frame, frames
 from testbed.scenario.sizes import MAX_L3_BYTES, MIN_L3_BYTES
 
 CONTENT_DTYPE = np.dtype([("offset", "<u8"), ("bytes", "<u2")])
@@ -26,13 +30,17 @@ CONTENT_DTYPE = np.dtype([("offset", "<u8"), ("bytes", "<u2")])
 
 FIELD = "traffic.process.file"
 _NS_PER_S = 1_000_000_000
+MAX_CAPTURE_BYTES = 1 << 28
+MAX_PAYLOAD_BYTES = 0xFFFF
+MAX_SPAN_NS = 1_000_000_000 * _NS_PER_S
+"""A file is this large, a packet's payload this long, and packets this far apart, at most."""
 _ETHERNET, _IPV4, _IPV6 = 1, 0x0800, 0x86DD
 _VLAN = (0x8100, 0x88A8, 0x9100)
 _RAW = (12, 14, 101, 228, 229)
 _COOKED = {113: (14, 16), 276: (0, 20)}
 """Link type: where the protocol stands, and how long the header is."""
 _LOOPBACK = (0, 108)
-_LINK_TYPES = (_ETHERNET, *_RAW, *_COOKED, *_LOOPBACK)
+_READ = "Ethernet, Linux cooked capture, BSD loopback or raw IP"
 _TCP, _UDP, _WITH_PORTS = 6, 17, (6, 17, 33, 132, 136)
 _EXTENSIONS = (0, 43, 60, 135)
 """IPv6 headers that name the next one and their length alike: RFC 8200 section 4, RFC 6275."""
@@ -119,11 +127,12 @@ def read_recording(path: str, sha256: str) -> RecordedPackets:
     skipped = 0
     for time_ns, link_type, frame, wire_bytes in _frames(content, path):
         at = _ip_at(link_type, frame, path)
-        packet = None if at is None else _parse(frame[at:], wire_bytes - at)
+        packet = None if at is None else _parse(frame[at:], max(0, wire_bytes - at))
         if packet is None:
             skipped += 1
             continue
         flow, l3_bytes, payload = packet
+        payload = payload[:MAX_PAYLOAD_BYTES]
         times.append(time_ns)
         sizes.append(l3_bytes)
         flows.append(flow)
@@ -132,14 +141,17 @@ def read_recording(path: str, sha256: str) -> RecordedPackets:
     contents = np.zeros(len(times), CONTENT_DTYPE)
     contents["bytes"] = lengths
     contents["offset"] = np.cumsum(lengths, dtype=np.uint64) - contents["bytes"]
+    first_ns = min(times, default=0)
+    if max(times, default=0) - first_ns > MAX_SPAN_NS:
+        raise InputError(FIELD, path, f"packets within {MAX_SPAN_NS // _NS_PER_S} seconds")
+    since_ns = np.array([time_ns - first_ns for time_ns in times], np.int64)
     # Captures of several interfaces are not always in order.
-    order = np.argsort(np.array(times, np.int64), kind="stable")
+    order = np.argsort(since_ns, kind="stable")
     of_flow = np.array(
         [numbers.setdefault(flows[index], len(numbers)) for index in order.tolist()], np.int64
     )
-    ordered = np.array(times, np.int64)[order]
     return RecordedPackets(
-        times_ns=ordered - ordered[:1].sum(),
+        times_ns=since_ns[order],
         l3_bytes=np.array(sizes, np.int64)[order],
         flows=of_flow,
         contents=contents[order],
@@ -150,32 +162,34 @@ def read_recording(path: str, sha256: str) -> RecordedPackets:
 
 def _content(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(FIELD, path, f"a readable file ({error.strerror})") from error
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_CAPTURE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise InputError(FIELD, path, f"a readable file ({error})") from error
+    if len(content) > MAX_CAPTURE_BYTES:
+        raise InputError(FIELD, path, f"a capture of at most {MAX_CAPTURE_BYTES} bytes")
+    return content
 
 
-def _frames(content: bytes, path: str) -> Iterator[tuple[int, int, bytes, int]]:
-    """(time in ns, link type, captured bytes, bytes on the wire) of each frame."""
-    # A second of imports that only a replay needs.
-    from scapy.error import Scapy_Exception
-    from scapy.utils import RawPcapReader
-
+def _unpacked(content: bytes) -> bytes:
+    """What a file that gzip compressed holds; any other as it is."""
+    if not content.startswith(b"\x1f\x8b"):
+        return content
     try:
-        with RawPcapReader(io.BytesIO(content)) as reader:
-            for frame, facts in reader:
-                if hasattr(facts, "tshigh"):
-                    if facts.tshigh is None:
-                        raise InputError(FIELD, path, "packets that have a time")
-                    ticks = facts.tshigh << 32 | facts.tslow
-                    time_ns = ticks * _NS_PER_S // facts.tsresol
-                    yield time_ns, facts.linktype, frame, facts.wirelen
-                else:
-                    fraction_ns = facts.usec if reader.nano else facts.usec * 1000
-                    time_ns = facts.sec * _NS_PER_S + fraction_ns
-                    yield time_ns, reader.linktype, frame, facts.wirelen
-    except (Scapy_Exception, OSError) as error:
-        raise InputError(FIELD, path, f"a capture in pcap or pcapng ({error})") from error
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            found = file.read(MAX_CAPTURE_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise CaptureError(f"a whole file of gzip ({error})") from error
+    if len(found) > MAX_CAPTURE_BYTES:
+        raise CaptureError(f"a capture of at most {MAX_CAPTURE_BYTES} bytes")
+    return found
+
+
+def _frames(content: bytes, path: str) -> Iterator[Frame]:
+    try:
+        yield from frames(_unpacked(content))
+    except CaptureError as error:
+        raise InputError(FIELD, path, str(error)) from error
 
 
 def _ip_at(link_type: int, frame: bytes, path: str) -> int | None:
@@ -191,8 +205,7 @@ def _ip_at(link_type: int, frame: bytes, path: str) -> int | None:
         while frame[at : at + 2] and int.from_bytes(frame[at : at + 2]) in _VLAN:
             at, length = at + 4, length + 4
     else:
-        expected = f"frames of the link types {', '.join(map(str, sorted(_LINK_TYPES)))}"
-        raise InputError(FIELD, f"{path}, link type {link_type}", expected)
+        raise InputError(FIELD, f"{path}, of {link_name(link_type)}", f"frames of {_READ}")
     protocol = int.from_bytes(frame[at : at + 2])
     return length if protocol in (_IPV4, _IPV6) else None
 
