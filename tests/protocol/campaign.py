@@ -120,6 +120,8 @@ EXPECTED = {
     names.NOT_DRAINED_MOVE: ("G7", "G1"),
     names.ALL_CONFIRMED: ("G7",),
     names.MISSED_IGNORED: ("G1", "G2", "G6", "G8"),
+    names.NO_EARLY_ENTRIES: ("G8",),
+    names.NO_EARLY_PARTS: ("G8",),
 }
 """For each rule that can be switched off from outside: the guarantees of which one must break."""
 

@@ -32,11 +32,12 @@ from testbed.vnf.replication.member import (
     RELEASED,
     ROLE,
     S_LEASE_NS,
+    SNAPSHOT_GOT,
     TENURE,
     WAIT_NS,
     peer_at,
 )
-from testbed.vnf.replication.messages import LOG
+from testbed.vnf.replication.messages import LOG, SNAPSHOT
 from tests.protocol import names
 from tests.protocol.world import CONTROL, CONTROL_HITS, NEWER, OLDER, SHORTENED_NS, slot_at
 
@@ -53,6 +54,20 @@ def before_message(w: Words, m: Words, at: int, size: int) -> None:
         w[CONTROL_HITS] += 1
     if control == names.NO_BASE_CHECK and w[at] & 0xFF == LOG and m[TENURE] != w[at + 8]:
         m[TENURE] = w[at + 8]
+        w[CONTROL_HITS] += 1
+    if m[ROLE] == FOLLOWER:
+        _throw_away_early(w, m, at)
+
+
+@compiled
+def _throw_away_early(w: Words, m: Words, at: int) -> None:
+    """Only the head is left of a message that came before its turn."""
+    control, kind = w[CONTROL], w[at] & 0xFF
+    if control == names.NO_EARLY_ENTRIES and kind == LOG and w[at + 3] > m[NEXT]:
+        w[at + 4] = 0
+        w[CONTROL_HITS] += 1
+    if control == names.NO_EARLY_PARTS and kind == SNAPSHOT and w[at + 5] > m[SNAPSHOT_GOT]:
+        w[at + 6] = 0
         w[CONTROL_HITS] += 1
 
 

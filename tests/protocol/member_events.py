@@ -10,19 +10,24 @@ from testbed.vnf.replication.member import (
     COMMITTED,
     COPIES_DROPPED,
     FLOWS_FULL,
+    FOLLOWER,
     GROUP_EPOCH,
+    MAX_MEMBERS,
     NEEDS_SNAPSHOT,
     NEXT,
     NO_CPU,
     NOT_LOST,
+    P_RESENT,
     PRIMARY,
     RELEASED,
     ROLE,
+    SNAPSHOT_GOT,
     TAKEN,
     TENURE,
     Member,
+    peer_at,
 )
-from testbed.vnf.replication.messages import SNAPSHOT
+from testbed.vnf.replication.messages import ACK, LOG, SNAPSHOT
 from testbed.vnf.replication.protocol import (
     configure,
     drain,
@@ -126,7 +131,9 @@ def at_member(
         if w[slot + TIMER_NS] <= w[NOW]:
             w[slot + TIMER_NS] = -1
         timed = next_time_ns(m, now_ns) <= now_ns
+        resent = _resent(m)
         on_time(member, process, now_ns)
+        _check_resent(w, to, _resent(m) - resent)
     elif kind == names.IDLE:
         w[slot + IDLE_DUE] = 0
         on_idle(member, process, now_ns)
@@ -150,6 +157,24 @@ def at_member(
     w[GAVE_WAY] |= m[COPIES_DROPPED] > 0
     if timed:
         _check_time(w, m, to, now_ns, before)
+
+
+@compiled
+def _resent(m: Words) -> int:
+    """How often messages are being sent again now, to all others together."""
+    times = 0
+    for number in range(MAX_MEMBERS):
+        times += m[peer_at(number) + P_RESENT]
+    return times
+
+
+@compiled
+def _check_resent(w: Words, to: int, times: int) -> None:
+    """What merely came in another order is waited for by nobody (G8)."""
+    if times > 0:
+        count(w, names.RETRANSMISSIONS)
+        if planned(w, plan.REORDER_ONLY):
+            fail(w, names.G8, to, names.TIMER_NEEDED)
 
 
 @compiled
@@ -210,9 +235,22 @@ def _on_input(w: Words, member: Member, process: Process, to: int, at: int) -> N
 
 
 @compiled
+def _count_early(w: Words, m: Words, at: int) -> None:
+    """Count a message that came before one that it follows."""
+    kind = w[at] & 0xFF
+    if kind != ACK and w[at + 1] > m[GROUP_EPOCH] and m[ROLE] != FOLLOWER:
+        count(w, names.CALLS)
+    elif m[ROLE] == FOLLOWER and kind == LOG and w[at + 4] and w[at + 3] > m[NEXT]:
+        count(w, names.EARLY_LOGS)
+    elif m[ROLE] == FOLLOWER and kind == SNAPSHOT and w[at + 5] > m[SNAPSHOT_GOT]:
+        count(w, names.EARLY_PARTS)
+
+
+@compiled
 def _on_message(w: Words, member: Member, process: Process, to: int, slot: int, size: int) -> None:
     m = member.words
     at = MESSAGES_AT + slot * MESSAGE_WORDS
+    _count_early(w, m, at)
     before_message(w, m, at, size)
     kind, taken, index = w[at] & 0xFF, w[at + 2], w[at + 3]
     needed, next_index, tenure = m[NEEDS_SNAPSHOT], m[NEXT], m[TENURE]

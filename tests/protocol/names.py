@@ -39,7 +39,8 @@ GUARANTEES = (
     MARKS_DIFFER,
     REFUSED_MESSAGE,
     LEASE_TOO_LONG,
-) = range(1, 23)
+    TIMER_NEEDED,
+) = range(1, 24)
 DETAILS = (
     "",
     "an output was emitted whose entry the last primary does not have",
@@ -64,6 +65,7 @@ DETAILS = (
     "the last primary's marks are not the reference's",
     "a sound message was refused",
     "a lease outlasts the promise that it rests on",
+    "messages overtook each other, no more, and something had to be sent again for want of time",
 )
 
 # What is counted.
@@ -101,9 +103,13 @@ DETAILS = (
     STAMPER_RESTARTS,
     SLOW_MEMBERS,
     MESSAGES,
+    EARLY_LOGS,
+    EARLY_PARTS,
+    CALLS,
+    RETRANSMISSIONS,
     EVENTS_HANDLED,
     LONGEST_RECOVERY_NS,
-) = range(35)
+) = range(39)
 STATS = (
     "inputs",
     "emissions",
@@ -138,6 +144,10 @@ STATS = (
     "stamper restarts",
     "slow members",
     "messages",
+    "messages with entries that came before those before them",
+    "parts of a snapshot that came before those before them",
+    "messages that came before the FDU's word on their epoch",
+    "times that messages were sent again",
     "events",
     "longest recovery in ns",
 )
@@ -212,6 +222,8 @@ CONTROLS = (
     "not-drained",
     "everything-confirmed",
     "missed-configurations-ignored",
+    "early-entries-thrown-away",
+    "early-parts-thrown-away",
 )
 (
     NO_CONTROL,
@@ -230,4 +242,6 @@ CONTROLS = (
     NOT_DRAINED_MOVE,
     ALL_CONFIRMED,
     MISSED_IGNORED,
-) = range(16)
+    NO_EARLY_ENTRIES,
+    NO_EARLY_PARTS,
+) = range(18)

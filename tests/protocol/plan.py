@@ -48,6 +48,7 @@ CALM_NS = 32
 MOVE_FAULT_PHASE = 33  # a fault is armed in this phase of the move; 0: not
 MOVE_FAULT_WHOM = 34  # 0 the source, 1 the destination, 2 a backup
 FULL_TABLE = 35  # fewer flows have room than there are
+REORDER_ONLY = 36  # nothing is lost and nobody fails: messages overtake each other, and that is all
 FAULTS = 40  # FAULT_WORDS for each of MAX_FAULTS
 MAX_FAULTS = 4
 FAULT_WORDS = 6
@@ -92,6 +93,25 @@ def draw_plan(w: Words) -> None:
         _draw_fault(w, FAULTS + number * FAULT_WORDS, number)
     for number in range(MAX_CUTS):
         _draw_cut(w, CUTS + number * CUT_WORDS)
+    _set(w, REORDER_ONLY, 1 if chance(w, 15) else 0)
+    if planned(w, REORDER_ONLY):
+        _draw_reordering(w)
+
+
+@compiled
+def _draw_reordering(w: Words) -> None:
+    """Only the order changes: an answer comes before the time for it is over, and all have room."""
+    delay = draw(w, 3)
+    _set(w, DELAY_NS, MS // 4 if delay == 0 else MS if delay == 1 else 2 * MS)
+    _set(w, BUFFER, 64)
+    _set(w, LOG_WORDS, -1)
+    for what in (LOSS, NO_CPU, OUTAGE_BEGIN_NS, OUTAGE_END_NS, ABORT_MOVE, MOVE_FAULT_PHASE):
+        _set(w, what, 0)
+    _set(w, FULL_TABLE, 0)
+    for number in range(MAX_FAULTS):
+        _set(w, FAULTS + number * FAULT_WORDS + FAULT_KIND, NO_FAULT)
+    for number in range(MAX_CUTS):
+        _set(w, CUTS + number * CUT_WORDS + CUT_FROM, 0)
 
 
 @compiled

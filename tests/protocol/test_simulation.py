@@ -73,7 +73,22 @@ LEAST = {
     names.DECLARED_LOSSES: 1000,
     names.VERDICT_DROPS: 500,
     names.STAMPER_RESTARTS: 200,
+    names.EARLY_LOGS: 500,
+    names.EARLY_PARTS: 500,
+    names.CALLS: 50,
+    names.RETRANSMISSIONS: 500,
 }
+
+
+@pytest.mark.parametrize("move", range(plan.NO_MOVE, plan.BACKUP_MOVE + 1))
+@pytest.mark.parametrize("mode", [plan.PIPELINED, plan.DEFT])
+def test_nothing_is_sent_again_for_the_sake_of_order(bench: Bench, mode: int, move: int) -> None:
+    bench.force({plan.REORDER_ONLY: 1, plan.MODE: mode, plan.MOVE: move, plan.DELAY_NS: 2_000_000})
+    bench.world[STATS_AT : STATS_AT + len(names.STATS)] = 0
+    failed = bench.run_many(0, 300)
+    assert {seed: _violations(bench, seed) for seed in failed} == {}
+    assert bench.world[STATS_AT + names.EARLY_LOGS] > 300
+    bench.force({})
 
 
 def test_a_schedule_runs_again_alike(bench: Bench) -> None:

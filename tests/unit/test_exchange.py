@@ -351,3 +351,17 @@ def test_parts_that_do_not_fit_are_counted_and_change_nothing() -> None:
         group.exchange.on_datagram(encode_part(part), ("10.0.0.1", 4))
     assert group.exchange.counters["malformed"] == len(bad)
     assert group.exchange.view()["groups"] == [] and not group.network.under_way
+
+
+def test_nothing_is_sent_again_for_the_sake_of_order() -> None:
+    """Parts and answers overtake each other and come twice; one round is enough for all."""
+    groups = groups_of(3)
+    for number, group in enumerate(groups):
+        for port in range(40):
+            group.count(udp_packet(number, port))
+    run(groups)
+    sent = [group.exchange.counters["sent"] for group in groups]
+    assert all(sent)
+    run(groups, 2)
+    assert [group.exchange.counters["sent"] for group in groups] == sent
+    assert all(group.exchange.view() == groups[0].exchange.view() for group in groups)

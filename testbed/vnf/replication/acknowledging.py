@@ -50,6 +50,7 @@ from testbed.vnf.replication.member import (
     Member,
     peer_at,
 )
+from testbed.vnf.replication.messages import AGAIN, NEEDS, send_from_acked
 
 
 @compiled
@@ -59,7 +60,7 @@ def on_ack(
     """An answer of another member is in `words` from `begin` on."""
     m = member.words
     epoch, index, told = words[begin + 1], words[begin + 2], words[begin + 3]
-    echo_ns, needs = words[begin + 4], words[begin + 5]
+    echo_ns, wants = words[begin + 4], words[begin + 5]
     m[SEEN_EPOCH] = max(m[SEEN_EPOCH], epoch)
     peer = peer_at(sender)
     if m[ROLE] != PRIMARY or epoch != m[GROUP_EPOCH] or m[peer + P_STATE] == NO_PEER:
@@ -67,7 +68,9 @@ def on_ack(
     if echo_ns > now_ns:
         return
     m[peer + P_LEASE_NS] = max(m[peer + P_LEASE_NS], echo_ns + m[S_LEASE_NS])
-    if needs:
+    if wants & AGAIN:
+        send_from_acked(m, peer)
+    if wants & NEEDS:
         same = words[begin + 7] == m[SNAPSHOT_INDEX] and words[begin + 9] == m[SNAPSHOT_WORDS]
         _on_need(m, peer, now_ns, echo_ns, words[begin + 6] if same else 0)
     elif words[begin + 8] != m[TENURE] or index > m[NEXT]:

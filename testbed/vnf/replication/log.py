@@ -65,9 +65,15 @@ def output_at(words: Words, at: int) -> int:
 
 
 @compiled
+def table_at(m: Words, index: int) -> int:
+    """The word that says where the entry with this index begins."""
+    return m[AT_ENTRIES] + (index & (m[ENTRY_PLACES] - 1))
+
+
+@compiled
 def entry_at(m: Words, index: int) -> int:
     """The word where the entry with this index begins; it must be kept."""
-    return m[m[AT_ENTRIES] + (index & (m[ENTRY_PLACES] - 1))]
+    return m[table_at(m, index)]
 
 
 @compiled
@@ -106,7 +112,7 @@ def forget_log(m: Words, index: int) -> None:
 @compiled
 def _keep(m: Words, at: int, words: int) -> None:
     """The entry with the index NEXT is in the ring."""
-    m[m[AT_ENTRIES] + (m[NEXT] & (m[ENTRY_PLACES] - 1))] = at
+    m[table_at(m, m[NEXT])] = at
     m[LOG_TAIL] = at + words
     m[NEXT] += 1
 

@@ -61,7 +61,7 @@ READY_FIRST = 26  # flows whose next input waits for room in the log: a list
 READY_LAST = 27
 SNAPSHOT_INDEX = 28  # the log index of the snapshot that is sent or received
 SNAPSHOT_WORDS = 29  # its length
-SNAPSHOT_GOT = 30  # a follower: how much of it has come
+SNAPSHOT_GOT = 30  # a follower: how much of it has come without a gap
 SNAPSHOT_EPOCH = 31  # the epoch in which it was taken; -1: there is none
 LOSSES = 32  # declared losses so far (the newest are in `losses`)
 COPIES_DROPPED = 33  # a follower's copies that found no room
@@ -113,7 +113,16 @@ ASKED_FIRST = 71  # flows whose next input waits for an answer, by number of the
 ASKED_LAST = 72
 UNUSED_INPUT = 73  # the first slots that were never used, in memory that is not touched yet
 UNUSED_NOTE = 74
-PEERS = 80
+
+# What came before its turn, at a follower.
+EARLY_END = 75  # the end of the entries that wait for others (see `early`); none above NEXT: none
+EARLY_FILL = 76  # words that were used for them
+EARLY_LIVE = 77  # and words of those that still wait
+SNAPSHOT_PARTS = 78  # bit k: of the parts of a snapshot after SNAPSHOT_GOT number k has come
+CALLED_EPOCH = 79  # a primary of this epoch sent something before the FDU's word on it came
+CALLED_BY = 80  # who that was
+ASK_AGAIN = 81  # bit n: member n is to be asked to send again what came too early
+PEERS = 88
 
 OUT, FOLLOWER, PRIMARY = 0, 1, 2
 """Roles. A backup and a learner do the same: what differs is how the primary counts them."""
@@ -326,7 +335,8 @@ def _layout(
         AT_ENTRIES: 1 << bound.bit_length(),
         AT_LOG: log_words,
         AT_LOSSES: LOSSES_KEPT * LOSS_WORDS,
-        AT_SNAPSHOT: 9 + capacity * (value_words + KEY_WORDS + 1) + flows * 5 + log_words,
+        # Entries that came early lie there too, each with its index.
+        AT_SNAPSHOT: 9 + capacity * (value_words + KEY_WORDS + 1) + flows * 5 + log_words + bound,
         AT_ASK: ask_words,
     }
     begin = PEERS + MAX_MEMBERS * PEER_WORDS
@@ -381,7 +391,7 @@ def _begin(m: Words, number: int) -> None:
     """Set what is not in tables; these are clear already, and so untouched where they are new."""
     for word in range(AT_FLOW_SLOTS):
         m[word] = 0
-    for word in range(PEERS, PEERS + MAX_MEMBERS * PEER_WORDS):
+    for word in range(EARLY_END, PEERS + MAX_MEMBERS * PEER_WORDS):
         m[word] = 0
     for peer in range(MAX_MEMBERS):
         m[peer_at(peer) + P_RESEND_NS] = NEVER

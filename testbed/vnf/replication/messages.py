@@ -9,11 +9,14 @@ Every message begins with ten words:
           the tenure began             lacks
     3     index of the first entry     commit index that it knows   index of the log it goes up to
     4     number of entries            sending time that it answers words of the whole
-    5     commit index                 1: it needs a snapshot       first word that follows
+    5     commit index                 NEEDS, AGAIN or both         first word that follows
     6     release index                words of it that have come   number of words
     7     sending time                 its index                    sending time
     8     tenure                       tenure                       tenure
-    9     tenure before                words of the snapshot        0
+    9     tenure before                words of the snapshot        words of all parts but the last
+
+An ACK with NEEDS asks for a snapshot; one with AGAIN for all that is not acknowledged, since the
+first of it came before the member knew of the epoch.
 
 A tenure is the time in which one member is the primary, named by the epoch in which it began; a
 log is named by the tenure of the primary whose log it is a beginning of. A new primary's log is
@@ -30,6 +33,7 @@ from testbed.compiled import compiled
 from testbed.vnf.arrays import Words
 from testbed.vnf.replication.log import entry_at, words_of
 from testbed.vnf.replication.member import (
+    ASK_AGAIN,
     AT_SNAPSHOT,
     BASE,
     CLOSED,
@@ -78,6 +82,7 @@ from testbed.vnf.replication.member import (
 from testbed.vnf.replication.snapshot import take_snapshot
 
 LOG, ACK, SNAPSHOT = 1, 2, 3
+NEEDS, AGAIN = 1, 2
 HEAD_WORDS = 10
 
 MAX_BACKOFF = 3
@@ -94,7 +99,7 @@ def take_message(member: Member, now_ns: int, to: int, group: int, out: Words) -
     peer = peer_at(to)
     if m[peer + P_ACK_DUE]:
         m[peer + P_ACK_DUE] = 0
-        return _write_ack(m, peer, group, out)
+        return _write_ack(m, to, group, out)
     if m[ROLE] != PRIMARY or m[peer + P_STATE] == NO_PEER:
         return 0
     if m[peer + P_SYNC] == WANTED:
@@ -120,12 +125,15 @@ def _head(m: Words, kind: int, group: int, out: Words) -> None:
 
 
 @compiled
-def _write_ack(m: Words, peer: int, group: int, out: Words) -> int:
+def _write_ack(m: Words, to: int, group: int, out: Words) -> int:
+    peer = peer_at(to)
     _head(m, ACK, group, out)
     out[2] = m[NEXT]
     out[3] = m[COMMITTED]
     out[4] = m[peer + P_ECHO_NS]
-    out[5] = m[NEEDS_SNAPSHOT]
+    again = (m[ASK_AGAIN] >> to) & 1
+    m[ASK_AGAIN] &= ~(1 << to)
+    out[5] = (NEEDS if m[NEEDS_SNAPSHOT] else 0) | (AGAIN if again else 0)
     out[6] = m[SNAPSHOT_GOT]
     out[7] = m[SNAPSHOT_INDEX]
     out[9] = m[SNAPSHOT_WORDS]
@@ -161,6 +169,8 @@ def _write_log(m: Words, peer: int, now_ns: int, group: int, out: Words) -> int:
     out[6] = m[RELEASED]
     out[7] = now_ns
     out[9] = m[FORMER_TENURE]
+    # Nothing was missing before these entries: a message of before, that they answer, has its time.
+    begins = index > first and first == m[peer + P_ACKED] and first == m[peer + P_SENT_EVER]
     m[peer + P_SENT] = index
     m[peer + P_SENT_EVER] = max(m[peer + P_SENT_EVER], index)
     m[peer + P_ASK] = 0
@@ -168,7 +178,7 @@ def _write_log(m: Words, peer: int, now_ns: int, group: int, out: Words) -> int:
         m[peer + P_CREDIT] = (
             NO_LIMIT if index == m[CLOSED] else m[peer + P_CREDIT] - (index - first)
         )
-    if m[peer + P_RESEND_NS] == NEVER:
+    if begins or m[peer + P_RESEND_NS] == NEVER:
         backoff = min(m[peer + P_RESENT], MAX_BACKOFF)
         m[peer + P_RESEND_NS] = now_ns + (m[S_RESEND_NS] << backoff)
     return fill
@@ -204,6 +214,7 @@ def _write_chunk(m: Words, peer: int, now_ns: int, group: int, out: Words) -> in
     out[5] = first
     out[6] = count
     out[7] = now_ns
+    out[9] = room
     for word in range(count):
         out[HEAD_WORDS + word] = m[m[AT_SNAPSHOT] + first + word]
     m[peer + P_CHUNK] = first + count
@@ -221,8 +232,16 @@ def owe_ack(m: Words, to: int, echo_ns: int) -> None:
 
 
 @compiled
+def ask_again(m: Words, to: int) -> None:
+    """Member `to` is to send again what it has sent in this epoch; nothing is promised for it."""
+    owe_ack(m, to, NO_ECHO)
+    m[ASK_AGAIN] |= 1 << to
+
+
+@compiled
 def owe_nothing(m: Words) -> None:
     """A new epoch: what was heard in the former ones says nothing about it."""
+    m[ASK_AGAIN] = 0
     for number in range(MAX_MEMBERS):
         m[peer_at(number) + P_ACK_DUE] = 0
         m[peer_at(number) + P_ECHO_NS] = NO_ECHO
@@ -251,6 +270,15 @@ def send_again(m: Words, now_ns: int) -> None:
         m[peer + P_CREDIT] = m[S_BATCH_PACKETS]
         # Also when all entries are there: the answer to an empty message may be what was lost.
         m[peer + P_ASK] = 1
+
+
+@compiled
+def send_from_acked(m: Words, peer: int) -> None:
+    """A member could not take what was sent to it in this epoch so far: all of it is due again."""
+    m[peer + P_SENT] = m[peer + P_ACKED]
+    m[peer + P_CHUNK] = m[peer + P_CHUNK_ACKED]
+    m[peer + P_RESEND_NS] = NEVER
+    m[peer + P_ASK] = 1
 
 
 @compiled

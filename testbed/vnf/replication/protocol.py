@@ -16,7 +16,8 @@ from testbed.vnf.arrays import Words
 from testbed.vnf.functions.function import Process
 from testbed.vnf.replication.acknowledging import is_untold, on_ack
 from testbed.vnf.replication.batches import batch_due_ns, close_batch, update_commit
-from testbed.vnf.replication.following import on_chunk, on_log
+from testbed.vnf.replication.early import forget_early
+from testbed.vnf.replication.following import answer_call, on_chunk, on_log
 from testbed.vnf.replication.handling import (
     active,
     can_handle,
@@ -125,6 +126,8 @@ def configure(
         _lead(member, process, now_ns, backups, learners, confirmed)
         return True
     m[ROLE] = FOLLOWER if ((backups | learners) >> m[SELF]) & 1 else OUT
+    if m[ROLE] == FOLLOWER:
+        answer_call(m)
     return True
 
 
@@ -144,6 +147,7 @@ def _lead(
         m[FORMER_TENURE] = m[TENURE]
         m[TENURE] = m[GROUP_EPOCH]
         m[BASE] = m[NEXT]
+        forget_early(m)
     m[CLOSED] = m[NEXT]
     m[DRAINING] = 0
     for number in range(MAX_MEMBERS):
