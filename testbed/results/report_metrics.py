@@ -25,7 +25,27 @@ def metrics_content(results: Results) -> dict[str, Any] | None:
             for run in results.runs
             if run.metrics
         ],
+        "order": [
+            order_note(policy, run)
+            for policy, entry in policies.items()
+            for run in entry["runs"]
+            if run["reordered"] or run.get("overtaken")
+        ],
     }
+
+
+def order_note(policy: str, run: Json) -> str:
+    """Where the packets of a run that came out of order were overtaken, in words."""
+    late, overtaken = run["reordered"], run.get("overtaken")
+    begin = f"{policy}, seed {run['seed']}: {late} of {run['received']} packets out of order; "
+    if overtaken is None:
+        return begin + "where they were overtaken was not noted."
+    rest = late - overtaken
+    network = f"{overtaken} overtaken in the network after the last function"
+    if rest == 0:
+        return f"{begin}{network}, none by a function."
+    word = "more" if rest > 0 else "fewer"
+    return f"{begin}{network}, {abs(rest)} {word} in the end: a function's doing, or a host's."
 
 
 def _seeds(count: int) -> str:

@@ -13,6 +13,11 @@ Definitions:
 - `duplicated`: arrivals beyond the first of each packet.
 - `reordered`: packets whose first arrival comes after that of a packet of the same flow with a
   greater `seq`: s < NextExp (Type-P-Reordered, RFC 4737 section 3.3).
+- `overtaken`: packets that came to the end of their chain after a later one of their flow, by the
+  stamps of the chain's last function (event "order"): the network reordered them on the way from
+  there. On other stretches order does not matter, since each function takes packets in the order of
+  their stamps. What `reordered` has beyond it, a function did, or what lies before the chain. Null
+  if no edge said so.
 - `latency_ns`: of first arrivals, received less *scheduled* time (open loop), percentiles by
   nearest rank; null if nothing arrived. Lost packets have no latency, so it is to be read beside
   `lost`.
@@ -37,6 +42,7 @@ from numpy.typing import NDArray
 
 from testbed.results.metrics import goodput_bps, measure, of_packets
 from testbed.results.whereabouts import Whereabouts
+from testbed.scenario.steering import is_forward
 from testbed.statistics.quantiles import PERCENTILES, nearest_rank
 
 _NS_PER_S = 1_000_000_000
@@ -72,6 +78,7 @@ def summarise(
         "unsent": int((~sent).sum()),
         "duplicated": int((packets["copies"].to_numpy() - 1).clip(min=0).sum()),
         "reordered": int(rows["reordered"].sum()),
+        "overtaken": overtaken(events),
         "latency_ns": {
             name: nearest_rank(latency_ns, share) for name, share in PERCENTILES.items()
         },
@@ -82,6 +89,12 @@ def summarise(
         "overload_s": overload_s(events),
         "recovery_ns": recovery_ns(events),
     }
+
+
+def overtaken(events: Sequence[Event]) -> int | None:
+    """Packets of requests that were overtaken after the last function; None if no edge said so."""
+    counts = [int(e["overtaken"]) for e in _named(events, "order") if is_forward(int(e["path"]))]
+    return sum(counts) if counts else None
 
 
 def latencies(packets: pd.DataFrame) -> NDArray[np.int64]:

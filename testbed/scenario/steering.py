@@ -73,6 +73,11 @@ def reverse_path(request: int) -> int:
     return _checked(2 * request + 3, request)
 
 
+def is_forward(path: int) -> bool:
+    """Whether packets of a request take this path, and no answers to them."""
+    return path % 2 == 0
+
+
 def _checked(path: int, request: int) -> int:
     if not 2 <= path < BASE_PATHS:
         raise ValueError(f"request {request}: expected 0 to {BASE_PATHS // 2 - 2}")

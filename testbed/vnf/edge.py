@@ -5,7 +5,11 @@ Counters. Packets that the kernel sent were dropped in the TUN device's queue (`
 Frames that reached the raw socket were lost there (`kernel_drops`), are `malformed`, `foreign` (no
 path ends here with them), `duplicates`, `stale` (from before a restart of their stamper, and later
 than packets from after it), `write_failed` or `delivered`. `paths` has `sent`, and `delivered`,
-`duplicates` and `stale`, of each base path, over its shards.
+`overtaken`, `duplicates` and `stale`, of each base path, over its shards.
+
+Order. A packet that is delivered after one with a later stamp of its flow was overtaken on the way
+from the chain's last function: each function has taken packets in the order of their stamps. When a
+path ends, the event `order` says of how many packets delivered that is true.
 
 Restarts. An edge that is started again knows nothing of its former life. It needs a higher epoch
 (see `testbed.vnf.stamper`) and its orders once more: add-path, accept-path and set-shards. Answers
@@ -47,6 +51,7 @@ class Exit:
     reverse: int
     paths: frozenset[int]
     delivered: int = 0
+    overtaken: int = 0
     duplicates: int = 0
     stale: int = 0
 
@@ -149,6 +154,7 @@ class Edge:
                 self._counters["write_failed"] += 1
                 continue
             out.delivered += 1
+            out.overtaken += window.overtaken
             if out.delivered == 1:
                 self._events.write("first-delivery", edge=self._name, path=base_path(stamp.path))
 
@@ -198,6 +204,7 @@ class Edge:
     def remove_path(self, order: dict[str, Any]) -> dict[str, Any]:
         """Neither enter nor accept `order["path"]` in any shard; it need not be known."""
         path = _base_path(order, "path")
+        self._note_order(path)
         self._exits_of.pop(path, None)
         for ways in (self._exits, self._entries):
             for each in [each for each in ways if base_path(each) == path]:
@@ -213,7 +220,7 @@ class Edge:
         for path, entry in self._entries.items():
             paths.setdefault(str(base_path(path)), Counter())["sent"] += entry.sent
         for path, out in self._exits_of.items():
-            counts = {"delivered": out.delivered, "duplicates": out.duplicates, "stale": out.stale}
+            counts = {name: getattr(out, name) for name in _OF_EXITS}
             paths.setdefault(str(path), Counter()).update(counts)
         refused = self._stamper.refused
         return {
@@ -226,6 +233,17 @@ class Edge:
             "paths": paths,
         }
 
+    def end(self) -> None:
+        """Note what is known of the paths that end with the process."""
+        for path in self._exits_of:
+            self._note_order(path)
+
+    def _note_order(self, path: int) -> None:
+        out = self._exits_of.get(path)
+        if out is not None and out.delivered:
+            counts = {"delivered": out.delivered, "overtaken": out.overtaken}
+            self._events.write("order", edge=self._name, path=path, **counts)
+
     def _targets(self) -> dict[int, int]:
         return {path: out.hop for path, out in self._exits.items()}
 
@@ -236,6 +254,7 @@ class Edge:
         return entry
 
 
+_OF_EXITS = ("delivered", "overtaken", "duplicates", "stale")
 _COUNTERS = ("send_failed", "malformed", "foreign", "write_failed")
 
 
@@ -280,6 +299,7 @@ def main(config: dict[str, Any]) -> None:
             # Nothing here depends on time: an idle edge sleeps.
             for descriptor in select.select(descriptors, (), ())[0]:
                 handlers[descriptor]()
+        edge.end()
         write_dump(config["dump"], {"name": config["name"], "counters": edge.stats({})})
 
 

@@ -273,14 +273,17 @@ class SeenWindow:
     """Which packets of one flow have come: all below `_next`, and those in `_ahead`.
 
     `key` is for the caller: under which addresses and ports the flow was last seen to arrive.
+    `overtaken`: the last one that came for the first time came after one with a greater number.
     """
 
-    __slots__ = ("_ahead", "_next", "epoch", "key")
+    __slots__ = ("_ahead", "_greatest", "_next", "epoch", "key", "overtaken")
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
         self.key = b""
+        self.overtaken = False
         self._next = 0
+        self._greatest = -1
         self._ahead: set[int] = set()
 
     def first_time(self, seq: int) -> bool:
@@ -288,9 +291,13 @@ class SeenWindow:
         ahead = self._ahead
         if seq == self._next and not ahead:
             self._next = seq + 1
+            # While none is missing, all that came are below the next one.
+            self.overtaken = False
             return True
         if seq < self._next or seq in ahead:
             return False
+        self.overtaken = seq < self._greatest
+        self._greatest = max(self._greatest, seq)
         ahead.add(seq)
         if len(ahead) > WINDOW_PACKETS:
             # What is missing from here was lost on the way: stop waiting for the oldest of it.

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from testbed.results.metrics import of_packets
 from testbed.results.packets import build_packets
+from testbed.results.report_metrics import order_note
 from testbed.results.summary import overload_s, recovery_ns, summarise
 from testbed.statistics.quantiles import nearest_rank
 from tests.unit.results_support import MS, Arrival, arrivals, event, packets, schedule
@@ -92,6 +93,25 @@ def test_reordered_is_rfc_4737(order: list[int], lost: int) -> None:
             expected += 1
     records: list[Arrival] = [(0, 0, seq, place) for place, seq in enumerate(kept)]
     assert int(of_packets(packets([schedule(9)], records))["reordered"].sum()) == expected
+
+
+def test_what_the_network_reordered_is_told_from_the_rest() -> None:
+    frame = packets([schedule(3)], [(0, 0, seq, place) for place, seq in enumerate((1, 0, 2))])
+    events = [
+        event(40, "order", edge="edge-1", path=2, delivered=3, overtaken=1),
+        event(40, "order", edge="edge-0", path=3, delivered=9, overtaken=5),  # answers
+        event(40, "order", edge="edge-2", path=4, delivered=7, overtaken=2),
+    ]
+    assert summarise(frame, events, MANIFEST)["overtaken"] == 3
+    assert summarise(frame, events[1:2], MANIFEST)["overtaken"] is None
+    assert order_note("deft", summarise(frame, events[:1], MANIFEST)) == (
+        "deft, seed 4: 1 of 3 packets out of order; "
+        "1 overtaken in the network after the last function, none by a function."
+    )
+    assert "1 more in the end" in order_note(
+        "deft", summarise(frame, events[:1], MANIFEST) | {"overtaken": 0}
+    )
+    assert "was not noted" in order_note("deft", summarise(frame, [], MANIFEST))
 
 
 def test_flows_are_not_reordered_among_each_other() -> None:

@@ -189,3 +189,17 @@ def test_the_table_of_windows_is_bounded() -> None:
         passed.first_time(Stamp(2, flow, 0, 0, flow))
     assert passed.first_time(Stamp(2, 0, 0, 0, 0)) is None
     assert passed.first_time(Stamp(2, 1, 0, 0, 1)) is not None
+
+
+@given(st.permutations(range(12)), st.sets(st.integers(0, 11)))
+def test_a_packet_is_overtaken_if_a_later_one_of_its_flow_came_before(
+    order: list[int], lost: set[int]
+) -> None:
+    passed = DuplicateFilter()
+    greatest = -1
+    for seq in [seq for seq in order if seq not in lost]:
+        window = passed.first_time(Stamp(2, 0, 0, 0, seq))
+        assert window is not None
+        assert window.overtaken == (seq < greatest)
+        greatest = max(greatest, seq)
+        assert passed.first_time(Stamp(2, 0, 0, 0, seq)) is None
