@@ -133,6 +133,10 @@ accelerator() {
         # shellcheck disable=SC2086  # several words
         if [[ $each == uml ]]; then
             linux.uml --version >/dev/null 2>&1 || continue
+            if has_large_vectors && ! command -v cc >/dev/null; then
+                say "user-mode Linux needs a compiler on this processor: apt-get install gcc libc6-dev" >&2
+                continue
+            fi
         else
             echo quit | timeout 20 qemu-system-x86_64 -accel $each -m 64 -S -display none \
                 -nic none -monitor stdio >/dev/null 2>&1 || continue
@@ -177,9 +181,19 @@ qemu() {
 
 # Its disks have no names: the second is the checkout, the third the results (guest-disk.sh).
 user_mode_linux() {
-    timeout --foreground "$limit_s" linux.uml "mem=${memory_mb}M" "uml_dir=$work/uml" \
+    local preloaded=
+    if has_large_vectors; then
+        preloaded=$work/uml-xstate.so
+        cc -O2 -shared -fPIC -o "$preloaded" vagrant/uml-xstate.c
+    fi
+    LD_PRELOAD=$preloaded timeout --foreground "$limit_s" linux.uml "mem=${memory_mb}M" "uml_dir=$work/uml" \
         "ubd0=$folder/root.img" "ubd1r=$work/checkout.tar" "ubd2=$work/results.tar" \
         root=/dev/ubda rw console=ttyS0 quiet con=null ssl=null ssl0=null,fd:1
+}
+
+# Whether the processor has more vector state than user-mode Linux has room for (uml-xstate.c).
+has_large_vectors() {
+    grep -qw amx_tile /proc/cpuinfo
 }
 
 # qemu's words for a disk with a name.
