@@ -59,7 +59,8 @@ class ControllerClient:
     def install(self, chain: str, segments: Sequence[Segment]) -> dict[str, int]:
         """Install or update a chain, make before break; returns when switches have confirmed.
 
-        Gives {"rules": how many, "sent_ns": ..., "confirmed_ns": ...} on CLOCK_MONOTONIC.
+        Gives {"rules": how many, "sent_ns": ..., "confirmed_ns": ...} on CLOCK_MONOTONIC, and
+        "path_ns", the propagation on the longest way.
         Raises ControllerError.
         """
         data = [{"mac": s.mac, "source": s.source, "targets": list(s.targets)} for s in segments]

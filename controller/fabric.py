@@ -66,11 +66,15 @@ _NO_CHAIN = _Chain((), {}, {}, 0)
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """A chain's rules, when the first message was sent and when the last barrier came back."""
+    """A chain's rules, when the first message was sent and when the last barrier came back.
+
+    `path_ns` is the propagation on its longest way.
+    """
 
     rules: int
     sent_ns: int
     confirmed_ns: int
+    path_ns: int
 
 
 class Fabric:
@@ -229,14 +233,15 @@ class Fabric:
             self._keep(chain, _Chain(tuple(segments), rules, narrowed, held.updates + 1))
             if joined != narrowed:
                 # Frames that left before are still on their way to old targets.
-                path_ns = longest_path_ns(network, held.segments)
-                time.sleep(self._settle_s + path_ns / NS_PER_S)
+                former_ns = longest_path_ns(network, held.segments)
+                time.sleep(self._settle_s + former_ns / NS_PER_S)
                 self._round(joined, narrowed)
             confirmed_ns = time.monotonic_ns()
             self._events.write("rules-confirmed", t_ns=confirmed_ns, chain=chain, rules=len(rules))
             if narrowed != rules:
                 self._later(functools.partial(self._sweep, chain, held.updates + 1))
-            return Installed(len(rules), sent_ns, confirmed_ns)
+            path_ns = round(longest_path_ns(network, segments))
+            return Installed(len(rules), sent_ns, confirmed_ns, path_ns)
 
     def remove(self, chain: str) -> int:
         """Delete a chain's rules; returns how many. Raises FabricError."""

@@ -90,6 +90,7 @@ def open_lab(
             events=events,
             server_cgroups={s.node: cgroups.procs_files(s.node) for s in plan.servers},
             realtime=realtime,
+            datapath=backends.datapath,
         )
         yield Lab(site, network, cgroups, _clocks(scenario, plan, state), controller)
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from testbed.orchestration.datagrams import sending_socket
 from testbed.vnf.control import ControlSocket
+from testbed.vnf.dataplane.probes import Probes
 from testbed.vnf.process import Termination
 
 
@@ -55,23 +56,26 @@ class FduLink:
 
 
 class ServerAgent:
-    """Watches processes. Orders: "watch-process" {name, pid, alive}, "forget-process" {name}.
+    """Watches processes. Orders: "watch-process" {name, pid, alive}, "forget-process" {name}, and
+    those of `Probes`.
 
     `alive`, which may be missing, is the path of the named pipe that the process holds open.
     """
 
-    def __init__(self, name: str, links: list[FduLink], heartbeat_ns: int) -> None:
+    def __init__(self, name: str, links: list[FduLink], heartbeat_ns: int, probes: Probes) -> None:
         self._name = name
         self._links = links
         self._heartbeat_ns = heartbeat_ns
+        self._probes = probes
         self._processes: dict[int, str] = {}
         self._poll = select.poll()
 
     def serve(self, control_path: str, termination: Termination) -> None:
         """Serve until SIGTERM."""
         orders = {"watch-process": self._watch, "forget-process": self._forget}
-        control = ControlSocket(control_path, orders)
+        control = ControlSocket(control_path, {**orders, **self._probes.orders()})
         self._poll.register(control, select.POLLIN)
+        self._poll.register(self._probes, select.POLLIN)
         self._poll.register(termination, select.POLLIN)
         due_ns = time.monotonic_ns()
         while not termination.requested:
@@ -85,6 +89,8 @@ class ServerAgent:
                     self._ended(descriptor)
                 elif descriptor == control.fileno():
                     control.serve()
+                elif descriptor == self._probes.fileno():
+                    self._probes.receive()
                 else:
                     termination.drain()
         control.close()
@@ -128,9 +134,10 @@ class ServerAgent:
 
 
 def main(config: dict[str, Any]) -> None:
-    """The process, until SIGTERM. Keys of `config`: name, control_socket, heartbeat_ns,
-    fdu [{"heartbeat_socket", "control_socket"}, ...]."""
+    """The process, until SIGTERM. Keys of `config`: name, interface, mac, control_socket,
+    heartbeat_ns, fdu [{"heartbeat_socket", "control_socket"}, ...]."""
     links = [FduLink(**member) for member in config["fdu"]]
-    with Termination() as termination:
-        agent = ServerAgent(config["name"], links, config["heartbeat_ns"])
+    probes = Probes(config["interface"], config["mac"])
+    with Termination() as termination, contextlib.closing(probes):
+        agent = ServerAgent(config["name"], links, config["heartbeat_ns"], probes)
         agent.serve(config["control_socket"], termination)

@@ -13,6 +13,7 @@ from testbed.orchestration import chain
 from testbed.orchestration.chain import InstanceSpec, group_keys, user_address
 from testbed.orchestration.control import ControlError
 from testbed.orchestration.site import INSTANCE_PRIORITY, READY_S, Site
+from testbed.orchestration.warm import Way, warm, ways_of
 from testbed.scenario.errors import RunError
 from testbed.scenario.names import (
     GroupKey,
@@ -43,12 +44,14 @@ class Chain:
     members     `members[key][number]` is the node of each living member of a group
     primaries   `primaries[key]` is the number of its primary
     instances   the names of all instances that were ever started for it
+    ways        the ways that its rules lead
     """
 
     request: Request
     members: dict[GroupKey, dict[int, int]]
     primaries: dict[GroupKey, int]
     instances: list[str] = field(default_factory=list)
+    ways: set[Way] = field(default_factory=set)
 
 
 def replication_config(spec: ReplicationSpec) -> dict[str, Any]:
@@ -100,10 +103,19 @@ def deploy(site: Site, request: Request, placements: Sequence[Placement]) -> Cha
 
 
 def install(site: Site, deployed: Chain) -> None:
-    """Install or update the rules of a chain for its living members."""
-    site.controller.install(
-        chain_name(deployed.request.id), chain.segments(deployed.request, deployed.members)
-    )
+    """Install or update the rules of a chain for its living members, and send probes first.
+
+    When it returns, probes have gone all new ways before any packet, as far as that is possible:
+    the event `cold-ways` says on how many none came through.
+    """
+    name = chain_name(deployed.request.id)
+    segments = chain.segments(deployed.request, deployed.members)
+    installed = site.controller.install(name, segments)
+    ways = ways_of(segments)
+    cold = warm(site, ways - deployed.ways, installed["path_ns"])
+    deployed.ways = ways
+    if cold:
+        site.events.write("cold-ways", chain=name, ways=len(cold))
 
 
 def remove(site: Site, deployed: Chain) -> None:

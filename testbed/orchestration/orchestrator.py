@@ -25,6 +25,7 @@ from testbed.orchestration.run_orders import run_orders
 from testbed.orchestration.servers import start_servers
 from testbed.orchestration.site import Site
 from testbed.orchestration.timeline import timeline
+from testbed.orchestration.warm import KeptWarm
 from testbed.scenario.names import (
     GroupKey,
     group_name,
@@ -71,6 +72,7 @@ class Orchestrator:
         self._news.setblocking(False)
         self._watchers = self._make_watchers()
         self._acquaintances = Acquaintances(site)
+        self._kept_warm = KeptWarm(site)
         self._epochs: dict[str, int] = {}
         self._to_replace: deque[tuple[int, int, GroupKey]] = deque()
         """When, and for which group of which request, a new backup is looked for."""
@@ -129,7 +131,12 @@ class Orchestrator:
         orders = run_orders(self.deployments, self._read_news)
         self._orders = ControlSocket(site.socket("run"), orders)
         closing = contextlib.closing
-        with closing(self._news), closing(self._orders), closing(self._acquaintances):
+        with (
+            closing(self._news),
+            closing(self._orders),
+            closing(self._acquaintances),
+            closing(self._kept_warm),
+        ):
             start_servers(site)
             users.start_edges(site)
             for request in plan.requests:
@@ -191,6 +198,7 @@ class Orchestrator:
                 for watcher in self._watchers:
                     watcher.look_if_due()
             self._acquaintances.tell(self.chains)
+            self._kept_warm.keep([each.ways for each in self.chains.values()])
             self._progress((time.monotonic_ns() - self.origin_ns) / NS_PER_S)
 
     def _read_news(self) -> None:

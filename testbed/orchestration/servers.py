@@ -55,8 +55,11 @@ def start_fdu_member(site: Site, number: int) -> None:
 def start_agent(site: Site, node: int) -> None:
     """Start the agent of a server, and let the FDU watch it."""
     name = server_name(node)
+    host = site.hosts[name]
     agent = {
         "name": name,
+        "interface": host.interface,
+        "mac": host.mac,
         "control_socket": site.socket(name),
         "heartbeat_ns": round(site.scenario.replication.heartbeat_s * NS_PER_S),
         "fdu": site.fdu_sockets(),
@@ -65,7 +68,7 @@ def start_agent(site: Site, node: int) -> None:
         name,
         "testbed.orchestration.agent:main",
         agent,
-        namespace_pid=site.hosts[name].pid,
+        namespace_pid=host.pid,
         fifo_priority=site.priority(FDU_PRIORITY),
     )
     site.control.call(site.socket(name), "ping", READY_S)

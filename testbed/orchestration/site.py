@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from controller.client import ControllerClient
 from testbed.orchestration.control import ControlClient
@@ -57,6 +57,7 @@ class Site:
     events: EventLog
     server_cgroups: Mapping[int, Sequence[str]]
     realtime: bool
+    datapath: Literal["kernel", "netdev"]
 
     @property
     def events_path(self) -> str:

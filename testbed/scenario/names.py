@@ -15,6 +15,7 @@ from testbed.scenario.types import Request
 _NUMBER = r"(0|[1-9]\d*)"
 _GROUP = re.compile(rf"r{_NUMBER}-h{_NUMBER}(?:-s{_NUMBER})?", re.ASCII)
 _MEMBER = re.compile(rf"(.+)-m{_NUMBER}", re.ASCII)
+_USER = re.compile(rf"user-{_NUMBER}", re.ASCII)
 _SERVER = re.compile(rf"server-{_NUMBER}", re.ASCII)
 
 
@@ -52,6 +53,12 @@ def user_name(node: int) -> str:
 def edge_name(node: int) -> str:
     """The edge at a user host."""
     return f"edge-{node}"
+
+
+def probing_process(host: str) -> str:
+    """What sends and hears probes at a host: its edge, or its server's agent."""
+    found = _USER.fullmatch(host)
+    return host if found is None else edge_name(int(found[1]))
 
 
 def sender_name(node: int) -> str:

@@ -33,6 +33,7 @@ from testbed.results.traces import LEFT, REPEATED
 from testbed.scenario.steering import BASE_PATHS, base_path, with_shard
 from testbed.vnf.control import ControlSocket
 from testbed.vnf.dataplane import nsh
+from testbed.vnf.dataplane.probes import Probes
 from testbed.vnf.dataplane.socket import FRAME_BYTES, FrameSocket
 from testbed.vnf.dataplane.tun import TunDevice
 from testbed.vnf.edge_trace import EdgeTrace
@@ -276,6 +277,8 @@ def main(config: dict[str, Any]) -> None:
         stack.callback(frames.close)
         tun = TunDevice(config["tun"], config["tun_address"], config.get("tun_address6"))
         stack.callback(tun.close)
+        probes = Probes(config["interface"], config["mac"])
+        stack.callback(probes.close)
         trace = _open_trace(config)
         edge = Edge(config["name"], config["mac"], config["epoch"], frames, tun, events, trace)
         orders = {
@@ -284,6 +287,7 @@ def main(config: dict[str, Any]) -> None:
             "set-shards": edge.set_shards,
             "remove-path": edge.remove_path,
             "stats": edge.stats,
+            **probes.orders(),
         }
         control = ControlSocket(config["control_socket"], orders)
         stack.callback(control.close)
@@ -291,6 +295,7 @@ def main(config: dict[str, Any]) -> None:
         handlers: dict[int, Callable[[], None]] = {
             tun.fileno(): edge.read_packets,
             frames.fileno(): edge.read_frames,
+            probes.fileno(): probes.receive,
             control.fileno(): control.serve,
             termination.fileno(): termination.drain,
         }

@@ -17,7 +17,7 @@ from scapy.utils import checksum
 
 from testbed.orchestration.control import ControlError
 from testbed.results.events import read_events
-from testbed.scenario.steering import SHARDS, shard_of, with_shard
+from testbed.scenario.steering import SHARDS, path_mac, shard_of, with_shard
 from testbed.vnf.dataplane import nsh
 from testbed.vnf.dataplane.socket import FRAME_BYTES, FrameSocket
 from testbed.vnf.stamp import Stamp
@@ -71,16 +71,19 @@ def test_udp_goes_there_and_answers_come_back(lab: Lab, family: socket.AddressFa
     there, back = lab.end("edge-0")["counters"], lab.end("edge-1")["counters"]
     assert there["paths"] == {
         str(PATH): {"sent": 50},
-        str(REVERSE): {"delivered": 50, "duplicates": 0, "stale": 0},
+        str(REVERSE): {"delivered": 50, "overtaken": 0, "duplicates": 0, "stale": 0},
     }
     assert back["paths"] == {
-        str(PATH): {"delivered": 50, "duplicates": 0, "stale": 0},
+        str(PATH): {"delivered": 50, "overtaken": 0, "duplicates": 0, "stale": 0},
         str(REVERSE): {"sent": 50},
     }
     # Nothing is unclassified either: the kernel sent nothing of its own accord.
     assert errors_of(there) == errors_of(back) == {}
-    deliveries = [event["path"] for event in read_events(lab.folder / "events.jsonl")]
-    assert deliveries == [PATH, REVERSE]
+    events = list(read_events(lab.folder / "events.jsonl"))
+    found = [event["path"] for event in events if event["event"] == "first-delivery"]
+    assert found == [PATH, REVERSE]
+    found = [event["path"] for event in events if event["event"] == "order"]
+    assert sorted(found) == [PATH, REVERSE]
 
 
 @FAMILIES
@@ -149,9 +152,17 @@ def test_duplicates_and_stale_epochs_are_suppressed_and_a_new_epoch_is_taken(lab
 
     def counted() -> bool:
         path = lab.order("edge-1", "stats")["paths"][str(PATH)]
-        return bool(path == {"delivered": 5, "duplicates": 5, "stale": 2})
+        return bool(path == {"delivered": 5, "overtaken": 1, "duplicates": 5, "stale": 2})
 
     until(counted, "every frame counted")
+    way = path_mac(PATH, 0, 0)
+    frames.send(nsh.probe(way, nsh.mac_bytes(mac), 3))
+    heard = {3: [way], 4: []}
+    until(
+        lambda: {n: lab.order("edge-1", "probes-heard", number=n)["ways"] for n in heard} == heard,
+        "the probe",
+    )
+    assert counted()
     assert select.select([receiver], [], [], 0)[0] == []
     frames.send(nsh.encode(prefixes[0], Stamp(PATH, 7, 1, 1, 2), b"\x60" + datagram(b"")[1:]))
     until(lambda: lab.order("edge-1", "stats")["malformed"] == 1, "malformed frame counted")
@@ -245,7 +256,7 @@ def test_shards_are_taken_by_bucket_and_accepted_when_asked_for(lab: Lab) -> Non
     ]
     assert [receiver.recv(100) for _ in range(3)] == [b"0", b"2", b"3"]
     assert lab.order("edge-0", "stats")["paths"][str(PATH)] == {"sent": 4}
-    counted = {"delivered": 3, "duplicates": 0, "stale": 0}
+    counted = {"delivered": 3, "overtaken": 0, "duplicates": 0, "stale": 0}
     assert lab.order("edge-1", "stats")["paths"][str(PATH)] == counted
     lab.order("edge-1", "remove-path", path=PATH)
     send(b"4")
@@ -303,7 +314,7 @@ def test_a_killed_edge_goes_on_in_a_new_epoch(lab: Lab) -> None:
     start_edge(lab, 0, mac, epoch=1)
     open_source(lab)
     talk([2, 1, 0] * 5)  # numbers 0 and 2 are each other's now
-    counted = {"delivered": 30, "duplicates": 0, "stale": 0}
+    counted = {"delivered": 30, "overtaken": 0, "duplicates": 0, "stale": 0}
     assert lab.order("edge-1", "stats")["paths"][str(PATH)] == counted
     mac = lab.host("injector")
     with lab.inside("injector"):

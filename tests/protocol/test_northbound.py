@@ -58,7 +58,9 @@ def test_a_chain_s_life_through_the_client(served: tuple[Bench, Path]) -> None:
             bench.switches.connect(switch.name)
         assert client.wait(BOUND_S) == 3
         answer = client.install("r0", [Segment(MAC, "user-0", ("server-1", "server-2"))])
-        assert set(answer) == {"rules", "sent_ns", "confirmed_ns"} and answer["rules"] == 3
+        assert (
+            set(answer) == {"rules", "sent_ns", "confirmed_ns", "path_ns"} and answer["rules"] == 3
+        )
         assert bench.delivered() == {"server-1": 1, "server-2": 1}
         status = client.status()
         assert status["chains"] == {"r0": 3} and status["host_rules"] == 18

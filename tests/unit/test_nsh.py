@@ -161,3 +161,19 @@ def test_a_filter_has_a_bound() -> None:
     assert len(target_filter(full)) // 8 <= 4096
     with pytest.raises(ValueError, match="at most"):
         target_filter([*full, (MAX_TARGETS, 0)])
+
+
+def test_a_probe_goes_the_way_of_the_frames_with_its_address_and_is_none_of_them() -> None:
+    mac = path_mac(0x10002A, 3, 2)
+    frame = nsh.probe(mac, SOURCE, 77)
+    assert frame[:6] == nsh.mac_bytes(mac)
+    assert frame[12:14] == nsh.ETHERTYPE_NSH.to_bytes(2, "big")
+    assert nsh.read_probe(frame) == (mac, 77)
+    assert nsh.decode(frame) is None
+    assert nsh.read_probe(FRAME) is None
+    assert nsh.read_probe(frame[:20]) is None
+
+
+def test_only_addresses_of_paths_are_probed() -> None:
+    with pytest.raises(ValueError, match="hop of a path"):
+        nsh.probe("06:00:00:00:00:01", SOURCE, 1)

@@ -9,6 +9,10 @@
     26-45   flow u32, bucket u16, epoch u16, seq u64, reserved u32 (all big-endian)
     46-     the inner packet
 
+A probe has the O bit (RFC 8300: operations, administration, maintenance), a number in the place of
+the flow, and an empty IPv4 header behind. It takes the way of the frames with the same address, and
+no socket for frames of a path is shown it (see `socket`).
+
 The TTL is not decremented: the switches forward by MAC address and do not parse NSH, and the
 service index bounds the number of hops already.
 """
@@ -29,6 +33,9 @@ METADATA_CLASS = 0xFFF6
 METADATA_TYPE = 1
 METADATA_BYTES = 20
 
+OPERATIONS_AT, OPERATIONS_BIT = 14, 0x20
+"""Where, and with which bit, a frame says that it is a probe."""
+
 _WORDS = 8
 _TTL = 63
 _MD_TYPE_2 = 2
@@ -44,6 +51,8 @@ _BASE_IPV6 = _BASE_IPV4 ^ _IPV4 ^ _IPV6
 _FRAME = struct.Struct("!BIB6xHIIIIHHQI")
 _PREFIX = struct.Struct("!6s6sHIII")
 _STAMP = struct.Struct("!IHHQI")
+_PROBE_NUMBER = struct.Struct("!I")
+_PROBE_NUMBER_AT = 26
 
 
 class Frame(NamedTuple):
@@ -112,3 +121,23 @@ def decode(frame: bytes) -> Frame | None:
         return None
     stamp = Stamp(target >> 8, flow, bucket, epoch, seq)
     return Frame(target & 0xFF, member, stamp, frame[HEADER_BYTES:])
+
+
+def probe(mac: str, source_mac: bytes, number: int) -> bytes:
+    """A frame of the harness for the virtual MAC address `mac`; raises ValueError for another."""
+    target = mac_bytes(mac)
+    if target[0] != 2:
+        raise ValueError(f"MAC address {mac!r}: expected one of a hop of a path")
+    path, hop, member = int.from_bytes(target[1:4], "big"), target[4], target[5]
+    frame = bytearray(header_prefix(path, hop, member, source_mac))
+    frame[OPERATIONS_AT] |= OPERATIONS_BIT
+    frame += _STAMP.pack(number, 0, 0, 0, 0)
+    return bytes(frame) + b"\x45" + bytes(IPV4_BYTES - 1)
+
+
+def read_probe(frame: bytes) -> tuple[str, int] | None:
+    """The virtual MAC address and the number of a frame that `probe` wrote, None for another."""
+    if len(frame) < HEADER_BYTES + IPV4_BYTES or not frame[OPERATIONS_AT] & OPERATIONS_BIT:
+        return None
+    (number,) = _PROBE_NUMBER.unpack_from(frame, _PROBE_NUMBER_AT)
+    return frame[:6].hex(":"), number

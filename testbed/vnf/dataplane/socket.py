@@ -7,7 +7,7 @@ import socket
 import struct
 from collections.abc import Iterable
 
-from testbed.vnf.dataplane.nsh import ETHERTYPE_NSH
+from testbed.vnf.dataplane.nsh import ETHERTYPE_NSH, OPERATIONS_AT, OPERATIONS_BIT
 
 SOL_PACKET = 263
 PACKET_STATISTICS = 6
@@ -21,7 +21,7 @@ FRAME_BYTES = 2048
 MAX_TARGETS = 800
 """A classic BPF program has 4096 instructions at most; a target takes five."""
 
-_LOAD_WORD, _LOAD_BYTE, _JUMP_EQUAL, _RETURN = 0x20, 0x30, 0x15, 0x06
+_LOAD_WORD, _LOAD_BYTE, _JUMP_EQUAL, _JUMP_SET, _RETURN = 0x20, 0x30, 0x15, 0x45, 0x06
 _INSTRUCTION = struct.Struct("HBBI")
 _STATISTICS = struct.Struct("II")
 _PROGRAM = struct.Struct("@HP")
@@ -29,14 +29,18 @@ _WHOLE = 0xFFFFFFFF
 
 
 def target_filter(targets: Iterable[tuple[int, int]]) -> bytes:
-    """A classic BPF program that passes frames for these (path, hop), from any member.
+    """A classic BPF program that passes frames for these (path, hop), from any member; no probes.
 
     Raises ValueError for more than `MAX_TARGETS`.
     """
     chosen = sorted(set(targets))
     if len(chosen) > MAX_TARGETS:
         raise ValueError(f"{len(chosen)} hops for one socket: expected {MAX_TARGETS} at most")
-    code = []
+    code = [
+        _INSTRUCTION.pack(_LOAD_BYTE, 0, 0, OPERATIONS_AT),
+        _INSTRUCTION.pack(_JUMP_SET, 0, 1, OPERATIONS_BIT),
+        _INSTRUCTION.pack(_RETURN, 0, 0, 0),
+    ]
     for path, hop in chosen:
         code += [
             _INSTRUCTION.pack(_LOAD_WORD, 0, 0, 0),
@@ -48,14 +52,29 @@ def target_filter(targets: Iterable[tuple[int, int]]) -> bytes:
     return b"".join([*code, _INSTRUCTION.pack(_RETURN, 0, 0, 0)])
 
 
+def probe_filter() -> bytes:
+    """A classic BPF program that passes probes alone (`nsh.probe`)."""
+    return b"".join(
+        [
+            _INSTRUCTION.pack(_LOAD_BYTE, 0, 0, OPERATIONS_AT),
+            _INSTRUCTION.pack(_JUMP_SET, 0, 1, OPERATIONS_BIT),
+            _INSTRUCTION.pack(_RETURN, 0, 0, _WHOLE),
+            _INSTRUCTION.pack(_RETURN, 0, 0, 0),
+        ]
+    )
+
+
 class FrameSocket:
     """A non-blocking packet socket on `interface`.
 
-    Received frames are those that `set_targets` asked for last; what this host sends is not
-    received. Needs CAP_NET_RAW and CAP_NET_ADMIN. Raises OSError if the interface is missing.
+    Received frames are those that `set_targets` asked for last, or with `probes` all probes and
+    nothing else; what this host sends is not received. Needs CAP_NET_RAW and CAP_NET_ADMIN. Raises
+    OSError if the interface is missing.
     """
 
-    def __init__(self, interface: str, targets: Iterable[tuple[int, int]] = ()) -> None:
+    def __init__(
+        self, interface: str, targets: Iterable[tuple[int, int]] = (), *, probes: bool = False
+    ) -> None:
         # Protocol 0 receives nothing: the filter is in place before bind() opens the tap.
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         try:
@@ -63,7 +82,7 @@ class FrameSocket:
             self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER_BYTES)
             self._socket.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, BUFFER_BYTES)
             self._socket.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
-            self.set_targets(targets)
+            self._attach(probe_filter() if probes else target_filter(targets))
             # Bound to one Ethernet type, the kernel does not even show it other frames.
             self._socket.bind((interface, ETHERTYPE_NSH))
         except OSError:
@@ -81,7 +100,9 @@ class FrameSocket:
 
     def set_targets(self, targets: Iterable[tuple[int, int]]) -> None:
         """Receive frames for these (path, hop) from now on; frames already queued stay."""
-        program = target_filter(targets)
+        self._attach(target_filter(targets))
+
+    def _attach(self, program: bytes) -> None:
         buffer = ctypes.create_string_buffer(program, len(program))
         count = len(program) // _INSTRUCTION.size
         option = _PROGRAM.pack(count, ctypes.addressof(buffer))
