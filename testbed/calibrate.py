@@ -19,7 +19,7 @@ import yaml
 from testbed.calibration_runs import POLICY, CalibrationRun, Purpose, calibration_runs
 from testbed.recorded import RecordedRun, read_results
 from testbed.records.files import write_json, write_text
-from testbed.results.folder import RESULTS, hand_back, make_folder, new_results_folder
+from testbed.results.folder import RESULTS, hand_back, make_folder, results_folder
 from testbed.scenario.endings import Endings
 from testbed.scenario.errors import InputError
 from testbed.scenario.model import Scenario
@@ -57,11 +57,7 @@ def calibrate(
 
     Raises InputError before anything is built, RunError if a run fails.
     """
-    if results is None:
-        folder = new_results_folder(Path(RESULTS), "calibration")
-    else:
-        make_folder(results)
-        folder = results
+    folder = results_folder(results, "calibration")
     with Endings() as endings:
         endings.add(hand_back, folder)
         carry_out(folder, calibration_runs(repetitions), progress)
@@ -127,9 +123,10 @@ def fit_folder(folder: Path) -> Calibration:
     """
     from testbed.calibration_samples import fit
 
-    runs = _read(folder)
+    runs, torn = _read(folder)
     if not runs:
-        raise InputError("results", str(folder), "a folder made by `deftbed calibrate`")
+        found = "; ".join(torn) or str(folder)
+        raise InputError("results", found, "a folder made by `deftbed calibrate`")
     chosen = [(purpose, run) for purpose, run in runs if run.manifest["valid"]]
     try:
         constants = fit(chosen)
@@ -142,14 +139,14 @@ def fit_folder(folder: Path) -> Calibration:
         chosen, invalid = runs, _reasons(runs)
     first = runs[0][1].manifest
     source = {
-        "date": first["started"],
-        "git_revision": first["git_revision"],
+        "date": first.get("started"),
+        "git_revision": first.get("git_revision"),
         "runs": len(chosen),
-        "runs_left_out": len(runs) - len(chosen),
+        "runs_left_out": len(runs) + len(torn) - len(chosen),
         "valid": not invalid,
-        "reasons": invalid,
+        "reasons": [*torn, *invalid],
     }
-    return Calibration(constants, host_facts(first["backends"]), source)
+    return Calibration(constants, host_facts(first.get("backends") or {}), source)
 
 
 def _fit_all(folder: Path, runs: Sequence[tuple[Purpose, RecordedRun]]) -> dict[str, Estimate]:
@@ -170,14 +167,18 @@ def _reasons(runs: Sequence[tuple[Purpose, RecordedRun]]) -> list[str]:
     ]
 
 
-def _read(folder: Path) -> list[tuple[Purpose, RecordedRun]]:
+def _read(folder: Path) -> tuple[list[tuple[Purpose, RecordedRun]], list[str]]:
+    """The runs with their purpose, and in words those whose records are torn."""
     purposes: dict[str, Purpose] = {"latency": "latency", "load": "load", "fault": "fault"}
     runs: list[tuple[Purpose, RecordedRun]] = []
+    torn: list[str] = []
     for path in sorted(folder.glob("*-*/scenario.yaml")):
         purpose = purposes.get(path.parent.name.split("-")[0])
         if purpose is not None:
-            runs += [(purpose, run) for run in read_results(path.parent)]
-    return runs
+            found = read_results(path.parent)
+            runs += [(purpose, run) for run in found.runs]
+            torn += [f"{path.parent.name}: {why}" for why in found.torn]
+    return runs, torn
 
 
 def host_facts(backends: dict[str, Any]) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def backup_starts_ns(run: RecordedRun) -> list[float]:
     return [
         float(event["t_ns"] - failed[event["group"]])
         for event in run.named("reconfigured")
-        if event["cause"] == "admit" and event["group"] in failed
+        if event.get("cause") == "admit" and event["group"] in failed
     ]
 
 
@@ -126,6 +126,8 @@ def _start(runs: Sequence[RecordedRun]) -> dict[str, Estimate]:
     instances, took_ns = [], []
     for run in runs:
         for event in run.named("chain-ready"):
+            if event.get("deploy_ns") is None:
+                continue
             placed = run.placements.get(int(event["request"])) or ()
             instances.append(sum(len(placement.nodes) for placement in placed))
             took_ns.append(float(event["deploy_ns"]))

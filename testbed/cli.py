@@ -23,6 +23,7 @@ from typer.exceptions import TyperException
 
 from testbed import cli_learning, cli_throughput, cli_trace, cli_twin
 from testbed.cli_evaluate import register as register_evaluate
+from testbed.results.folder import check_new
 from testbed.scenario.errors import DeftbedError, InputError
 from testbed.scenario.link_plan import SURELY_CARRIED_BPS, fastest_bps
 from testbed.scenario.load import load_checked, load_scenario
@@ -171,8 +172,7 @@ def faults(
     from testbed.faults.screen import CampaignScreen
 
     loaded = load_checked(scenario)
-    if results is not None and results.exists():
-        raise InputError("--results", str(results), "a folder that does not exist yet")
+    check_new(results)
     _need_root("run an emulation")
     chosen = [kind.strip() for kind in kinds.split(",") if kind.strip()]
     spec = prepare(loaded, count, seed, chosen, results, scenario)
@@ -314,8 +314,7 @@ def _compare(
     for model in models.values():
         if not model.is_file():
             raise InputError("--model", str(model), "a model file written by `deftbed train`")
-    if results is not None and results.exists():
-        raise InputError("--results", str(results), "a folder that does not exist yet")
+    check_new(results)
     _need_root("run an emulation")
     from testbed.compare import compare_policies
     from testbed.screen import print_summary

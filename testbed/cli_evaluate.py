@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import glob
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -85,7 +84,7 @@ def _evaluate(
     from agents.placement.sweep import SweepSpec, contestants_of
     from testbed.calibrate import load_calibration
     from testbed.evaluate import measure, write_evaluation
-    from testbed.results.folder import RESULTS, make_folder
+    from testbed.results.folder import results_folder
     from testbed.scenario.plan import make_plan
 
     scenario = load_scenario(path)
@@ -96,9 +95,7 @@ def _evaluate(
     constants = None if calibration is None else load_calibration(calibration)
     spec = SweepSpec(scenario, chosen, cells, streams, models, constants)
     contestants_of(spec)
-    name = f"evaluation-{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = results or Path(RESULTS) / name
-    make_folder(folder)
+    folder = results_folder(results, f"evaluation-{scenario.name}", linked=False)
     columns = (
         TextColumn("{task.description:<44}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
         TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),

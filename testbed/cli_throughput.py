@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from testbed.results.folder import check_new
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_checked
 from testbed.screens.tables import Column, FittedTable
@@ -58,8 +59,7 @@ def throughput(
                              acceptable_loss, 0.0)):  # fmt: skip
         if not low <= share < 1:
             raise InputError(name, share, f"at least {low:g} and below 1")
-    if results is not None and results.exists():
-        raise InputError("--results", str(results), "a folder that does not exist yet")
+    check_new(results)
     if policy in ("ppo", "dqn"):
         raise InputError("--policy", policy, "one that needs no training")
     if os.geteuid() != 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,8 @@ from testbed.screens.tables import Column, FittedTable, words
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from testbed.results.run_records import RunRecords
 
 _WHAT = {
     "entered": "put on the network, stamped",
@@ -55,11 +57,10 @@ def describe(run_dir: Path, text: str) -> dict[str, Any]:
     Raises InputError.
     """
     from testbed.journeys import declared_losses, fate, read_traced, spans
-    from testbed.results import packets as packet_records
 
     identity = _identity(text)
-    manifest = _manifest(run_dir)
-    frame = packet_records.read(run_dir / "packets.parquet")
+    records = _records(run_dir)
+    manifest, frame = records.manifest, records.packets
     chain, flow, seq = identity
     rows = frame[(frame["chain"] == chain) & (frame["flow"] == flow) & (frame["seq"] == seq)]
     if rows.empty:
@@ -67,7 +68,7 @@ def describe(run_dir: Path, text: str) -> dict[str, Any]:
     row = rows.iloc[0]
     traced = read_traced(run_dir, manifest)
     journey = None if traced is None else traced.journey(identity)
-    refused = _refusal(run_dir, chain)
+    refused = _refusal(records.events, chain)
     became = fate(row, journey, declared_losses(run_dir / "raw"), refused, traced is not None)
     sent_ns, received_ns = _integer(row["sent_ns"]), _integer(row["received_ns"])
     names = [node["name"] for node in manifest["topology"]["nodes"]]
@@ -93,16 +94,18 @@ def _identity(text: str) -> tuple[int, int, int]:
     return int(parts[0]), int(parts[1]), int(parts[2])
 
 
-def _manifest(run_dir: Path) -> dict[str, Any]:
-    path = run_dir / "manifest.json"
-    if not path.is_file() or not (run_dir / "packets.parquet").is_file():
-        runs = sorted(run_dir.glob("*/seed-*"))
-        expected = "the folder of one run, with manifest.json and packets.parquet"
-        if runs:
-            expected += f", e.g. {runs[0]}"
+def _records(run_dir: Path) -> RunRecords:
+    from testbed.results.run_records import MANIFEST, read_records
+
+    runs = sorted(run_dir.glob("*/seed-*"))
+    example = f", e.g. {runs[0]}" if runs else ""
+    if not (run_dir / MANIFEST).is_file() or runs:
+        expected = f"the folder of one run, with {MANIFEST} and packets.parquet{example}"
         raise InputError("run", str(run_dir), expected)
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    records = read_records(run_dir)
+    if not records.has_packets or not records.manifest.get("topology"):
+        raise InputError("run", str(run_dir), "the folder of a run that has packets")
+    return records
 
 
 def _range(frame: pd.DataFrame, chain: int) -> str:
@@ -113,12 +116,9 @@ def _range(frame: pd.DataFrame, chain: int) -> str:
     return "; ".join(f"{chain}/{flow}/0 to {chain}/{flow}/{seq}" for flow, seq in last.items())
 
 
-def _refusal(run_dir: Path, chain: int) -> str | None:
+def _refusal(events: Sequence[Mapping[str, Any]], chain: int) -> str | None:
     """Why no chain served a request at all; None if one did."""
-    from testbed.results.events import read_events
-
-    path = run_dir / "events.jsonl"
-    for event in read_events(path) if path.is_file() else ():
+    for event in events:
         if event.get("request") == chain:
             if event["event"] == "decision" and not event["accepted"]:
                 return "the policy refused the request: no chain served it"

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from testbed.results.folder import check_new
 from testbed.scenario.errors import InputError
 
 console = Console(stderr=True, highlight=False)
@@ -40,8 +41,7 @@ def calibrate(
         calibration, folder = refit(source, out), source
     else:
         _need_root()
-        if results is not None and results.exists():
-            raise InputError("--results", str(results), "a folder that does not exist yet")
+        check_new(results)
         with progress_bar(console) as progress:
             calibration, folder = carry_out(out, results, repetitions, progress)
     if as_json:
@@ -80,8 +80,7 @@ def validate(
     constants = load_calibration(calibration)
     if source and scenarios:
         raise InputError("--from", str(source[0]), "either scenarios or --from")
-    if results is not None and results.exists():
-        raise InputError("--results", str(results), "a folder that does not exist yet")
+    check_new(results)
     if source:
         folders, folder = list(source), results
     else:

@@ -15,9 +15,10 @@ from rich.progress import Progress, TaskID
 
 from agents.placement.policies import make_policy
 from testbed.records.files import copy, write_json
+from testbed.results.asked import read_asked
 from testbed.results.compare import write_summary
 from testbed.results.fairness import check_fairness
-from testbed.results.folder import RESULTS, hand_back, make_folder, new_results_folder
+from testbed.results.folder import hand_back, results_folder
 from testbed.results.report import write_report
 from testbed.revision import git_revision
 from testbed.run import RunSpec, run_one
@@ -59,7 +60,7 @@ def compare_policies(
         make_policy(name, scenario.seeds[0], model)  # a model that is none is told of now
     for line in clean_stale():
         console.print(f"left by a run that died: {line}", markup=False)
-    folder = _folder(scenario, results)
+    folder = results_folder(results, scenario.name)
     phases: dict[str, float] = {}
     manifest = _manifest(scenario, backends)
     summary: dict[str, Any] = {}
@@ -105,10 +106,11 @@ def _report(folder: Path, include_invalid: bool) -> dict[str, Any]:
 
 def write_results(folder: Path, include_invalid: bool = False) -> dict[str, Any]:
     """Write summary.json, summary.csv and report.html from the recorded packets and events."""
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    manifest["unfair"] = check_fairness(folder)
-    write_json(folder / "manifest.json", manifest)
-    summary = write_summary(folder, include_invalid)
+    manifest, torn = read_asked(folder)
+    unfair = check_fairness(folder)
+    if torn is None:
+        write_json(folder / "manifest.json", {**manifest, "unfair": unfair})
+    summary = write_summary(folder, include_invalid, unfair)
     write_report(folder)
     return summary
 
@@ -198,13 +200,6 @@ def _advance_share(bar: Progress, task: TaskID, start_s: float, share: float) ->
 
 def _advance(bar: Progress, task: TaskID, start_s: float, at_s: float) -> None:
     bar.update(task, completed=start_s + at_s)
-
-
-def _folder(scenario: Scenario, results: Path | None) -> Path:
-    if results is None:
-        return new_results_folder(Path(RESULTS), scenario.name)
-    make_folder(results)
-    return results
 
 
 def _manifest(scenario: Scenario, backends: Backends) -> dict[str, Any]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from testbed.results import packets as packet_records
-from testbed.results.events import read_events
+from testbed.results.raw import RawFormatError
+from testbed.results.run_records import RunRecords, read_records
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario
 from testbed.scenario.model import Scenario
@@ -58,42 +57,71 @@ class RecordedRun:
         return received[order], latency[order]
 
 
-def read_results(folder: Path) -> list[RecordedRun]:
+class RecordedResults(NamedTuple):
+    """The complete runs of a results folder, and in words those whose records are torn."""
+
+    runs: list[RecordedRun]
+    torn: list[str]
+
+
+def read_results(folder: Path) -> RecordedResults:
     """The complete runs of a results folder made by `deftbed compare`, by policy and seed.
 
-    Raises InputError if there is no scenario, no complete run, or a plan that this version of the
-    program would not make from the same scenario and seed.
+    Raises InputError if there is no scenario, no complete run, or a plan that this
+    version of the program would not make from the same scenario and seed.
     """
     if not (folder / "scenario.yaml").is_file():
         raise InputError("results", str(folder), "a results folder with a scenario.yaml")
     scenario = load_scenario(folder / "scenario.yaml")
-    found = []
-    for path in sorted(folder.glob("*/seed-*/manifest.json")):
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest.get("complete") and (path.parent / "packets.parquet").is_file():
-            found.append(read_run(path.parent, scenario, manifest))
-    if not found:
+    found = RecordedResults([], [])
+    for path in sorted(path for path in folder.glob("*/seed-*") if path.is_dir()):
+        try:
+            records = read_records(path)
+        except RawFormatError as error:
+            found.torn.append(f"{path.parent.name}, {path.name.replace('-', ' ')}: {error}")
+            continue
+        if records.manifest.get("complete"):
+            found.runs.append(read_run(path, scenario, records))
+    if not found.runs and not found.torn:
         raise InputError("results", str(folder), "a results folder with a complete run")
     return found
 
 
-def read_run(folder: Path, scenario: Scenario, manifest: Mapping[str, Any]) -> RecordedRun:
+def read_run(folder: Path, scenario: Scenario, records: RunRecords) -> RecordedRun:
     """The run in `folder`; raises InputError if its plan is not that of `scenario` and its seed."""
+    manifest, events = records.manifest, records.events
+    if records.lacking or manifest.get("policy") is None:
+        lacking = ", ".join(records.lacking) or "a policy in its manifest"
+        raise InputError(str(folder), "a run that lacks files", f"{lacking} too")
     plan = make_plan(scenario, int(manifest["seed"]))
-    if plan_digest(plan) != manifest["plan_digest"]:
+    if plan_digest(plan) != manifest.get("plan_digest"):
         expected = f"the digest {plan_digest(plan)[:12]}… (made by another version?)"
-        raise InputError(f"{folder}: plan_digest", manifest["plan_digest"], expected)
-    events = tuple(read_events(folder / "events.jsonl"))
+        raise InputError(f"{folder}: plan_digest", manifest.get("plan_digest"), expected)
+    placements = recorded_placements(events)
+    _check_plan(folder, plan, placements, records.packets)
     return RecordedRun(
         scenario=scenario,
         policy=str(manifest["policy"]),
         manifest=manifest,
         plan=plan,
-        placements=recorded_placements(events),
+        placements=placements,
         backups=recorded_backups(events),
-        packets=packet_records.read(folder / "packets.parquet"),
+        packets=records.packets,
         events=events,
     )
+
+
+def _check_plan(folder: Path, plan: RunPlan, placements: Placed, packets: pd.DataFrame) -> None:
+    """What was recorded is of the plan's requests, and places each function of theirs."""
+    functions = {request.id: len(request.functions) for request in plan.requests}
+    strangers = (set(placements) | set(packets["chain"])) - functions.keys()
+    if strangers:
+        expected = f"requests below {len(functions)}, as planned"
+        raise InputError(f"{folder}: requests", sorted(strangers)[:3], expected)
+    for request, placed in placements.items():
+        if placed is not None and len(placed) != functions[request]:
+            expected = f"{functions[request]}, one for each function"
+            raise InputError(f"{folder}: placements of request {request}", len(placed), expected)
 
 
 def recorded_placements(
@@ -105,7 +133,9 @@ def recorded_placements(
         if event["event"] == "decision":
             accepted = bool(event["accepted"])
             placed[int(event["request"])] = (
-                tuple(_placement(nodes) for nodes in event["placements"]) if accepted else None
+                tuple(_placement(nodes) for nodes in event.get("placements") or ())
+                if accepted
+                else None
             )
         elif event["event"] == "deploy-failed":
             placed[int(event["request"])] = None

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from agents.placement.policies import make_policy
 from testbed import __version__
@@ -24,8 +24,11 @@ from testbed.records.files import write_json
 from testbed.results import packets as packet_records
 from testbed.results import servers as server_records
 from testbed.results.captures import read_captures
-from testbed.results.compare import summarise_folder
+from testbed.results.compare import summarise_records
+from testbed.results.events import read_events
 from testbed.results.folder import make_folder
+from testbed.results.raw import RawFormatError
+from testbed.results.run_records import RunRecords
 from testbed.results.validity import judge
 from testbed.revision import git_revision
 from testbed.scenario.endings import Endings, uninterrupted
@@ -42,6 +45,7 @@ from testbed.substrate.probe import Backends, Capabilities
 from testbed.twin.constants import constants_for
 from traffic.workload import write_workload
 
+Read = TypeVar("Read")
 MANIFEST_FORMAT = 1
 CAPTURES = "captures"
 LIBRARIES = ("mininet", "os-ken", "torch", "numba", "numpy", "pandas", "pyarrow", "topohub")
@@ -169,22 +173,37 @@ def _write_samples(folder: Path, watch: ServerWatch, orchestrator: Orchestrator)
 def _collect(
     spec: RunSpec, plan: RunPlan, manifest: dict[str, Any], phases: dict[str, float]
 ) -> dict[str, Any]:
-    cut_traces(spec.folder / "raw")
     frame = packet_records.collect(spec.folder)
-    traced = read_traced(spec.folder, manifest)
+    reasons: list[str] = list(frame.attrs[packet_records.TORN])
+
+    def taken(read: Callable[[], Read], default: Read) -> Read:
+        """What is read, or `default` and a reason for the run not to be valid."""
+        try:
+            return read()
+        except RawFormatError as error:
+            reasons.append(str(error))
+            return default
+
+    taken(lambda: cut_traces(spec.folder / "raw"), None)
+    traced = taken(lambda: read_traced(spec.folder, manifest), None)
     if traced is not None:
         frame = fill_hops(frame, traced)
         manifest["trace"] = {"rows_missed": traced.missed, "share": share_traced(frame)}
     packet_records.write(frame, spec.folder / "packets.parquet")
-    reasons = judge(spec.folder, frame, manifest, spec.scenario.tolerances)
+    path = spec.folder / "events.jsonl"
+    nothing: tuple[dict[str, Any], ...] = ()
+    events = taken(lambda: tuple(read_events(path)) if path.exists() else nothing, nothing)
+    tolerances = spec.scenario.tolerances
+    reasons += taken(lambda: judge(spec.folder, frame, manifest, tolerances), [])
     if not manifest["complete"]:
         reasons.insert(0, "the run was cut short")
     manifest["captures"] = read_captures(spec.folder / CAPTURES)
     manifest["valid"] = not reasons
-    manifest["reasons"] = reasons
+    manifest["reasons"] = list(dict.fromkeys(reasons))
     manifest["phases"] = {name: round(value, 3) for name, value in phases.items()}
     write_json(spec.folder / "manifest.json", manifest)
-    summary = summarise_folder(spec.folder, manifest)
+    records = RunRecords(manifest, frame, server_records.empty(), events, ())
+    summary = summarise_records(spec.folder, records)
     write_json(spec.folder / "summary.json", summary)
     return summary
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from testbed.recorded import RecordedRun, read_results
 from testbed.records.files import write_json
-from testbed.results.folder import RESULTS, hand_back, make_folder, new_results_folder
+from testbed.results.folder import hand_back, results_folder
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario
 from testbed.scenario.model import PolicyName, Scenario
@@ -39,14 +39,21 @@ def validate_folders(folders: Sequence[Path], calibration: Calibration | None) -
 
     Raises InputError for a folder without one.
     """
-    runs = [run for folder in folders for run in read_results(folder)]
+    found = [read_results(folder) for folder in folders]
+    runs = [run for each in found for run in each.runs]
+    torn = [why for each in found for why in each.torn]
+    if not runs:
+        raise InputError("results", "; ".join(torn), "a run that can be read")
     pairs = [repeat(run, calibration) for run in runs]
     return {
         "format": FORMAT,
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "calibration": None if calibration is None else calibration.identity(),
         "results": [str(folder) for folder in folders],
-        "reasons": [f"{_name(run)}: {why}" for run in runs for why in run.manifest["reasons"]],
+        "reasons": [
+            *torn,
+            *(f"{_name(run)}: {why}" for run in runs for why in run.manifest["reasons"]),
+        ],
         "unmodelled": sorted(
             {f"{run.scenario.name}: {w}" for run in runs for w in unmodelled(run)}
         ),
@@ -144,10 +151,7 @@ def chosen_scenario(path: Path, policies: Sequence[str], seeds: Sequence[int]) -
 
 def new_folder(results: Path | None) -> Path:
     """The folder of a validation; raises InputError if it exists."""
-    if results is None:
-        return new_results_folder(Path(RESULTS), "validation")
-    make_folder(results)
-    return results
+    return results_folder(results, "validation")
 
 
 def run_scenarios(folder: Path, scenarios: Sequence[Scenario], progress: Progress) -> list[Path]:

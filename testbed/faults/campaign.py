@@ -14,7 +14,7 @@ from testbed.faults.judge import judge
 from testbed.faults.kinds import KINDS, LAST
 from testbed.faults.record import EpisodeRecord, read_episode
 from testbed.records.files import copy, write_json
-from testbed.results.folder import RESULTS, hand_back, make_folder, new_results_folder
+from testbed.results.folder import hand_back, results_folder
 from testbed.scenario.endings import Endings
 from testbed.scenario.errors import InputError, RunError
 from testbed.scenario.model import Scenario
@@ -56,13 +56,10 @@ def prepare(
     chosen = allowed_kinds(scenario, kinds)
     capabilities, backends = able_host(scenario)
     clean_stale()
-    if results is None:
-        results = new_results_folder(Path(RESULTS), scenario.name)
-    else:
-        make_folder(results)
+    folder = results_folder(results, scenario.name)
     if source is not None:
-        copy(source, results / "scenario.yaml")
-    return CampaignSpec(scenario, count, seed, chosen, results, backends, capabilities)
+        copy(source, folder / "scenario.yaml")
+    return CampaignSpec(scenario, count, seed, chosen, folder, backends, capabilities)
 
 
 def allowed_kinds(scenario: Scenario, kinds: Sequence[str]) -> tuple[str, ...]:

@@ -10,6 +10,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from testbed.scenario.errors import InputError
+
+
+class RawFormatError(InputError):
+    """A file is not what its place says; names the file, what was found and what was expected."""
+
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
@@ -26,9 +32,9 @@ def whole(path: Path) -> Iterator[Path]:
         os.replace(beside, path)
         _sync(path.parent)
     except OSError as error:
-        if error.filename is None or str(error.filename) == str(beside):
-            error.filename, error.filename2 = str(path), None
-        raise
+        if error.errno is None:
+            raise OSError(f"{path}: {error}") from error
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
     finally:
         with contextlib.suppress(OSError):  # it moved, or was never made, or stays: hidden, unread
             beside.unlink(missing_ok=True)

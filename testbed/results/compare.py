@@ -7,8 +7,8 @@ chain and flow, and `<policy>/seed-<n>/metrics.json` the same with notes (see `r
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 
 from testbed.records.files import whole, write_json
-from testbed.results import packets as packet_records
 from testbed.results.applications import read_applications
-from testbed.results.events import read_events
+from testbed.results.asked import read_asked
 from testbed.results.metrics import FORMAT as METRICS_FORMAT
 from testbed.results.metrics import flat, measure, measure_all, of_packets
+from testbed.results.raw import RawFormatError
+from testbed.results.run_records import PACKETS, RunRecords, read_records
 from testbed.results.summary import summarise
 from testbed.statistics import comparison as statistics
 from testbed.statistics.quantiles import PERCENTILES
@@ -91,39 +92,51 @@ def _compared(seeds: Sequence[Mapping[str, float]]) -> statistics.Comparison:
     return statistics.compare(ours, theirs)
 
 
-def write_summary(results_dir: Path, include_invalid: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What the summary takes from one run."""
+
+    run: dict[str, Any]
+    rows: pd.DataFrame
+    scopes: list[dict[str, Any]]
+    reasons: list[str]
+
+
+def write_summary(
+    results_dir: Path, include_invalid: bool = False, unfair: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Write summary.json and the files beside it (see above); the content of summary.json.
 
     Reads <policy>/seed-<n>/{manifest.json, packets.parquet, events.jsonl} and, for what was to be
     run, manifest.json beside the policies. "valid" is false, and "reasons" says why, if a run is
-    not valid or is missing, or if the manifest's "unfair" names differences between the sides.
-    "left_out" names the runs that are not valid and so in no comparison; with `include_invalid`
-    there are none.
-    Raises RawFormatError for packets that cannot be read.
+    not valid or is missing or torn, or if `unfair`, the manifest's by default, names differences
+    between the sides. "left_out" names the runs that are not valid and so in no comparison; with
+    `include_invalid` only those whose records cannot be read. Raises RawFormatError if there is
+    neither a manifest nor a run.
     """
-    plan = json.loads((results_dir / "manifest.json").read_text(encoding="utf-8"))
+    plan, torn = read_asked(results_dir)
     runs: dict[str, list[dict[str, Any]]] = {}
     merged: dict[str, list[pd.DataFrame]] = {}
     lines: list[dict[str, Any]] = []
-    reasons = [f"not fair: {difference}" for difference in plan.get("unfair", [])]
+    reasons = [] if torn is None else [torn]
+    unfair = plan.get("unfair", []) if unfair is None else unfair
+    reasons += [f"not fair: {difference}" for difference in unfair]
     left_out = []
     for policy in plan["policies"]:
         for seed in plan["seeds"]:
-            run_dir = results_dir / policy / f"seed-{seed}"
-            if not (run_dir / "packets.parquet").is_file():
-                reasons.append(f"{policy}, seed {seed}: not run")
+            name = f"{policy}, seed {seed}"
+            entry = _entry(results_dir / policy / f"seed-{seed}")
+            if isinstance(entry, str):
+                reasons.append(f"{name}: {entry}")
+                left_out.append(name)
                 continue
-            manifest = json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))
-            packets = packet_records.read(run_dir / "packets.parquet")
-            runs.setdefault(policy, []).append(_summarise(packets, run_dir, manifest))
-            merged.setdefault(policy, []).append(of_packets(packets))
-            entries = measure_all(packets)
-            write_json(run_dir / "metrics.json", {"format": METRICS_FORMAT, "scopes": entries})
-            lines += [{"policy": policy, "seed": seed, **flat(entry)} for entry in entries]
-            if not manifest["valid"]:
+            runs.setdefault(policy, []).append(entry.run)
+            merged.setdefault(policy, []).append(entry.rows)
+            lines += [{"policy": policy, "seed": seed, **flat(scope)} for scope in entry.scopes]
+            if not entry.run["valid"]:
                 if not include_invalid:
-                    left_out.append(f"{policy}, seed {seed}")
-                reasons += [f"{policy}, seed {seed}: {reason}" for reason in manifest["reasons"]]
+                    left_out.append(name)
+                reasons += [f"{name}: {reason}" for reason in entry.reasons]
     summary = {
         "format": FORMAT,
         "scenario": plan["scenario"],
@@ -143,16 +156,28 @@ def write_summary(results_dir: Path, include_invalid: bool = False) -> dict[str,
     return summary
 
 
-def summarise_folder(run_dir: Path, manifest: Run) -> dict[str, Any]:
-    """The summary of the run in a folder, from its packets and events."""
-    return _summarise(packet_records.read(run_dir / "packets.parquet"), run_dir, manifest)
+def _entry(run_dir: Path) -> _Entry | str:
+    """The figures of a run, whose metrics.json is written; why there are none, in words."""
+    if not run_dir.exists():
+        return "not run"
+    try:
+        records = read_records(run_dir)
+        if records.manifest.get("valid") is None or "reasons" not in records.manifest:
+            raise RawFormatError(f"{run_dir}/manifest.json: valid", None, "true or false, and why")
+        if not records.has_packets:
+            return f"not run, or cut short before it had packets ({run_dir} has no {PACKETS})"
+        scopes = measure_all(records.packets)
+        write_json(run_dir / "metrics.json", {"format": METRICS_FORMAT, "scopes": scopes})
+        run = summarise_records(run_dir, records)
+    except (RawFormatError, OSError) as error:
+        return f"its records cannot be read: {error}"
+    return _Entry(run, of_packets(records.packets), scopes, list(records.manifest["reasons"]))
 
 
-def _summarise(packets: pd.DataFrame, run_dir: Path, manifest: Run) -> dict[str, Any]:
-    events = run_dir / "events.jsonl"
-    timeline = list(read_events(events)) if events.is_file() else []
-    summary = summarise(packets, timeline, manifest)
-    applications = manifest.get("applications", [])
+def summarise_records(run_dir: Path, records: RunRecords) -> dict[str, Any]:
+    """The summary of a run, from its packets and events and from what its applications wrote."""
+    summary = summarise(records.packets, records.events, records.manifest)
+    applications = records.manifest.get("applications", [])
     return {**summary, "applications": read_applications(run_dir, applications)}
 
 

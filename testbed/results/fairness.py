@@ -10,8 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from testbed.results import packets as packet_records
-from testbed.results.events import read_events
+from testbed.results.asked import read_asked
+from testbed.results.raw import RawFormatError
+from testbed.results.run_records import read_records
 
 ASKED = ("chain", "flow", "seq", "l3_bytes", "scheduled_ns")
 """The columns of a packet that must not depend on the policy."""
@@ -34,30 +35,35 @@ def check_fairness(results_dir: Path) -> list[str]:
 
     For each seed, every policy's run is compared with the first policy's: the packets asked for
     (`ASKED`, in every row), the content of the `EXOGENOUS` events without their `t_ns`, and the
-    `MANIFEST_KEYS`. Runs without packets are left out (the summary says that they are missing).
+    `MANIFEST_KEYS`. Runs that have no packets or cannot be read are left out: the summary names
+    them.
     """
-    plan = json.loads((results_dir / "manifest.json").read_text(encoding="utf-8"))
+    plan, _ = read_asked(results_dir)
     differences = []
     for seed in plan["seeds"]:
         folders = [results_dir / policy / f"seed-{seed}" for policy in plan["policies"]]
-        there = [folder for folder in folders if (folder / "packets.parquet").is_file()]
-        inputs = [_read(folder) for folder in there]
+        read = [_read(folder) for folder in folders if folder.exists()]
+        inputs = [each for each in read if each is not None]
         for other in inputs[1:]:
             differences += [f"seed {seed}: {text}" for text in _differences(inputs[0], other)]
     return differences
 
 
-def _read(folder: Path) -> _Inputs:
-    packets = packet_records.read(folder / "packets.parquet")[list(ASKED)]
+def _read(folder: Path) -> _Inputs | None:
+    try:
+        records = read_records(folder)
+    except RawFormatError:
+        return None
+    if not records.has_packets:
+        return None
+    packets = records.packets[list(ASKED)]
     packets = packets.sort_values(["chain", "flow", "seq"], ignore_index=True)
-    path = folder / "events.jsonl"
     events = [
         json.dumps({key: value for key, value in event.items() if key != "t_ns"}, sort_keys=True)
-        for event in (read_events(path) if path.is_file() else ())
+        for event in records.events
         if event["event"] in EXOGENOUS
     ]
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    return _Inputs(folder.parent.name, packets, tuple(sorted(events)), manifest)
+    return _Inputs(folder.parent.name, packets, tuple(sorted(events)), records.manifest)
 
 
 def _differences(first: _Inputs, other: _Inputs) -> list[str]:

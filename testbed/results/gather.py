@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from testbed.results import packets as packet_records
-from testbed.results.events import read_events
+from testbed.results.asked import read_asked
+from testbed.results.manifest import read_object
 from testbed.results.raw import RawFormatError
+from testbed.results.run_records import read_records
 
 NS_PER_S = 1_000_000_000
-SERVER_COLUMNS = ("t_ns", "node", "utilisation", "queue_ns", "dropped", "cpu_ns", "memory_bytes")
 
 Json = Mapping[str, Any]
 
@@ -24,9 +23,9 @@ Json = Mapping[str, Any]
 class RunFolder:
     """One run as its folder holds it.
 
-    `packets` has the columns of `testbed.results.packets`, `servers` those of `SERVER_COLUMNS`
-    (times from the run's origin); both are empty if their file is missing or torn. `events` keep
-    their time on CLOCK_MONOTONIC; `seconds` converts it. `lacking` names the missing files.
+    `packets` and `servers` have the columns of the modules of that name (times from the run's
+    origin); both are empty if their file is missing. `events` keep their time on CLOCK_MONOTONIC;
+    `seconds` converts it. `lacking` names the missing files.
     """
 
     policy: str
@@ -74,16 +73,21 @@ class Results:
 
 
 def gather(folder: Path) -> Results:
-    """Read a results folder; raises FileNotFoundError if it has no summary.json."""
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    """Read a results folder; raises RawFormatError if it has no summary.json.
+
+    Runs whose records cannot be read are left out: the summary names them.
+    """
+    summary = read_object(folder / "summary.json")
+    manifest, torn = read_asked(folder)
     scenario = folder / "scenario.yaml"
     paths = sorted(folder.glob("*/seed-*"), key=lambda path: (path.parent.name, _seed(path)))
+    found = [_run(path, folder) for path in paths if path.is_dir()]
     return Results(
         folder=folder,
-        manifest=_json(folder / "manifest.json"),
+        manifest={} if torn else manifest,
         summary=summary,
-        scenario_text=scenario.read_text(encoding="utf-8") if scenario.is_file() else "",
-        runs=tuple(_run(path, folder) for path in paths if path.is_dir()),
+        scenario_text=scenario.read_text("utf-8", "replace") if scenario.is_file() else "",
+        runs=tuple(run for run in found if run is not None),
     )
 
 
@@ -92,38 +96,20 @@ def _seed(path: Path) -> int:
     return int(text) if text.isdigit() else -1
 
 
-def _run(path: Path, folder: Path) -> RunFolder:
-    needed = ("manifest.json", "packets.parquet", "events.jsonl", "servers.parquet")
-    lacking = [name for name in needed if not (path / name).is_file()]
-    packets = pd.DataFrame({field.name: [] for field in packet_records.SCHEMA})
-    if "packets.parquet" not in lacking:
-        try:
-            packets = packet_records.read(path / "packets.parquet")
-        except RawFormatError:
-            lacking.append("packets.parquet")
-    servers = pd.DataFrame({name: [] for name in SERVER_COLUMNS})
-    if "servers.parquet" not in lacking:
-        found = pd.read_parquet(path / "servers.parquet")
-        if set(SERVER_COLUMNS) <= set(found.columns):
-            servers = found
-        else:
-            lacking.append("servers.parquet")
-    events = path / "events.jsonl"
+def _run(path: Path, folder: Path) -> RunFolder | None:
+    try:
+        records = read_records(path)
+        scopes = read_object(path / "metrics.json")["scopes"] if records.has_packets else ()
+    except RawFormatError:
+        return None
     return RunFolder(
         policy=path.parent.name,
         seed=_seed(path),
         path=path.relative_to(folder).as_posix(),
-        manifest=_json(path / "manifest.json"),
-        packets=packets,
-        servers=servers,
-        events=tuple(read_events(events)) if events.is_file() else (),
-        lacking=tuple(lacking),
-        metrics=tuple(_json(path / "metrics.json").get("scopes", ())),
+        manifest=records.manifest,
+        packets=records.packets,
+        servers=records.servers,
+        events=records.events,
+        lacking=records.lacking,
+        metrics=tuple(scopes),
     )
-
-
-def _json(path: Path) -> Json:
-    if not path.is_file():
-        return {}
-    content: Json = json.loads(path.read_text(encoding="utf-8"))
-    return content

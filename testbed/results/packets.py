@@ -18,18 +18,18 @@ Times are nanoseconds from the run's origin. Rows are ordered by (chain, schedul
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from testbed.records.files import whole
+from testbed.records.parquet import read_table, schema_of, write_table
+from testbed.results.manifest import read_run_manifest
 from testbed.results.raw import (
     ARRIVAL_DTYPE,
     SCHEDULE_DTYPE,
@@ -43,9 +43,11 @@ from testbed.results.raw import (
 )
 
 FORMAT = 1
-_FORMAT_KEY = b"deftbed.packets.format"
+NAME = "packets"
 
-SCHEMA = pa.schema(
+SCHEMA = schema_of(
+    NAME,
+    FORMAT,
     [
         pa.field("chain", pa.int64(), nullable=False),
         pa.field("sfc", pa.string(), nullable=False),
@@ -59,12 +61,17 @@ SCHEMA = pa.schema(
         pa.field("arrival", pa.int64()),
         pa.field("hops", pa.string()),
     ],
-    metadata={_FORMAT_KEY: str(FORMAT).encode()},
 )
 _NULLABLE = ("sent_ns", "received_ns", "arrival")
 
+LARGEST = 1 << 60
+"""No number in a row is larger: figures are sums and differences of them."""
 UNMATCHED = "unmatched_arrivals"
 """`frame.attrs` key: arrivals of packets that no schedule holds (a fault of the testbed)."""
+
+
+TORN = "torn"
+"""`frame.attrs` key: raw files that could not be read, and why, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,44 +188,69 @@ def _typed(columns: Mapping[str, object]) -> pd.DataFrame:
 def collect(run_dir: Path) -> pd.DataFrame:
     """The packets of a run from its manifest and `raw/`; what a run cut short lacks is null.
 
-    Raises RawFormatError for a file that is there and is not what it should be.
+    A raw file that is not what it should be counts as one that is not there: `frame.attrs[TORN]`
+    says which are, and what was found. Raises RawFormatError for such a manifest.
     """
-    manifest = json.loads((run_dir / "manifest.json").read_text(encoding="utf-8"))
+    manifest = read_run_manifest(run_dir / "manifest.json")
     raw = run_dir / "raw"
+    torn: list[str] = []
     schedules, sent = [], {}
     for request in manifest["requests"]:
         number = int(request["id"])
-        if not schedule_path(raw, number).exists():
-            continue
-        schedule = read_array(schedule_path(raw, number), SCHEDULE_DTYPE)
-        sizes: int | Records = int(request["l3_bytes"])
-        if sizes_path(raw, number).exists():
-            sizes = read_array(sizes_path(raw, number), np.dtype(np.uint16))
-        schedules.append(Scheduled(number, request["chain"], sizes, schedule))
-        if sent_path(raw / "sent", number).exists():
-            sent[number] = read_array(sent_path(raw / "sent", number), np.dtype(np.int64))
-    arrivals = [read_arrivals(path).records for path in sorted(raw.glob("received-*"))]
-    return build_packets(schedules, sent, np.concatenate([np.empty(0, ARRIVAL_DTYPE), *arrivals]))
+        try:
+            scheduled = _scheduled(raw, request)
+            if scheduled is None:
+                continue
+            schedules.append(scheduled)
+            if sent_path(raw / "sent", number).exists():
+                sent[number] = read_array(sent_path(raw / "sent", number), np.dtype(np.int64))
+        except RawFormatError as error:
+            torn.append(str(error))
+    arrivals = [np.empty(0, ARRIVAL_DTYPE)]
+    for path in sorted(raw.glob("received-*")):
+        try:
+            arrivals.append(read_arrivals(path).records)
+        except RawFormatError as error:
+            torn.append(str(error))
+    frame = build_packets(schedules, sent, np.concatenate(arrivals))
+    frame.attrs[TORN] = torn
+    return frame
+
+
+def _scheduled(raw: Path, request: Mapping[str, Any]) -> Scheduled | None:
+    number = int(request["id"])
+    if not schedule_path(raw, number).exists():
+        return None
+    schedule = read_array(schedule_path(raw, number), SCHEDULE_DTYPE)
+    sizes: int | Records = int(request["l3_bytes"])
+    if sizes_path(raw, number).exists():
+        sizes = read_array(sizes_path(raw, number), np.dtype(np.uint16))
+        if len(sizes) != len(schedule):
+            where = str(sizes_path(raw, number))
+            raise RawFormatError(where, f"{len(sizes)} sizes", f"{len(schedule)}, as packets")
+    return Scheduled(number, request["chain"], sizes, schedule)
 
 
 def write(frame: pd.DataFrame, path: Path) -> None:
     """Write packets to a parquet file with the format's version in its metadata."""
     table = pa.Table.from_pandas(frame, schema=SCHEMA, preserve_index=False)
-    with whole(path) as beside:
-        pq.write_table(table.replace_schema_metadata(SCHEMA.metadata), beside, compression="zstd")
+    write_table(table.replace_schema_metadata(SCHEMA.metadata), path)
 
 
 def read(path: Path) -> pd.DataFrame:
-    """The packets in a parquet file; raises RawFormatError for another format or version."""
-    try:
-        table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise RawFormatError(str(path), str(error), "a parquet file of packets") from error
-    found = (table.schema.metadata or {}).get(_FORMAT_KEY)
-    if found != str(FORMAT).encode() or table.schema.names != SCHEMA.names:
-        raise RawFormatError(
-            str(path),
-            f"format {found!r}, columns {table.schema.names}",
-            f"format {FORMAT}, columns {SCHEMA.names}",
-        )
-    return _typed(table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get))
+    """The packets in a parquet file; raises RawFormatError (see `records.parquet.read_table`)."""
+    table = read_table(path, NAME, SCHEMA)
+    frame = _typed(table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get))
+    for column in ("chain", "flow", "seq", "l3_bytes", "scheduled_ns", "copies"):
+        if len(frame) and not frame[column].between(0, LARGEST).all():
+            raise RawFormatError(f"{path}: {column}", int(frame[column].min()), "numbers from 0")
+    for column in _NULLABLE:
+        known = frame[column].dropna()
+        if len(known) and not known.between(-LARGEST, LARGEST).all():
+            raise RawFormatError(f"{path}: {column}", int(known.max()), "numbers of this run")
+    return frame
+
+
+def empty() -> pd.DataFrame:
+    """No packets."""
+    return _typed({})

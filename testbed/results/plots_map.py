@@ -37,7 +37,7 @@ def placed(runs: Sequence[RunFolder], nodes: int) -> Placed:
     dead = set()
     for run in runs:
         for event in run.named("decision"):
-            for primary, *others in event["placements"]:
+            for primary, *others in event.get("placements") or ():
                 primaries[primary] += 1
                 for backup in others:
                     if backup is not None:

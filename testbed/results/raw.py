@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from testbed.scenario.errors import InputError
+from testbed.records.files import RawFormatError as RawFormatError
 from testbed.scenario.names import parse_member
 
 SCHEDULE_DTYPE = np.dtype([("flow", "<u4"), ("seq", "<u8"), ("scheduled_ns", "<i8")])
@@ -44,10 +44,6 @@ _COUNTERS = struct.Struct("<QQ")
 _COUNTERS_OFFSET = 24
 _U64 = struct.Struct("<Q")
 _RECORD = struct.Struct("<IIQq")
-
-
-class RawFormatError(InputError):
-    """A file is not what its place says; names the file, what was found and what was expected."""
 
 
 def schedule_path(raw: Path, request: int) -> Path:
@@ -136,7 +132,10 @@ class Arrivals:
 
 def read_arrivals(path: Path) -> Arrivals:
     """The valid records of an arrival file, of a killed receiver too; raises RawFormatError."""
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RawFormatError(str(path), error.strerror, "a file that can be read") from error
     if len(content) < HEADER_BYTES:
         raise RawFormatError(str(path), f"{len(content)} bytes", f"a header of {HEADER_BYTES}")
     magic, version, size, count, malformed, dropped = _HEADER.unpack_from(content)
@@ -166,8 +165,10 @@ def read_array(path: Path, dtype: np.dtype[Any]) -> Records:
     """A one-dimensional `.npy` array of `dtype`, memory-mapped; raises RawFormatError."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, OverflowError) as error:
         raise RawFormatError(str(path), str(error), "a .npy array") from error
+    if not isinstance(array, np.ndarray):
+        raise RawFormatError(str(path), "an archive of arrays", "a .npy array")
     if array.dtype != dtype or array.ndim != 1:
         raise RawFormatError(str(path), f"{array.dtype} {array.shape}", f"{dtype} [n]")
     return np.asarray(array)

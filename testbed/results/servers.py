@@ -17,17 +17,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from testbed.records.files import whole
-from testbed.results.raw import RawFormatError
+from testbed.records.files import RawFormatError
+from testbed.records.parquet import read_table, schema_of, write_table
 
 FORMAT = 1
-_FORMAT_KEY = b"deftbed.servers.format"
+NAME = "servers"
 
-SCHEMA = pa.schema(
+SCHEMA = schema_of(
+    NAME,
+    FORMAT,
     [
         pa.field("t_ns", pa.int64(), nullable=False),
         pa.field("node", pa.int64(), nullable=False),
@@ -37,7 +39,6 @@ SCHEMA = pa.schema(
         pa.field("cpu_ns", pa.int64(), nullable=False),
         pa.field("memory_bytes", pa.int64(), nullable=False),
     ],
-    metadata={_FORMAT_KEY: str(FORMAT).encode()},
 )
 
 
@@ -47,19 +48,18 @@ def write(samples: Iterable[Mapping[str, Any]], path: Path) -> None:
     Raises KeyError for a sample without one of the columns.
     """
     rows = [{name: sample[name] for name in SCHEMA.names} for sample in samples]
-    with whole(path) as beside:
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), beside, compression="zstd")
+    write_table(pa.Table.from_pylist(rows, schema=SCHEMA), path)
 
 
 def read(path: Path) -> pd.DataFrame:
-    """The samples in a parquet file; raises RawFormatError for another format or version."""
-    table = pq.read_table(path)
-    found = (table.schema.metadata or {}).get(_FORMAT_KEY)
-    if found != str(FORMAT).encode() or table.schema.names != SCHEMA.names:
-        raise RawFormatError(
-            str(path),
-            f"format {found!r}, columns {table.schema.names}",
-            f"format {FORMAT}, columns {SCHEMA.names}",
-        )
-    frame: pd.DataFrame = table.to_pandas()
+    """The samples in a parquet file; raises RawFormatError (see `records.parquet.read_table`)."""
+    frame: pd.DataFrame = read_table(path, NAME, SCHEMA).to_pandas()
+    if not np.isfinite(frame["utilisation"].to_numpy(dtype=np.float64)).all():
+        raise RawFormatError(f"{path}: utilisation", "not finite", "numbers")
+    return frame
+
+
+def empty() -> pd.DataFrame:
+    """No samples."""
+    frame: pd.DataFrame = SCHEMA.empty_table().to_pandas()
     return frame

@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.records.files import write_text
+from testbed.results.manifest import read_object
 from testbed.results.raw import RawFormatError, read_array
 
 FORMAT = 1
@@ -41,6 +42,7 @@ ROWS, ROOM, MISSED, VERSION = 0, 1, 2, 3
 """Places in the header: rows that are valid, rows that have room, rows that had none."""
 T_NS, KIND, PATH, FLOW, EPOCH, SEQ, NOTE = 0, 1, 2, 3, 4, 5, 6
 ENTERED, TAKEN, DONE, HANDED, LOGGED, EMITTED, LEFT, REPEATED = 1, 2, 3, 4, 5, 6, 7, 8
+KINDS = (ENTERED, TAKEN, DONE, HANDED, LOGGED, EMITTED, LEFT, REPEATED)
 NOTE_BYTES = 8 * (ROW_WORDS - NOTE)
 
 Words = NDArray[np.int64]
@@ -90,11 +92,26 @@ def read_trace(path: Path) -> Trace:
     words = read_array(path, np.dtype(np.int64))
     if len(words) < HEAD_WORDS or int(words[VERSION]) != FORMAT:
         raise RawFormatError(str(path), "another file", f"a trace of format {FORMAT}")
+    if int(words[ROWS]) < 0 or int(words[MISSED]) < 0:
+        raise RawFormatError(str(path), int(words[ROWS]), "a number of rows")
     room = (len(words) - HEAD_WORDS) // ROW_WORDS
     count = min(int(words[ROWS]), room)
     rows = np.array(words[HEAD_WORDS : HEAD_WORDS + count * ROW_WORDS]).reshape(count, ROW_WORDS)
-    about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    unknown = ~np.isin(rows[:, KIND], KINDS)
+    if unknown.any():
+        raise RawFormatError(f"{path}: kind", int(rows[unknown, KIND][0]), "1 to 8")
+    about = _about(path.with_suffix(".json"))
     return Trace(about, rows, int(words[MISSED]))
+
+
+def _about(path: Path) -> Mapping[str, Any]:
+    """Whose a trace is: an edge or an instance with its group, function and reasons."""
+    about = read_object(path)
+    texts = ["kind", "name", *(("group", "function") if about.get("kind") == "instance" else ())]
+    for name in texts:
+        if not isinstance(about.get(name), str):
+            raise RawFormatError(f"{path}: {name}", about.get(name), "a text")
+    return about
 
 
 def read_traces(raw: Path) -> list[Trace]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +12,9 @@ import pandas as pd
 
 from testbed.results.events import read_events
 from testbed.results.fidelity import fidelity_reasons
+from testbed.results.manifest import read_object
 from testbed.results.packets import UNMATCHED
-from testbed.results.raw import instance_dumps, read_arrivals
+from testbed.results.raw import RawFormatError, instance_dumps, read_arrivals
 from testbed.results.whereabouts import Whereabouts
 from testbed.scenario.model import ToleranceSpec
 from testbed.scenario.names import parse_server, sender_name
@@ -142,8 +142,8 @@ def read_counters(run_dir: Path, manifest: Mapping[str, Any]) -> RunCounters:
     arrivals = {path.name: read_arrivals(path) for path in sorted(raw.glob("received-*"))}
     own = {}
     for path in sorted([*raw.glob("edge-*.json"), *instance_dumps(raw)]):
-        found = json.loads(path.read_text(encoding="utf-8"))["counters"]
-        own.update({f"{path.stem}: {key}": int(found[key]) for key in OWN_DROPS if key in found})
+        found = _counters(path, "counters")
+        own.update({f"{path.stem}: {key}": found[key] for key in OWN_DROPS if key in found})
     line = manifest.get("line") or {}
     own.update({f"line: {key}": int(line[key]) for key in LINE_FAULTS if key in line})
     return RunCounters(
@@ -161,8 +161,15 @@ def read_counters(run_dir: Path, manifest: Mapping[str, Any]) -> RunCounters:
 def _sender_errors(path: Path) -> Mapping[str, int] | None:
     if not path.is_file():
         return None
-    errors: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))["errors"]
-    return errors
+    return _counters(path, "errors")
+
+
+def _counters(path: Path, name: str) -> Mapping[str, int]:
+    """The counts that a process left at its end under `name`; raises RawFormatError."""
+    found = read_object(path).get(name)
+    if not isinstance(found, dict) or not all(isinstance(each, int) for each in found.values()):
+        raise RawFormatError(f"{path}: {name}", found, "counts by name")
+    return found
 
 
 def _packet_reasons(packets: pd.DataFrame, tolerances: ToleranceSpec) -> list[str]:

@@ -20,7 +20,7 @@ class Whereabouts:
     def note(self, event: Mapping[str, Any]) -> None:
         """Take in what an event tells, if it tells anything."""
         if event["event"] == "decision":
-            for hop, nodes in enumerate(event["placements"]):
+            for hop, nodes in enumerate(event.get("placements") or ()):
                 for number, node in enumerate(nodes):
                     self._begun[event["request"], hop, number] = node
         elif event["event"] in ("new-backup", "moved"):

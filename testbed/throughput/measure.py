@@ -13,7 +13,7 @@ from testbed.lab import open_lab
 from testbed.orchestration import backups, users
 from testbed.orchestration.servers import start_servers
 from testbed.records.files import write_json
-from testbed.results.folder import hand_back, make_folder, new_results_folder
+from testbed.results.folder import hand_back, results_folder
 from testbed.revision import git_revision
 from testbed.scenario.endings import Endings
 from testbed.scenario.errors import InputError, RunError, run_error
@@ -199,9 +199,6 @@ def _highest_pps(
 
 
 def _folder(scenario: Scenario, results: Path | None) -> Path:
-    if results is None:
-        results = new_results_folder(Path("results"), f"throughput-{scenario.name}")
-    else:
-        make_folder(results)
-    (results / "raw").mkdir()
-    return results
+    folder = results_folder(results, f"throughput-{scenario.name}")
+    (folder / "raw").mkdir()
+    return folder

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from testbed.results import packets as packet_records
+from testbed.results import servers as server_records
 from testbed.results.compare import write_summary
 from testbed.scenario.load import load_scenario
 from testbed.scenario.plan import make_plan, plan_digest
@@ -97,7 +98,7 @@ def _write_run(folder: Path, plan: RunPlan, policy: str, seed: int) -> None:
     packet_records.write(_packets(rng, plan, policy), folder / "packets.parquet")
     lines = [json.dumps(event) for event in _events(rng, plan, policy)]
     (folder / "events.jsonl").write_text("\n".join(lines) + "\n")
-    _servers(rng, plan, policy).to_parquet(folder / "servers.parquet", index=False)
+    server_records.write(_servers(rng, plan, policy), folder / "servers.parquet")
 
 
 def _accepted(policy: str, request: int) -> bool:
@@ -175,8 +176,8 @@ def _events(rng: np.random.Generator, plan: RunPlan, policy: str) -> list[dict[s
     return sorted(events, key=lambda event: int(event["t_ns"]))
 
 
-def _servers(rng: np.random.Generator, plan: RunPlan, policy: str) -> pd.DataFrame:
-    rows = []
+def _servers(rng: np.random.Generator, plan: RunPlan, policy: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
     dead = plan.faults[0]
     level = rng.uniform(0.1, 0.5, len(plan.servers)) * SLOWNESS[policy] * 1.3
     for t_ns in range(0, plan.duration_ns, NS // 4):
@@ -195,4 +196,4 @@ def _servers(rng: np.random.Generator, plan: RunPlan, policy: str) -> pd.DataFra
                     "memory_bytes": 50_000_000,
                 }
             )
-    return pd.DataFrame(rows)
+    return rows

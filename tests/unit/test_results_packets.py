@@ -82,7 +82,7 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
     table = pa.Table.from_pylist([], schema=SCHEMA)
     newer = table.replace_schema_metadata({b"deftbed.packets.format": b"2"})
     pq.write_table(newer, tmp_path / "p")
-    with pytest.raises(RawFormatError, match=r"format b'2'.*expected format 1"):
+    with pytest.raises(RawFormatError, match=r"format = '2': expected 1: .*newer version"):
         read(tmp_path / "p")
     (tmp_path / "p").write_bytes(b"no parquet at all")
     with pytest.raises(RawFormatError, match="expected a parquet file"):
