@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from testbed.scenario.errors import DeftbedError
+
 _NS_PER_S = 1_000_000_000
 _PCAP = {
     b"\xa1\xb2\xc3\xd4": (">", 1000), b"\xd4\xc3\xb2\xa1": ("<", 1000),
@@ -24,8 +26,10 @@ _RESOLUTION, _FCS, _OFFSET, _FLAGS = 9, 13, 14, 2
 MAX_FRAME_BYTES = 1 << 20
 
 
-class CaptureError(Exception):
+class CaptureError(DeftbedError):
     """What a capture should have and has not: `expected` says it in words."""
+
+    exit_status = 2
 
 
 class Frame(NamedTuple):
