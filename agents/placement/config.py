@@ -44,6 +44,7 @@ BOUNDS: dict[str, Bounds] = {
     "learning_rate": Bounds(0.0, 1.0, open=True),
     "epochs": COUNT,
     "minibatch": Bounds(2, COUNT.most),  # advantages are divided by their deviation within it
+    "potential_discount": SHARE,
     "steps": COUNT,
     "entropy": NO_LESS_THAN_0,
     "value": NO_LESS_THAN_0,

@@ -45,6 +45,13 @@ class PpoConfig:
     """Falls linearly to a twentieth."""
     epochs: int = 1
     minibatch: int = 1024
+    shaped: bool = True
+    """Pay a decision at once for what it does to the expected cost of the plan, not as time passes.
+    """
+    potential_discount: float = 1.0
+    """What that expected cost counts for after a decision, against before it. `gamma` would leave
+    the order of policies as it is without `shaped`; 1 leaves the sum over a plan (docs/training.md
+    compares them)."""
     steps: int = 16
     """Decisions of each environment between updates."""
     entropy: float = 0.003

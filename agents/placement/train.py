@@ -178,7 +178,10 @@ def _batches(
     """The environments to learn in, in coarser slots, and those to judge by."""
     coarse = replace(constants, slot_ns=config.slot_s * NS_PER_S)
     pool = pack_plans(training_plans(scenario, config.pool))
-    learning = DecisionBatch(pool, environments, seed, coarse, config.weights)
+    learning = DecisionBatch(
+        pool, environments, seed, coarse, config.weights, shaped=config.shaped,
+        potential_discount=config.potential_discount,
+    )  # fmt: skip
     return learning, _judges(validation_plans(scenario, config.validation), constants, config)
 
 

@@ -50,7 +50,10 @@ class DqnConfig:
     millisecond is lost, so that little of what a decision displaces comes much later."""
     early: bool = True
     """While learning, pay a request's reward as its fate takes shape rather than at the end alone
-    (`fate` in problem.py). The sum over an episode stays what it is."""
+    (`fate` in problem.py)."""
+    potential_discount: float = 1.0
+    """What that shape counts for a millisecond later. `gamma` would leave the order of policies as
+    it is without `early`; 1 leaves the sum over an episode (docs/provisioning.md compares them)."""
     n_step: int = 3
     learning_rate: float = 5e-4
     """Of Adam; falls linearly to a tenth."""
@@ -118,6 +121,7 @@ class DqnConfig:
 
 BOUNDS: dict[str, Bounds] = {
     "gamma": SHARE,
+    "potential_discount": SHARE,
     "n_step": COUNT,
     "learning_rate": Bounds(0.0, 1.0, open=True),
     "batch": COUNT,

@@ -63,9 +63,10 @@ class ProvisioningProblem:
         state = self._batch.state
         before, potential = state.step.copy(), self._potential()
         reward = self._batch.step(actions)
-        reward += self._potential() - potential
+        passed_ms = (state.step - before).astype(np.float64)
+        reward += self._config.potential_discount**passed_ms * self._potential() - potential
         reward *= self._config.reward_scale
-        discount = self._config.gamma ** (state.step - before).astype(np.float64)
+        discount = self._config.gamma**passed_ms
         discount[state.done] = 0.0
         for b in np.flatnonzero(state.done):
             self._number[b] += 1

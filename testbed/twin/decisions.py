@@ -26,9 +26,11 @@ class DecisionBatch:
 
     An episode is all that a plan asks for: every function of every arriving request, a new backup
     for every group that a fault took one from, and what moves away from an overloaded server.
-    Rewards are minus the cost (`CostWeights`) of the slots that pass, or, `shaped`, of what a
-    decision adds to the expected cost of all slots to come (`outlook`); both add up to minus the
-    cost of the episode. Which plans an environment draws depends on (seed, its number) alone: a
+    Rewards are minus the cost (`CostWeights`) of the slots that pass. `shaped`, a decision is paid
+    at once for what it does to the cost expected of the slots to come: with the potential P, minus
+    the outlook's sum, that is `potential_discount` x P(after) - P(before) more (`outlook`). Without
+    a discount both add up to minus the cost of the episode; with the learner's own, both have the
+    same discounted sum. Which plans an environment draws depends on (seed, its number) alone: a
     batch equals as many single runs, bit for bit.
     """
 
@@ -41,6 +43,7 @@ class DecisionBatch:
         weights: CostWeights | None = None,
         first: int = 0,
         shaped: bool = True,
+        potential_discount: float = 1.0,
         quantiles: FloatArray | None = None,
     ) -> None:
         """`first` is the number of the first environment, where a batch is split.
@@ -54,6 +57,7 @@ class DecisionBatch:
         slots = max(slots_of(pool, p, self._rates) for p in range(plans))
         self._factor = slot_factors(pool, self._rates, slots)
         self._seed, self._first, self._shaped = seed, first, shaped
+        self._potential_discount = potential_discount
         self._recording = quantiles is not None
         self.state = make_state(pool, environments, slots)
         self.record = _make_record(self.state, quantiles)
@@ -101,7 +105,16 @@ class DecisionBatch:
             self._shaped, again, self._seed, self._first, self.record, self._recording,
             rewards, done,
         )  # fmt: skip
+        if self._shaped and self._potential_discount != 1.0:
+            rewards += (1.0 - self._potential_discount) * self._outlook()
         return rewards, done
+
+    def _outlook(self) -> FloatArray:
+        """What the slots to come are expected to cost, [B]; 0 where an episode has just begun."""
+        outlook, slot = self.state.outlook, self.state.slot
+        ahead = np.arange(outlook.shape[1]) >= slot[:, None]
+        total: FloatArray = np.where(ahead, outlook, 0.0).sum(axis=1)
+        return total
 
     def forget(self) -> None:
         """Empty the record."""

@@ -294,6 +294,28 @@ def test_rewards_paid_early_sum_to_the_same_over_an_episode() -> None:
     assert sums[0][0] != 0.0
 
 
+def test_paid_early_with_the_learners_discount_the_discounted_sum_is_the_same() -> None:
+    """As for placement: shaping then adds nothing to what is optimised, whatever is decided."""
+    sums = []
+    for early in (True, False):
+        config = dataclasses.replace(
+            TINY, environments=1, early=early, gamma=0.9, potential_discount=0.9
+        )
+        problem, rng, total, weight = (
+            ProvisioningProblem(config, 4),
+            np.random.default_rng(0),
+            0.0,
+            1.0,
+        )
+        while weight > 0.0:
+            _, mask = problem.observe()
+            outcome = problem.step(np.array([rng.choice(np.flatnonzero(mask[0]))]))
+            total, weight = total + weight * outcome.reward[0], weight * outcome.discount[0]
+        sums.append(total)
+    assert sums[0] == pytest.approx(sums[1])
+    assert sums[0] != 0.0
+
+
 def test_the_order_of_the_data_centres_and_room_for_more_change_no_value() -> None:
     batch = observed(GeneratorConfig(centres=(4, 4)))
     seen = batch.observe()

@@ -109,6 +109,28 @@ def test_the_rewards_of_an_episode_add_up_to_minus_its_cost(shaped: bool) -> Non
         assert ends == [False] * (len(ends) - 1) + [True], seed
 
 
+@pytest.mark.parametrize("discount", [0.0, 0.8, 0.99])
+def test_a_learner_whose_discount_the_potential_has_is_paid_the_same_discounted_sum(
+    discount: float,
+) -> None:
+    """Whatever is decided: shaping adds nothing to what is optimised (Ng, Harada, Russell, 1999).
+
+    At first nothing is placed, so that the potential is 0, as it is at the end.
+    """
+    for seed in MANY:
+        drawn = drawn_scenario(seed)
+        pool = pack_plans([drawn.plan])
+        sums = []
+        for shaped in (False, True):
+            batch = DecisionBatch(
+                pool, 1, 0, drawn.constants, drawn.weights, shaped=shaped,
+                potential_discount=discount,
+            )  # fmt: skip
+            rewards, _ = episode(batch, drawn.plan)
+            sums.append(sum(discount**t * reward for t, reward in enumerate(rewards)))
+        assert sums[1] == pytest.approx(sums[0], rel=1e-9, abs=1e-9), seed
+
+
 def episode(batch: DecisionBatch, plan: RunPlan) -> tuple[list[float], list[bool]]:
     """Rewards and ends of the decisions of a drawn policy."""
     policy = drawn_policy(plan)
@@ -171,15 +193,19 @@ def play_rows(batch: DecisionBatch, rows: slice, steps: int) -> list[np.ndarray]
     return seen
 
 
-@pytest.mark.parametrize("shaped", [False, True])
-def test_a_batch_equals_its_parts_bit_for_bit(shaped: bool) -> None:
+@pytest.mark.parametrize(("shaped", "discount"), [(False, 1.0), (True, 1.0), (True, 0.8)])
+def test_a_batch_equals_its_parts_bit_for_bit(shaped: bool, discount: float) -> None:
     servers = random_plan(0).servers
     pool = pack_plans([dataclasses.replace(random_plan(s), servers=servers) for s in range(4)])
-    whole = play_rows(DecisionBatch(pool, 6, 7, shaped=shaped), slice(0, 6), 120)
-    parts = [
-        play_rows(DecisionBatch(pool, 1, 7, first=n, shaped=shaped), slice(n, n + 1), 120)
-        for n in range(6)
-    ]
+
+    def rows(count: int, first: int) -> list[np.ndarray]:
+        batch = DecisionBatch(
+            pool, count, 7, first=first, shaped=shaped, potential_discount=discount
+        )
+        return play_rows(batch, slice(first, first + count), 120)
+
+    whole = rows(6, 0)
+    parts = [rows(1, n) for n in range(6)]
     assert sum(row[:, 1].sum() for row in whole) > 6  # episodes that ended
     for step, row in enumerate(whole):
         np.testing.assert_array_equal(row, np.concatenate([part[step] for part in parts]))
