@@ -133,12 +133,17 @@ def _emulate(
 
         watch = ServerWatch(lab.clocks, lab.cgroups.usage_ns, pids, lab.site.events)
         endings.add(_note_counters, manifest, network)
-        endings.add(_write_samples, spec.folder, watch, orchestrator)
-        endings.add(lambda: manifest.update(origin_ns=orchestrator.origin_ns))
+        endings.add(lambda: _write_samples(spec.folder, watch, manifest["origin_ns"]))
+        endings.add(_note_origin, manifest, orchestrator)
         with timed(phases, "traffic_s"), watch:
             orchestrator.run()
         with timed(phases, "remove_s"):
             endings.close()
+
+
+def _note_origin(manifest: dict[str, Any], orchestrator: Orchestrator) -> None:
+    """The run's origin; if it was ended before that was set, all was before this moment."""
+    manifest["origin_ns"] = orchestrator.origin_ns or time.monotonic_ns()
 
 
 def _note_counters(manifest: dict[str, Any], network: Network) -> None:
@@ -162,10 +167,10 @@ def _captures(spec: RunSpec, plan: RunPlan, lab: Lab) -> Captures:
     return Captures(ports, spec.folder / CAPTURES)
 
 
-def _write_samples(folder: Path, watch: ServerWatch, orchestrator: Orchestrator) -> None:
+def _write_samples(folder: Path, watch: ServerWatch, origin_ns: int) -> None:
     rows = [asdict(sample) for sample in watch.samples]
     server_records.write(
-        [{**row, "t_ns": row["t_ns"] - orchestrator.origin_ns} for row in rows],
+        [{**row, "t_ns": row["t_ns"] - origin_ns} for row in rows],
         folder / "servers.parquet",
     )
 

@@ -137,8 +137,11 @@ def server_table(servers: pd.DataFrame, edges: Series) -> Series:
 
 
 def server_load(results: Results) -> str | None:
-    """Utilisation of every server over time, a panel for each policy; None without samples."""
-    with_samples = [run for run in results.runs if len(run.servers)]
+    """Utilisation of every server over time, a panel for each policy; None without samples.
+
+    Those from before the origin, which are all that a run has that was ended there, are not shown.
+    """
+    with_samples = [run for run in results.runs if (run.servers["t_ns"] >= 0).any()]
     policies = [p for p in results.policies if any(run.policy == p for run in with_samples)]
     if not policies:
         return None

@@ -73,7 +73,7 @@ def _read(run_dir: Path) -> RunRecords:
         packets = packet_records.empty()
     _check_whole(run_dir, manifest, events, EVENTS in there)
     _check_nodes(run_dir, manifest, events, servers)
-    _check_times(run_dir, manifest, events, packets)
+    _check_times(run_dir, manifest, events, packets, servers)
     return RunRecords(manifest, packets, servers, events, tuple(lacking))
 
 
@@ -111,14 +111,19 @@ def _check_nodes(
 
 
 def _check_times(
-    run_dir: Path, manifest: Json, events: Sequence[Json], packets: pd.DataFrame
+    run_dir: Path,
+    manifest: Json,
+    events: Sequence[Json],
+    packets: pd.DataFrame,
+    servers: pd.DataFrame,
 ) -> None:
     """Nothing is of another day than the run: a single such time would stretch every plot."""
     duration_ns = manifest.get("duration_ns") or 0
-    last_ns = int(packets["scheduled_ns"].max()) if len(packets) else 0
-    if last_ns > duration_ns + DAY_NS:
-        expected = f"times up to the run's {duration_ns} ns"
-        raise RawFormatError(f"{run_dir / PACKETS}: scheduled_ns", last_ns, expected)
+    for frame, name, column in ((packets, PACKETS, "scheduled_ns"), (servers, SERVERS, "t_ns")):
+        last_ns = int(frame[column].max()) if len(frame) else 0
+        if last_ns > duration_ns + DAY_NS:
+            expected = f"times up to the run's {duration_ns} ns"
+            raise RawFormatError(f"{run_dir / name}: {column}", last_ns, expected)
     origin_ns = manifest.get("origin_ns")
     for event in events if origin_ns else ():
         if not -DAY_NS < event["t_ns"] - origin_ns < duration_ns + DAY_NS:

@@ -34,7 +34,7 @@ def start(folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def wait_for(done: Callable[[], bool], what: str, bound_s: float = 60.0) -> None:
+def wait_for(done: Callable[[], bool], what: str, bound_s: float = 180.0) -> None:
     deadline = time.monotonic() + bound_s
     while not done():
         assert time.monotonic() < deadline, what
@@ -51,31 +51,75 @@ def has_event(folder: Path, name: str) -> bool:
     return path.exists() and f'"event":"{name}"' in path.read_text()
 
 
-@pytest.mark.parametrize("moment", ["network-build-begin", "first-arrival"])
+PHASES = {
+    "building": "network-build-begin",
+    "measuring": "network-built",
+    "before the origin": "run-start",
+    "traffic": "first-arrival",
+    "taking it down": "run-end",
+    "collecting": "network-removed",
+}
+"""By the event after which a run is in it; "run-start" is written half a second before its time."""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("phase", PHASES)
 def test_an_interrupted_run_cleans_up_and_keeps_what_it_has(
-    tmp_path: Path, number: signal.Signals, moment: str
+    tmp_path: Path, number: signal.Signals, phase: str
 ) -> None:
     folder = tmp_path / "results"
     run = start(folder)
     try:
-        wait_for(lambda: has_event(folder, moment), f"no {moment}")
+        wait_for(lambda: has_event(folder, PHASES[phase]), f"no {PHASES[phase]}")
         run.send_signal(number)
-        _, errors = run.communicate(timeout=60)
+        _, errors = run.communicate(timeout=120)
     finally:
         run.kill()
         run.wait()
     assert run.returncode == 130, errors
+    assert "Traceback" not in errors and "interrupted; what was measured is kept" in errors
     found = manifest(folder)
     assert found["run_id"] not in known_runs()
-    assert (found["complete"], found["valid"]) == (False, False)
-    assert "the run was cut short" in found["reasons"]
-    if moment == "first-arrival":
-        frame = packets.read(folder / "deft/seed-1/packets.parquet")
-        assert frame["received_ns"].notna().any()
-        summary = json.loads((folder / "summary.json").read_text())
-        assert summary["valid"] is False
-        assert (folder / "report.html").exists()
+    if phase != "collecting":  # all was measured then
+        assert (found["complete"], found["valid"]) == (False, False)
+        assert "the run was cut short" in found["reasons"]
+    summary = reported(folder)
+    assert summary["valid"] is False
+    (entry,) = summary["policies"]["deft"]["runs"]
+    assert (entry["received"] > 0) == (phase in ("traffic", "taking it down", "collecting"))
+
+
+def reported(folder: Path) -> dict[str, Any]:
+    """What `deftbed report` says of a folder, which it has to read."""
+    command = [sys.executable, "-c", "from testbed.cli import main; main()", "report", "--json"]
+    done = subprocess.run(
+        [*command, str(folder)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / "report.html").is_file()
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_full_disk_ends_a_run_in_order_and_it_says_so(tmp_path: Path) -> None:
+    """The results lie on a file system of their own, which has room for the beginning alone."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)], check=True)
+    try:
+        folder = disk / "results"
+        run = start(folder)
+        _, errors = run.communicate(timeout=120)
+        assert run.returncode == 1, errors
+        assert "No space left on device" in errors
+        assert "Traceback" not in errors
+        assert manifest(folder)["run_id"] not in known_runs()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_after_a_sigkill_clean_removes_what_is_left(tmp_path: Path) -> None:
@@ -101,7 +145,7 @@ def test_the_death_of_the_controller_ends_no_traffic(tmp_path: Path) -> None:
         started = [json.loads(line) for line in events if "controller-started" in line]
         os.kill(started[0]["pid"], signal.SIGKILL)
         killed_ns = time.monotonic_ns()
-        _, errors = run.communicate(timeout=60)
+        _, errors = run.communicate(timeout=120)
     finally:
         run.kill()
         run.wait()
