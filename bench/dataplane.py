@@ -24,9 +24,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from bench import forwarders
 from bench.chain_lab import (
@@ -41,6 +39,7 @@ from bench.stamped import FIRST_HOP, PATH
 from bench.workers import Place, Worker, ended_by_sigterm
 from testbed.orchestration import zygote
 from testbed.scenario.errors import RunError
+from testbed.screens.tables import Column, FittedTable, names
 
 RUNS = 3
 FLOWS = 100_000
@@ -307,18 +306,15 @@ COLUMNS = {
 }
 
 
-def _table(lines: Sequence[dict[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("function", "replication", "bytes", "chain"):
-        table.add_column(name)
-    for title in COLUMNS.values():
-        table.add_column(title, justify="right")
+def _table(lines: Sequence[dict[str, Any]]) -> FittedTable:
+    rows = []
     for line in lines:
         case, figures = line["case"], line["figures"]
         cells = [f"{figures[name]:,.6g}" if name in figures else "" for name in COLUMNS]
         of = [case["function"], case["replication"], case["frame_bytes"], case["chain_length"]]
-        table.add_row(*map(str, of), *cells)
-    return table
+        rows.append((*map(str, of), *cells))
+    keys = [names(name) for name in ("function", "replication", "bytes", "chain")]
+    return FittedTable((*keys, *map(Column, COLUMNS.values())), tuple(rows), len(keys))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from testbed.faults.campaign import (
     CampaignSpec,
@@ -33,6 +31,7 @@ from testbed.faults.episode import EpisodeSpec
 from testbed.faults.record import read_episode
 from testbed.scenario.load import load_scenario
 from testbed.scenario.model import Scenario
+from testbed.screens.tables import Column, FittedTable, names
 
 SCENARIO = Path(__file__).parents[1] / "scenarios" / "faults.yaml"
 RATE_PPS = 500.0
@@ -185,19 +184,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         Console(highlight=False).print(_table(lines))
 
 
-def _table(lines: Sequence[dict[str, Any]]) -> Table:
+def _table(lines: Sequence[dict[str, Any]]) -> FittedTable:
     """A line a figure, a column a case."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", no_wrap=True)
+    columns = [names("")]
     for line in lines:
         case = line["case"]
         parts = [case["fault"], case.get("without_backup", ""), case.get("backups", "")]
-        table.add_column(" ".join(map(str, parts)), justify="right")
-    names = dict.fromkeys(name for line in lines for name in (*line["figures"], "runs"))
-    for name in names:
+        columns.append(Column(" ".join(map(str, parts))))
+    rows = []
+    for name in dict.fromkeys(name for line in lines for name in (*line["figures"], "runs")):
         values = [{**line["figures"], "runs": line["runs"]}.get(name) for line in lines]
-        table.add_row(name, *["" if value is None else str(value) for value in values])
-    return table
+        rows.append((name, *["" if value is None else str(value) for value in values]))
+    return FittedTable(tuple(columns), tuple(rows))
 
 
 if __name__ == "__main__":

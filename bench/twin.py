@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from agents.common.policy import Policy
 from agents.placement.cells import Cell, cell_scenario
@@ -32,6 +31,7 @@ from testbed.scenario.load import load_scenario
 from testbed.scenario.model import Scenario
 from testbed.scenario.placement import BoolArray, PlacementObservation
 from testbed.scenario.types import NS_PER_S, Placement, RunPlan
+from testbed.screens.tables import Column, FittedTable, names, words
 from testbed.twin.constants import constants_for
 from testbed.twin.decisions import DecisionBatch
 from testbed.twin.pack import IntArray, PlanArrays, pack_plans
@@ -202,17 +202,19 @@ def _row(case: Row, found: dict[str, list[float]]) -> Row:
 
 
 def _show(rows: Sequence[Row]) -> None:
-    table = Table(title="The twin", title_justify="left")
-    for column in ("nodes", "case", "figure", "median", "spread"):
-        table.add_column(column, justify="right" if column in ("median", "nodes") else "left")
+    lines = []
     for row in rows:
         case = {key: value for key, value in row["case"].items() if key != "nodes"}
         named = ", ".join(f"{key} {value}" for key, value in case.items())
         for name, value in row["figures"].items():
             low, high = row["spread"].get(name, ("", ""))
             spread = f"{low:,} to {high:,}" if low != "" else ""
-            table.add_row(str(row["case"]["nodes"]), named, name, f"{value:,}", spread)
-    Console().print(table)
+            lines.append((str(row["case"]["nodes"]), named, name, f"{value:,}", spread))
+    keys = (Column("nodes"), words("case"), names("figure"))
+    columns = (*keys, Column("median"), names("spread"))
+    out = Console(highlight=False)
+    out.print("The twin", style="bold")
+    out.print(FittedTable(columns, tuple(lines), len(keys)))
 
 
 if __name__ == "__main__":

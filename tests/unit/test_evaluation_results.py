@@ -45,6 +45,18 @@ def test_figures_of_a_cell_are_interquartile_means_of_its_streams() -> None:
     assert summary["models"] == {**dict.fromkeys(POLICIES, 1), "ppo": 2}
 
 
+def test_intervals_stay_where_a_figure_can_be() -> None:
+    def at_the_edge(policy: str, load: float, stream: int, model: int, figure: str) -> float:
+        if figure == "acceptance":
+            return 1.0 if stream % 3 else 0.6
+        return 0.0 if stream % 3 else 9.0
+
+    summary = summarise_evaluation(values(["deft"], at_the_edge), manifest(["deft"]))
+    figures = summary["cells"][0]["figures"]["deft"]
+    assert figures["acceptance"]["high"] == 1.0
+    assert figures["overload_s"]["low"] == 0.0
+
+
 def test_all_meet_the_baseline_and_the_learned_the_best_heuristic() -> None:
     summary = summarise_evaluation(values(POLICIES, plain), manifest(POLICIES))
     cell = summary["cells"][0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -10,7 +11,8 @@ class EvaluationFigure:
     """A figure. A raw value times `scale` is in `unit`; `form` is a format spec for it.
 
     `difference_unit` is that of the difference of two values, if it is another. A figure that adds
-    up over cells may be 0 in some, and is compared by its total.
+    up over cells may be 0 in some, and is compared by its total. No value is below 0 or beyond
+    `most`.
     """
 
     key: str
@@ -21,6 +23,7 @@ class EvaluationFigure:
     more_is_better: bool = False
     difference_unit: str | None = None
     adds_up: bool = False
+    most: float = math.inf
 
     def text(self, value: float | None) -> str:
         """A raw value in the figure's unit; a dash if there is none."""
@@ -28,11 +31,11 @@ class EvaluationFigure:
 
 
 FIGURES: tuple[EvaluationFigure, ...] = (
-    EvaluationFigure("acceptance", "accepted", "%", 100.0, ".1f", True, "points"),
+    EvaluationFigure("acceptance", "accepted", "%", 100.0, ".1f", True, "points", most=1.0),
     EvaluationFigure("latency_mean_ns", "latency mean", "ms", 1e-6, ".1f"),
     EvaluationFigure("latency_p50_ns", "latency p50", "ms", 1e-6, ".1f"),
     EvaluationFigure("latency_p99_ns", "latency p99", "ms", 1e-6, ".1f"),
-    EvaluationFigure("loss", "loss", "%", 100.0, ".2f", False, "points", True),
+    EvaluationFigure("loss", "loss", "%", 100.0, ".2f", False, "points", True, 1.0),
     EvaluationFigure("lost", "lost", "packets", 1.0, ",.1f", adds_up=True),
     EvaluationFigure("overload_s", "overload", "s", 1.0, ".2f", adds_up=True),
     EvaluationFigure("goodput_pps", "goodput", "packets/s", 1.0, ".1f", True, adds_up=True),

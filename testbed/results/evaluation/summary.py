@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -47,7 +48,8 @@ def summarise_evaluation(frame: pd.DataFrame, manifest: Mapping[str, Any]) -> Js
                 "load": float(load),
                 "figures": {
                     policy: {
-                        figure.key: _estimate(tables[policy][figure.key]) for figure in FIGURES
+                        figure.key: _estimate(tables[policy][figure.key], figure)
+                        for figure in FIGURES
                     }
                     for policy in policies
                 },
@@ -98,7 +100,7 @@ def _pairs(
     return pairs
 
 
-def _estimate(table: FloatArray) -> Json:
+def _estimate(table: FloatArray, figure: EvaluationFigure) -> Json:
     """The interquartile mean with its interval, and the mean over training runs in each stream.
 
     Null for what has no value in some stream.
@@ -107,6 +109,9 @@ def _estimate(table: FloatArray) -> Json:
     if not np.isnan(table).any():
         found = estimate(interquartile_means, [table[None]], float(np.abs(table).max(initial=0.0)))
     streams = table.mean(axis=0).tolist()
+    # Student's interval knows nothing of where a figure ends; the truth lies within its bounds.
+    if found.low is not None and found.high is not None:
+        found = replace(found, low=max(found.low, 0.0), high=min(found.high, figure.most))
     return {**found.to_json(), "streams": [None if np.isnan(v) else v for v in streams]}
 
 
