@@ -92,7 +92,18 @@ def open_lab(
             realtime=realtime,
             datapath=backends.datapath,
         )
+        endings.add(_note_deaths, site, controller)
         yield Lab(site, network, cgroups, _clocks(scenario, plan, state), controller)
+
+
+def _note_deaths(site: Site, controller: subprocess.Popen[bytes]) -> None:
+    """Write an event of each process that ended by itself before anything was taken off."""
+    died = site.spawner.died()
+    status = controller.poll()
+    if status is not None:
+        died["controller"] = status
+    for name, code in died.items():
+        site.events.write("process-died", process=name, status=code)
 
 
 def _clocks(scenario: Scenario, plan: RunPlan, state: Path) -> dict[int, ServerCpu]:

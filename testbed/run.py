@@ -120,18 +120,27 @@ def _emulate(
         if spec.scenario.tolerances.measure_links:
             with timed(phases, "measure_s"):
                 manifest["fidelity"] = measure(lab, spec.scenario, plan)
-        endings.enter(_captures(spec, plan, lab))
+        captures = _captures(spec, plan, lab)
+        endings.add(lambda: manifest.update(cut_captures=captures.cut_short))
+        endings.enter(captures)
         ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology), plan.admission)
         network = lab.network
-        orchestrator = Orchestrator(
-            lab.site, policy, ledger, schedules, network.server_down, progress, network.begin
-        )
 
         def pids(node: int) -> list[int]:
             found = (lab.site.spawner.pid(name) for name in orchestrator.instances_at(node))
             return [pid for pid in found if pid is not None]
 
         watch = ServerWatch(lab.clocks, lab.cgroups.usage_ns, pids, lab.site.events)
+        orchestrator = Orchestrator(
+            lab.site,
+            policy,
+            ledger,
+            schedules,
+            network.server_down,
+            progress,
+            network.begin,
+            (network.check, watch.check),
+        )
         endings.add(_note_counters, manifest, network)
         endings.add(lambda: _write_samples(spec.folder, watch, manifest["origin_ns"]))
         endings.add(_note_origin, manifest, orchestrator)

@@ -9,14 +9,17 @@ from __future__ import annotations
 import http.client
 import os
 import signal
-import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from socketserver import TCPServer
 from typing import Any
 
+from testbed.records.threads import run_together
 from testbed.results.events import EventLog
+from traffic.start import await_origin
 
 NS_PER_S = 1_000_000_000
 CHUNK_BYTES = 1 << 16
@@ -29,32 +32,36 @@ ANSWER_S = 10.0
 def serve(config: dict[str, Any]) -> None:
     """The process at the destination: serves until SIGTERM.
 
-    config: `kind` ("iperf3" or "http"), `bind` (address), `port`, and for http `object_bytes`.
+    config: `kind` ("iperf3" or "http"), `bind` (address), `port`, `ready` (a file that is made as
+    it begins), and for http `object_bytes`.
     """
     if config["kind"] == "iperf3":
+        Path(config["ready"]).touch()
         words = ["iperf3", "-s", "-1", "-B", config["bind"], "-p", str(config["port"])]
         os.execvp(words[0], words)
     with _server(str(config["bind"]), int(config["port"]), int(config["object_bytes"])) as server:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        Path(config["ready"]).touch()
         server.serve_forever()
 
 
 def use(config: dict[str, Any]) -> None:
     """The process at the source: waits for its time, then asks until its end.
 
-    config: `kind`, `server` (address), `port`, `origin_ns` (CLOCK_MONOTONIC), `at_ns` and `end_ns`
-    (from the origin), `out` (path), for iperf3 `rate_bps` and `reverse`, for http `clients`,
-    `object_bytes` and `think_s`.
+    config: `kind`, `server` (address), `port`, `ready` and `origin` (see `traffic.start`), `at_ns`
+    and `end_ns` (from the origin), `out` (path), for iperf3 `rate_bps` and `reverse`, for http
+    `clients`, `object_bytes` and `think_s`.
 
     iperf3 writes its own report (-J) to `out`. http writes an event "fetch" for each fetch as it
     ends or fails: `t_ns` of its beginning, `client`, `connect_ns`, `first_byte_ns` and `total_ns`
     from there, `bytes`, and `error` (null if the whole object came).
     """
-    begin_ns = int(config["origin_ns"]) + int(config["at_ns"])
+    origin_ns = await_origin(config)
+    begin_ns = origin_ns + int(config["at_ns"])
     time.sleep(max(0, begin_ns - time.monotonic_ns()) / NS_PER_S)
     if config["kind"] == "iperf3":
         _become_iperf(config)
-    _fetch_all(config)
+    _fetch_all(config, origin_ns + int(config["end_ns"]))
 
 
 def _become_iperf(config: Mapping[str, Any]) -> None:
@@ -98,17 +105,10 @@ def _server(address: str, port: int, object_bytes: int) -> ThreadingHTTPServer:
     return Server((address, port), Handler)
 
 
-def _fetch_all(config: Mapping[str, Any]) -> None:
+def _fetch_all(config: Mapping[str, Any], end_ns: int) -> None:
     log = EventLog(config["out"])
-    end_ns = int(config["origin_ns"]) + int(config["end_ns"])
-    threads = [
-        threading.Thread(target=_client, args=(config, number, end_ns, log), daemon=True)
-        for number in range(int(config["clients"]))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    clients = range(int(config["clients"]))
+    run_together({f"client-{n}": partial(_client, config, n, end_ns, log) for n in clients})
     log.close()
 
 

@@ -29,6 +29,14 @@ class OrderError(RunError):
     """An order cannot be carried out; its text is the answer."""
 
 
+def origin_of(order: dict[str, Any]) -> int:
+    """The run's origin on CLOCK_MONOTONIC that the order "begin" tells; raises OrderError."""
+    origin_ns = order.get("origin_ns")
+    if type(origin_ns) is not int or origin_ns <= 0:
+        raise OrderError(f"origin_ns = {origin_ns!r}: expected nanoseconds on CLOCK_MONOTONIC")
+    return origin_ns
+
+
 class _Itimerspec(ctypes.Structure):
     _fields_ = (
         ("interval_s", ctypes.c_long),

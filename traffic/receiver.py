@@ -11,7 +11,7 @@ from typing import Any
 
 from testbed.results.events import EventLog
 from testbed.results.raw import ArrivalFile
-from traffic.loop import Loop, OrderError
+from traffic.loop import Loop, OrderError, origin_of
 from traffic.payload import HEADER, MAGIC
 
 RECEIVE_BUFFER_BYTES = 4 << 20
@@ -32,7 +32,7 @@ class Receiver:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._bind = str(config["bind"])
-        self._origin_ns = int(config["origin_ns"])
+        self._origin_ns: int | None = config.get("origin_ns")
         self._sockets: dict[int, socket.socket] = {}
         self._ports: dict[int, int] = {}
         self._buffer = bytearray(_DATAGRAM_BYTES)
@@ -42,6 +42,7 @@ class Receiver:
         self._file = ArrivalFile(config["out"])
         self._events = EventLog(config["events"])
         handlers = {
+            "begin": self._begin_order,
             "open": self._open_order,
             "close": self._close_order,
             "stats": lambda _: self.stats(),
@@ -89,15 +90,15 @@ class Receiver:
                 size = each.recv_into(buffer)
             except BlockingIOError:
                 return False
-            received_ns = time.monotonic_ns() - origin_ns
+            now_ns = time.monotonic_ns()
             magic, request, flow, seq, _ = HEADER.unpack_from(buffer)
-            if size < HEADER.size or magic != MAGIC:
+            if size < HEADER.size or magic != MAGIC or origin_ns is None:
                 self._malformed += 1
                 continue
-            self._file.append(request, flow, seq, received_ns)
+            self._file.append(request, flow, seq, now_ns - origin_ns)
             if request not in self._seen:
                 self._seen.add(request)
-                self._events.write("first-arrival", origin_ns + received_ns, request=request)
+                self._events.write("first-arrival", now_ns, request=request)
         return True
 
     def _drops(self) -> int:
@@ -115,6 +116,10 @@ class Receiver:
         self._sockets[each.fileno()] = each
         self._ports[port] = each.fileno()
         self._loop.add(each.fileno())
+
+    def _begin_order(self, order: dict[str, Any]) -> dict[str, Any]:
+        self._origin_ns = origin_of(order)
+        return {}
 
     def _open_order(self, order: dict[str, Any]) -> dict[str, Any]:
         port = _port(order)
@@ -164,11 +169,12 @@ def _port(order: Mapping[str, Any]) -> int:
 def main(config: dict[str, Any]) -> None:
     """The process: receives until SIGTERM.
 
-    config: `bind` (address), `origin_ns` (CLOCK_MONOTONIC of the run's origin), `ports` (a list
-    of UDP ports), `out` (the arrival file, see `results.raw`), `events` (path), and optionally
-    `control_socket`.
+    config: `bind` (address), `ports` (a list of UDP ports), `out` (the arrival file, see
+    `results.raw`), `events` (path), and optionally `control_socket` and `origin_ns`
+    (CLOCK_MONOTONIC of the run's origin). Until the origin is known nothing is expected to come.
 
-    Orders: "open" {port} (no error if it is open), "close" {port}, "stats", "ping".
+    Orders: "begin" {origin_ns}, "open" {port} (no error if it is open), "close" {port}, "stats",
+    "ping".
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -31,7 +31,7 @@ from testbed.results.raw import (
     sent_path,
 )
 from testbed.scenario.recording import CONTENT_DTYPE
-from traffic.loop import Loop, OrderError, Timer
+from traffic.loop import Loop, OrderError, Timer, origin_of
 from traffic.payload import PayloadMaker
 
 COUNTERS_FORMAT = 1
@@ -140,7 +140,7 @@ class Sender:
     """All streams of a user host, merged by time."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        self._origin_ns = int(config["origin_ns"])
+        self._origin_ns: int | None = config.get("origin_ns")
         self._bind = str(config["bind"])
         self._name = str(config.get("name", f"sender-{self._bind}"))
         self._out = Path(config["out"])
@@ -148,6 +148,7 @@ class Sender:
         self._streams: dict[int, Stream] = {}
         self._seen: set[int] = set()
         self._due: list[tuple[int, int]] = []
+        """When the next packet of each stream is due, from the origin, and of which request."""
         self._sent = 0
         self._unsent = 0
         self._lag_max_ns = 0
@@ -160,6 +161,7 @@ class Sender:
     def run(self, control_socket: str | None) -> None:
         """Send until SIGTERM, then write the counters."""
         handlers = {
+            "begin": self._begin_order,
             "add-stream": self._add_order,
             "stop-stream": self._stop_order,
             "stats": lambda _: self.stats(),
@@ -170,8 +172,8 @@ class Sender:
                 if self._send_due():
                     loop.wait(0)
                     continue
-                if self._due:
-                    self._timer.arm(max(1, self._due[0][0]))
+                if self._due and self._origin_ns is not None:
+                    self._timer.arm(max(1, self._origin_ns + self._due[0][0]))
                 else:
                     self._timer.disarm()
                 loop.wait()
@@ -194,13 +196,16 @@ class Sender:
 
     def _send_due(self) -> bool:
         """Send what is due, `BURST` packets at most; whether more may be due."""
+        origin_ns = self._origin_ns
+        if origin_ns is None:
+            return False
         for _ in range(BURST):
-            now_ns = time.monotonic_ns()
+            now_ns = time.monotonic_ns() - origin_ns
             if not self._due or self._due[0][0] > now_ns:
                 return False
             due_ns, request = self._due[0]
             stream = self._streams[request]
-            failure = stream.send(now_ns - self._origin_ns)
+            failure = stream.send(now_ns)
             if failure:
                 self._errors[errno.errorcode.get(failure, str(failure))] += 1
             else:
@@ -211,7 +216,7 @@ class Sender:
                 heapq.heappop(self._due)
                 self._end(stream)
             else:
-                heapq.heapreplace(self._due, (self._origin_ns + following_ns, request))
+                heapq.heapreplace(self._due, (following_ns, request))
         return True
 
     def _add(self, spec: Mapping[str, Any]) -> None:
@@ -226,7 +231,7 @@ class Sender:
         if due_ns is None:
             self._end(stream)
         else:
-            heapq.heappush(self._due, (self._origin_ns + due_ns, request))
+            heapq.heappush(self._due, (due_ns, request))
 
     def _end(self, stream: Stream) -> None:
         stream.close()
@@ -238,6 +243,12 @@ class Sender:
             sent=stream.sent,
             unsent=len(stream) - stream.sent,
         )
+
+    def _begin_order(self, order: dict[str, Any]) -> dict[str, Any]:
+        if self._origin_ns is not None:
+            raise OrderError(f"it began at {self._origin_ns}")
+        self._origin_ns = origin_of(order)
+        return {}
 
     def _add_order(self, order: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -274,14 +285,14 @@ def _bound(address: str, port: int) -> socket.socket:
 def main(config: dict[str, Any]) -> None:
     """The process: sends until SIGTERM.
 
-    config: `bind` (address), `origin_ns` (CLOCK_MONOTONIC of the run's origin), `out` (folder for
-    sent files and counters), `events` (path), `streams` (may be empty), and optionally `name` and
-    `control_socket`. A stream: `request`, `destination`, `destination_port`, `source_port_base`
-    (flow f is sent from this port + f), `l3_bytes`, `schedule` (path, see `results.raw`);
-    if packets differ in size, `sizes` (path); if they carry what was recorded, `contents` and
-    `payloads` (paths).
+    config: `bind` (address), `out` (folder for sent files and counters), `events` (path), `streams`
+    (may be empty), and optionally `name`, `control_socket` and `origin_ns` (CLOCK_MONOTONIC of the
+    run's origin): until it is known, nothing is sent. A stream: `request`, `destination`,
+    `destination_port`, `source_port_base` (flow f is sent from this port + f), `l3_bytes`,
+    `schedule` (path, see `results.raw`); if packets differ in size, `sizes` (path); if they carry
+    what was recorded, `contents` and `payloads` (paths).
 
-    Orders: "add-stream" {stream}, "stop-stream" {request}, "stats", "ping".
+    Orders: "begin" {origin_ns}, "add-stream" {stream}, "stop-stream" {request}, "stats", "ping".
     """
     # A socket for each flow: the usual soft limit of 1024 is soon reached.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -114,6 +114,7 @@ def _emulate(
             lab.network.server_down,
             lambda _: None,
             lab.network.begin,
+            (lab.network.check,),
         )
         stage = Stage(lab, orchestrator, rng)
         psutil.cpu_times_percent(None)

@@ -19,6 +19,7 @@ from testbed.faults.accounting import Account, account
 from testbed.faults.record import EpisodeRecord, Violation, Window
 from testbed.faults.state import state_violations
 from testbed.faults.timings import timings
+from testbed.results.not_done import death
 from testbed.scenario.types import NS_PER_S
 
 NO_FAILURE = frozenset(
@@ -50,6 +51,7 @@ def judge(record: EpisodeRecord) -> list[dict[str, Any]]:
         *_undeclared(record, accounts),
         *_order_violations(record),
         *_harness_violations(record),
+        *_deaths(record),
         *state_violations(record, accounts),
         *_owner_violations(record),
         *_health_violations(record),
@@ -135,6 +137,16 @@ def _harness_violations(record: EpisodeRecord) -> Iterator[Violation]:
             if counters[counter]:
                 detail = f"{name}: {counter} = {counters[counter]}"
                 yield Violation("testbed-dropped", detail)
+
+
+def _deaths(record: EpisodeRecord) -> Iterator[Violation]:
+    """Processes that ended by themselves."""
+    targets = [event["target"] for event in record.named("injected")]
+    for event in record.named("process-died"):
+        # A fault that is about the controller kills it outside the book of processes.
+        if not (event["process"] == "controller" and any("controller" in each for each in targets)):
+            detail = death(event["process"], event["status"])
+            yield Violation("process-died", detail, event["t_ns"])
 
 
 def _owner_violations(record: EpisodeRecord) -> Iterator[Violation]:

@@ -9,7 +9,6 @@ by then.
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Callable, Mapping
 
@@ -18,6 +17,7 @@ from testbed.faults.witness import FrameWitness
 from testbed.orchestration import elastic, reconfigure
 from testbed.orchestration.control import ControlError
 from testbed.orchestration.reconfigure import ReconfigurationError
+from testbed.records.threads import Worker
 from testbed.scenario.names import fdu_name, server_name
 
 Kind = Callable[[Stage], None]
@@ -152,17 +152,20 @@ def kill_during_move(stage: Stage) -> None:
     number = {"source": group.primary, "heir": heir, "backup": group.backups[0]}[who]
     victim = group.instance(number)
 
+    after_s = stage.uniform(0.0, 0.3)
+
     def strike() -> None:
+        time.sleep(after_s)
         t_ns = stage.kill([victim])
         target = f"{who} {victim} in a move to node {node}"
         stage.injected(t_ns, [group], target, [victim])
 
-    timer = threading.Timer(stage.uniform(0.0, 0.3), strike)
-    timer.start()
+    striker = Worker("strike", strike).start()
     try:
         _move(stage, group, node)
     finally:
-        timer.join()
+        striker.wait()
+    striker.check()
 
 
 def scale(stage: Stage) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from testbed.scenario.errors import RunError
 
 RETRY_S = 0.01
+AT_ONCE = 8
 MESSAGE_BYTES = 1 << 18
 
 
@@ -69,25 +71,43 @@ class ControlClient:
         number = self.post(target, op, deadline, **fields)
         return self.answer(target, op, number, deadline)
 
+    def call_all(self, targets: Sequence[str], op: str, timeout_s: float, **fields: Any) -> None:
+        """Give several processes the same order, some at a time; all have obeyed at the end.
+
+        Raises ControlError for the first that refuses or does not answer within `timeout_s`.
+        """
+        deadline = time.monotonic() + timeout_s
+        # No more than there is room for in the queue of the answers.
+        for first in range(0, len(targets), AT_ONCE):
+            waiting = {
+                self.post(target, op, deadline, **fields): target
+                for target in targets[first : first + AT_ONCE]
+            }
+            while waiting:
+                target = next(iter(waiting.values()))
+                reply = self._receive(deadline)
+                if reply is None:
+                    raise NoAnswer(f"{Path(target).stem}: no answer to {op} in time")
+                _obeyed(waiting.pop(reply.get("id", -1), None), op, reply)
+
     def answer(self, target: str, op: str, number: int, deadline: float) -> dict[str, Any]:
         """The answer's fields to an order that was posted.
 
         Raises NoAnswer if there is none by `deadline` on `time.monotonic`, OrderRefused.
         """
-        while True:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise NoAnswer(f"{Path(target).stem}: no answer to {op} in time")
+        while (reply := self._receive(deadline)) is not None:
+            if reply.get("id") == number:  # else the late answer to an order that was given up
+                _obeyed(target, op, reply)
+                return reply
+        raise NoAnswer(f"{Path(target).stem}: no answer to {op} in time")
+
+    def _receive(self, deadline: float) -> dict[str, Any] | None:
+        """The next answer to any order; None if there is none by `deadline`."""
+        while (left := deadline - time.monotonic()) > 0:
             self._socket.settimeout(left)
-            try:
-                reply = json.loads(self._socket.recv(MESSAGE_BYTES))
-            except TimeoutError:
-                continue
-            if reply.get("id") != number:
-                continue  # the late answer to an order that was given up
-            if not reply.get("ok"):
-                raise OrderRefused(f"{Path(target).stem}: {op}: {reply.get('error')}", dict(reply))
-            return dict(reply)
+            with contextlib.suppress(TimeoutError):
+                return dict(json.loads(self._socket.recv(MESSAGE_BYTES)))
+        return None
 
     def post(self, target: str, op: str, deadline: float, **fields: Any) -> int:
         """Send an order without waiting for its answer; its number. Raises ControlError."""
@@ -101,3 +121,9 @@ class ControlClient:
                 if time.monotonic() >= deadline:
                     raise ControlError(f"{Path(target).stem}: {op}: {error}") from error
                 time.sleep(RETRY_S)  # the process is starting: ask again until the deadline
+
+
+def _obeyed(target: str | None, op: str, reply: dict[str, Any]) -> None:
+    """Raise OrderRefused if it was not; None: a late answer, to an order that was given up."""
+    if target is not None and not reply.get("ok"):
+        raise OrderRefused(f"{Path(target).stem}: {op}: {reply.get('error')}", reply)

@@ -94,16 +94,34 @@ def scale(
     return report
 
 
+def try_move(
+    deployments: Deployments,
+    request: int,
+    hop: int,
+    shard: int | None,
+    node: int,
+    between: Callable[[], None],
+) -> list[str]:
+    """`move_function`; why what could not be could not, and the run goes on."""
+    try:
+        report = move_function(deployments, request, hop, shard, node, between)
+    except ReconfigurationError as error:
+        return [str(error)]
+    return [str(each["error"]) for each in report["failed"]]
+
+
 def try_scale(
     deployments: Deployments, request: int, hop: int, instances: int, between: Callable[[], None]
-) -> None:
-    """`scale`; what cannot be is an event, and the run goes on."""
+) -> list[str]:
+    """`scale`; why what could not be could not, also as an event, and the run goes on."""
     try:
-        scale(deployments, request, hop, instances, between)
+        report = scale(deployments, request, hop, instances, between)
     except ReconfigurationError as error:
         where = {"request": request, "function": hop}
         events = deployments.site.events
         events.write("scale-failed", **where, instances=instances, error=str(error))
+        return [str(error)]
+    return [str(each["error"]) for each in report["failed"]]
 
 
 def _together(deployments: Deployments, deployed: Chain, hop: int) -> list[int]:

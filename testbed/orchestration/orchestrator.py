@@ -6,7 +6,6 @@ import contextlib
 import json
 import select
 import socket
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from testbed.orchestration.servers import start_servers
 from testbed.orchestration.site import Site
 from testbed.orchestration.timeline import timeline
 from testbed.orchestration.warm import KeptWarm
+from testbed.records.threads import Timetable
 from testbed.scenario.names import (
     GroupKey,
     group_name,
@@ -36,11 +36,19 @@ from testbed.scenario.names import (
     server_name,
 )
 from testbed.scenario.placement import Ledger
-from testbed.scenario.types import NS_PER_S, Fault, Move, Placement, Request, load_factor
+from testbed.scenario.types import (
+    NS_PER_S,
+    Fault,
+    Move,
+    Placement,
+    Request,
+    Scale,
+    load_factor,
+)
 from testbed.vnf.control import ControlSocket
 
 LEAD_S = 0.5
-"""From the start of the senders to the origin of the run's clock."""
+"""From the moment when all are ready to the origin of the run's clock: to tell them all."""
 POLL_S = 0.05
 REPLACE_AGAIN_S = 1.0
 """Until a new backup is looked for again that could not be had, or a place for a chain."""
@@ -58,9 +66,15 @@ class Orchestrator:
         server_down: Callable[[int], None],
         progress: Callable[[float], None],
         begin: Callable[[int], None] = lambda _origin_ns: None,
+        checks: Sequence[Callable[[], None]] = (),
     ) -> None:
-        """`begin` is told the run's origin on CLOCK_MONOTONIC, shortly before it."""
+        """`begin` is told the run's origin on CLOCK_MONOTONIC, shortly before it.
+
+        `checks` raise what has ended something that the run needs, such as one of its threads.
+        """
         self._begin = begin
+        self._faults = Timetable("faults", site.plan.faults, self._inject, self._note_no_fault)
+        self._checks = (site.spawner.check, self._faults.check, *checks)
         self._site = site
         self._policy = policy
         self._ledger = ledger
@@ -78,7 +92,6 @@ class Orchestrator:
         """When, and for which group of which request, a new backup is looked for."""
         self._to_deploy: deque[tuple[int, Request]] = deque()
         """When a place is looked for again, for a chain that could not be deployed."""
-        self._ended = threading.Event()
         self.origin_ns = 0
         self.headless = False
         """The controller is gone: what the FDU says is noted, rules and backups stay."""
@@ -115,13 +128,17 @@ class Orchestrator:
     def run(self) -> None:
         """Deploy, let the traffic pass with what the plan has in store, take everything off."""
         with self.under_way():
-            faults = threading.Thread(target=self._faults, name="faults", daemon=True)
-            faults.start()
             try:
+                self._faults.begin(self.origin_ns)
                 self._follow(round(self._site.scenario.traffic.drain_s * NS_PER_S))
             finally:
-                self._ended.set()
-                faults.join()
+                self._faults.stop()
+            self.check()
+
+    def check(self) -> None:
+        """Raise what has ended something that the run needs, if anything has."""
+        for check in self._checks:
+            check()
 
     @contextlib.contextmanager
     def under_way(self) -> Iterator[None]:
@@ -142,15 +159,18 @@ class Orchestrator:
             for request in plan.requests:
                 if request.arrival_ns == 0:
                     self._arrival(request)
-            self.origin_ns = time.monotonic_ns() + round(LEAD_S * NS_PER_S)
-            self._begin(self.origin_ns)
-            users.start_traffic(site, self.origin_ns)
-            users.start_applications(site, self.origin_ns)
+            users.start_traffic(site)
             for request in plan.requests:
                 users.start_stream(site, request, self._schedules[request.id])
+            users.start_applications(site)
+            users.begin(site, LEAD_S, self._set_origin)
             site.events.write("run-start", t_ns=self.origin_ns)
             yield
             site.events.write("run-end")
+
+    def _set_origin(self, origin_ns: int) -> None:
+        self.origin_ns = origin_ns
+        self._begin(origin_ns)
 
     def _follow(self, drain_ns: int) -> None:
         plan = self._site.plan
@@ -165,9 +185,7 @@ class Orchestrator:
             elif step.what == "move":
                 self._move(plan.moves[step.number])
             elif step.what == "scale":
-                scale = plan.scales[step.number]
-                where = scale.request, scale.function, scale.instances
-                elastic.try_scale(self.deployments, *where, self._read_news)
+                self._scale(plan.scales[step.number])
             elif step.what == "load-step":
                 self._ledger.load_factor = load_factor(plan, step.at_ns)
                 self._site.events.write("load-step", factor=self._ledger.load_factor)
@@ -176,6 +194,7 @@ class Orchestrator:
         """Take the FDU's news and orders until `due_ns`, and all that has come in any case."""
         orders = self._orders
         while True:
+            self.check()
             left_ns = due_ns - time.monotonic_ns()
             replace, again = (
                 bool(waiting) and waiting[0][0] <= time.monotonic_ns()
@@ -344,27 +363,30 @@ class Orchestrator:
 
     def _move(self, planned: Move) -> None:
         """Carry out a move of the plan; one that cannot be is an event, and the run goes on."""
-        with contextlib.suppress(ReconfigurationError):
-            elastic.move_function(
-                self.deployments,
-                planned.request,
-                planned.function,
-                planned.shard,
-                planned.node,
-                self._read_news,
-            )
+        where = planned.request, planned.function, planned.shard, planned.node
+        failed = elastic.try_move(self.deployments, *where, self._read_news)
+        self._note_order("move", planned, failed)
+
+    def _scale(self, planned: Scale) -> None:
+        """Carry out a change of scale of the plan; see `_move`."""
+        where = planned.request, planned.function, planned.instances
+        failed = elastic.try_scale(self.deployments, *where, self._read_news)
+        self._note_order("scale", planned, failed)
+
+    def _note_order(self, kind: str, planned: Move | Scale, failed: Sequence[str]) -> None:
+        # Of a request that was refused there is nothing to move: that is the policy's doing.
+        if failed and planned.request in self.chains:
+            what = f"{kind} of request {planned.request}, function {planned.function}"
+            self._note_not_done(kind, what, planned.at_ns, "; ".join(failed))
+
+    def _note_not_done(self, kind: str, what: str, at_ns: int, error: str) -> None:
+        due = f"{what}, due at {at_ns / NS_PER_S:g} s"
+        self._site.events.write("not-done", kind=kind, what=due, error=error)
 
     def server_back(self, node: int) -> None:
         """A server that was down can host instances again."""
         self._epochs.pop(server_name(node), None)
         self._ledger.server_up(node)
-
-    def _faults(self) -> None:
-        for fault in self._site.plan.faults:
-            left_s = (self.origin_ns + fault.at_ns - time.monotonic_ns()) / NS_PER_S
-            if self._ended.wait(max(0.0, left_s)):
-                return
-            self._inject(fault)
 
     def _inject(self, fault: Fault) -> None:
         # The interface goes first: a real server's death sends no farewell to its peers.
@@ -373,3 +395,7 @@ class Orchestrator:
         name = server_name(fault.node)
         self._site.spawner.kill([name, *self.instances_at(fault.node)])
         self._site.events.write("fault", t_ns=t_ns, kind=fault.kind, node=fault.node)
+
+    def _note_no_fault(self, fault: Fault, error: Exception) -> None:
+        what = f"fault {fault.kind} at node {fault.node}"
+        self._note_not_done("fault", what, fault.at_ns, str(error))

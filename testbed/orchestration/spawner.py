@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from testbed.records.threads import Worker
 from testbed.scenario.errors import RunError
 
 START_S = 600.0
@@ -39,6 +40,10 @@ class Spawner:
         self._alive: dict[str, int] = {}
         self._exits: dict[str, int] = {}
         self._started: dict[str, int] = {}
+        self._asked: set[str] = set()
+        """Those that were asked to end."""
+        self._ends: dict[str, bool] = {}
+        """Whether each one ends by itself when it is done."""
         self._ready = False
         self._closed = False
         log_dir.mkdir(parents=True, exist_ok=True)
@@ -53,8 +58,7 @@ class Spawner:
                 stdout=log,
                 stderr=log,
             )
-        self._reader = threading.Thread(target=self._read, name="spawner", daemon=True)
-        self._reader.start()
+        self._reader = Worker("spawner", self._read).start()
 
     def __enter__(self) -> Spawner:
         return self
@@ -76,9 +80,11 @@ class Spawner:
         namespace_pid: int | None = None,
         cgroup_procs: Sequence[str] = (),
         fifo_priority: int | None = None,
+        ends: bool = False,
     ) -> int:
         """Start `target` ("module:function") with `config`; the number of the new process.
 
+        `ends`: it ends by itself when it is done. Others end when they are asked to.
         Raises SpawnError if the warm parent is gone. The child reports a failure of its own by
         exiting; its output is in `<log_dir>/<name>.log`.
         """
@@ -94,7 +100,11 @@ class Spawner:
         with self._condition:
             self._wait(lambda: self._ready, f"{name}: the warm parent did not start")
             self._started.pop(name, None)
-            self._channel.send(json.dumps(order).encode())
+            self._ends[name] = ends
+            try:
+                self._channel.send(json.dumps(order).encode())
+            except ConnectionError as error:
+                raise SpawnError(f"{name}: the warm parent has ended") from error
             self._wait(lambda: name in self._started, f"{name}: not started")
             return self._started[name]
 
@@ -107,6 +117,23 @@ class Spawner:
         """Exit codes (minus the signal's number) of the processes that ended."""
         with self._condition:
             return dict(self._exits)
+
+    def died(self) -> dict[str, int]:
+        """Exit codes, as in `exits`, of those that ended though nobody had asked them to.
+
+        One that ends by itself is among them if it failed.
+        """
+        with self._condition:
+            unasked = self._exits.keys() - self._asked
+            codes = {name: self._exits[name] for name in sorted(unasked)}
+            return {name: code for name, code in codes.items() if code or not self._ends[name]}
+
+    def check(self) -> None:
+        """Raise SpawnError if the warm parent has ended, or what ended the thread that hears it."""
+        self._reader.check()
+        with self._condition:
+            if self._closed:
+                raise SpawnError(f"the warm parent has ended; see {self._log_dir / 'zygote.log'}")
 
     def end(self, names: Sequence[str], timeout_s: float = 3.0) -> None:
         """End processes in order: SIGTERM, and SIGKILL for those that live after `timeout_s`."""
@@ -132,11 +159,12 @@ class Spawner:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._reader.join(timeout=5)
+        self._reader.wait(timeout_s=5)
         self._channel.close()
 
     def _signal(self, names: Sequence[str], number: signal.Signals) -> None:
         with self._condition:
+            self._asked.update(name for name in names if name in self._alive)
             pids = [self._alive[name] for name in names if name in self._alive]
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
@@ -147,26 +175,32 @@ class Spawner:
             raise SpawnError(what)
 
     def _read(self) -> None:
-        while True:
-            try:
-                message = self._channel.recv(MESSAGE_BYTES)
-            except OSError:
-                message = b""
-            with self._condition:
-                if not message:
-                    self._closed = True
+        try:
+            while message := self._receive():
+                with self._condition:
+                    self._note(json.loads(message))
                     self._condition.notify_all()
-                    return
-                self._note(json.loads(message))
+        finally:
+            with self._condition:
+                self._closed = True
                 self._condition.notify_all()
+
+    def _receive(self) -> bytes:
+        """What the warm parent says next; nothing if it has ended."""
+        try:
+            return self._channel.recv(MESSAGE_BYTES)
+        except ConnectionError:
+            return b""
 
     def _note(self, news: dict[str, Any]) -> None:
         if "ready" in news:
             self._ready = True
         elif "started" in news:
-            self._started[news["started"]] = news["pid"]
-            self._alive[news["started"]] = news["pid"]
-        else:
-            if self._alive.get(news["exit"]) == news["pid"]:
-                del self._alive[news["exit"]]
+            name = news["started"]
+            self._started[name] = self._alive[name] = news["pid"]
+            self._asked.discard(name)
+            self._exits.pop(name, None)
+        elif self._alive.get(news["exit"]) == news["pid"]:
+            # Not one that was killed and whose name another process has by now.
+            del self._alive[news["exit"]]
             self._exits[news["exit"]] = news["code"]

@@ -8,10 +8,11 @@ in the real-time class above everything else of a run, asks to be woken every fe
 from __future__ import annotations
 
 import os
-import threading
 import time
+from functools import partial
 from typing import Any
 
+from testbed.records.threads import run_together
 from testbed.results.events import EventLog
 
 PERIOD_NS = 20_000_000
@@ -23,14 +24,7 @@ _NS_PER_S = 1_000_000_000
 def main(config: dict[str, Any]) -> None:
     """The process, until it is ended. Keys of `config`: `cores` (numbers), `events` (path)."""
     events = EventLog(config["events"])
-    threads = [
-        threading.Thread(target=_watch, args=(core, events), daemon=True)
-        for core in config["cores"]
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_together({f"core-{core}": partial(_watch, core, events) for core in config["cores"]})
 
 
 def _watch(core: int, events: EventLog) -> None:

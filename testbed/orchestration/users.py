@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,20 @@ from testbed.orchestration.site import (
     TRAFFIC_PRIORITY,
     Site,
 )
+from testbed.records.files import write_text
 from testbed.results.applications import application_path
 from testbed.results.raw import contents_path, payloads_path, sizes_path
-from testbed.scenario.names import edge_name, sender_name, user_name
-from testbed.scenario.types import Request
+from testbed.scenario.errors import RunError
+from testbed.scenario.names import (
+    application_name,
+    edge_name,
+    receiver_name,
+    sender_name,
+    user_name,
+)
+from testbed.scenario.types import NS_PER_S, Request
+
+POLL_S = 0.01
 
 
 def start_edges(site: Site) -> None:
@@ -29,24 +41,48 @@ def start_edges(site: Site) -> None:
         _start_edge(site, node)
 
 
-def start_traffic(site: Site, origin_ns: int) -> None:
-    """Start receivers and senders; the run begins at `origin_ns` on CLOCK_MONOTONIC."""
-    for node in sorted({request.destination for request in site.plan.requests}):
+def start_traffic(site: Site) -> None:
+    """Start receivers and senders; they take orders when it returns, and wait for `begin`."""
+    for node in _destinations(site):
         ports = [
             chain.destination_port(request.id)
             for request in site.plan.requests
             if request.destination == node
         ]
-        config = {"ports": ports, "out": site.raw(f"received-{node}"), "origin_ns": origin_ns}
+        config = {"ports": ports, "out": site.raw(f"received-{node}")}
         _start_user_process(site, node, "receiver", config)
-    for node in sorted({request.source for request in site.plan.requests}):
-        config = {"streams": [], "out": site.raw("sent"), "origin_ns": origin_ns}
-        _start_user_process(site, node, "sender", config)
+    for node in _sources(site):
+        _start_user_process(site, node, "sender", {"streams": [], "out": site.raw("sent")})
 
 
-def start_applications(site: Site, origin_ns: int) -> None:
-    """Start both ends of the plan's applications; each waits for its time."""
+def begin(site: Site, lead_s: float, prepare: Callable[[int], None]) -> int:
+    """Set the run's origin `lead_s` from now and tell all that was started; the origin.
+
+    `prepare` is told first. Raises RunError if somebody could not be told in time: it would begin
+    late.
+    """
+    origin_ns = time.monotonic_ns() + round(lead_s * NS_PER_S)
+    prepare(origin_ns)
+    names = [*map(receiver_name, _destinations(site)), *map(sender_name, _sources(site))]
+    sockets = [site.socket(name) for name in names]
+    site.control.call_all(sockets, "begin", READY_S, origin_ns=origin_ns)
+    write_text(_origin_file(site), str(origin_ns))
+    late_ns = time.monotonic_ns() - origin_ns
+    if late_ns > 0:
+        raise RunError(
+            f"the run could not begin in time: it took {lead_s + late_ns / NS_PER_S:.2f} s to tell "
+            f"{len(names)} senders and receivers, expected at most {lead_s} s"
+        )
+    return origin_ns
+
+
+def start_applications(site: Site) -> None:
+    """Start both ends of the plan's applications; each is ready and waits for `begin`.
+
+    Raises RunError if one is not ready in time.
+    """
     requests = {request.id: request for request in site.plan.requests}
+    started: list[str] = []
     for number, each in enumerate(site.plan.applications):
         request = requests[each.request]
         common = {
@@ -59,19 +95,27 @@ def start_applications(site: Site, origin_ns: int) -> None:
         client = {
             **common,
             "server": user_address(request.destination),
-            "origin_ns": origin_ns,
+            "origin": str(_origin_file(site)),
             "at_ns": each.at_ns,
             "end_ns": each.end_ns,
             "out": str(out),
         }
         ends = (("serve", request.destination, server), ("use", request.source, client))
         for role, node, config in ends:
+            name = application_name(number, role)
             site.spawner.start(
-                f"application-{number}-{role}",
+                name,
                 f"traffic.applications:{role}",
-                config,
+                {**config, "ready": str(_ready_file(site, name))},
                 namespace_pid=site.hosts[user_name(node)].pid,
+                ends=role == "use" or each.kind == "iperf3",
             )
+            started.append(name)
+    deadline = time.monotonic() + READY_S
+    while waiting := [name for name in started if not _ready_file(site, name).exists()]:
+        if time.monotonic() > deadline:
+            raise RunError(f"{', '.join(waiting)}: not ready within {READY_S} s")
+        time.sleep(POLL_S)  # they have no orders to answer
 
 
 def start_stream(site: Site, request: Request, schedule: str) -> None:
@@ -91,6 +135,22 @@ def start_stream(site: Site, request: Request, schedule: str) -> None:
         stream["contents"] = str(contents_path(raw, request.id))
         stream["payloads"] = str(payloads_path(raw))
     site.control.call(site.socket(sender_name(request.source)), "add-stream", stream=stream)
+
+
+def _sources(site: Site) -> list[int]:
+    return sorted({request.source for request in site.plan.requests})
+
+
+def _destinations(site: Site) -> list[int]:
+    return sorted({request.destination for request in site.plan.requests})
+
+
+def _origin_file(site: Site) -> Path:
+    return site.sockets / "origin"
+
+
+def _ready_file(site: Site, name: str) -> Path:
+    return site.sockets / f"{name}.ready"
 
 
 def _start_edge(site: Site, node: int) -> None:
@@ -119,7 +179,7 @@ def _start_edge(site: Site, node: int) -> None:
 
 
 def _start_user_process(site: Site, node: int, kind: str, config: dict[str, Any]) -> None:
-    name = f"{kind}-{node}"
+    name = sender_name(node) if kind == "sender" else receiver_name(node)
     config = {
         **config,
         "name": name,

@@ -10,6 +10,7 @@ from types import TracebackType
 
 import psutil
 
+from testbed.records.threads import Worker
 from testbed.results.events import EventLog
 from testbed.vnf.cpu import ServerCpu
 
@@ -55,12 +56,12 @@ class ServerWatch:
         self._pids = pids
         self._events = events
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="server-watch", daemon=True)
+        self._worker = Worker("server-watch", self._run)
         self.samples: list[ServerSample] = []
 
     def __enter__(self) -> ServerWatch:
         psutil.cpu_times_percent(None)
-        self._thread.start()
+        self._worker.start()
         return self
 
     def __exit__(
@@ -70,7 +71,13 @@ class ServerWatch:
         trace: TracebackType | None,
     ) -> None:
         self._stop.set()
-        self._thread.join()
+        self._worker.wait()
+        if error is None:
+            self.check()
+
+    def check(self) -> None:
+        """Raise what ended the watch before it was to end."""
+        self._worker.check()
 
     def _run(self) -> None:
         last = {node: clock.sample() for node, clock in self._clocks.items()}

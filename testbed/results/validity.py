@@ -13,6 +13,7 @@ import pandas as pd
 from testbed.results.events import read_events
 from testbed.results.fidelity import fidelity_reasons
 from testbed.results.manifest import read_object
+from testbed.results.not_done import not_done
 from testbed.results.packets import UNMATCHED
 from testbed.results.raw import RawFormatError, instance_dumps, read_arrivals
 from testbed.results.whereabouts import Whereabouts
@@ -49,7 +50,7 @@ def judge(
     path = run_dir / "events.jsonl"
     events = list(read_events(path)) if path.is_file() else []
     reasons += fidelity_reasons(manifest.get("fidelity"), tolerances)
-    reasons += [f"a link was not changed: {each}" for each in manifest.get("unchanged_links", ())]
+    reasons += not_done(run_dir, events, manifest)
     reasons += [*false_failures(events), *busy_host(events, tolerances)]
     stalled = core_stalled(events, tolerances.host_stall_s)
     return reasons if stalled is None else [*reasons, stalled]

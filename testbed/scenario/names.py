@@ -16,6 +16,7 @@ _NUMBER = r"(0|[1-9]\d*)"
 _GROUP = re.compile(rf"r{_NUMBER}-h{_NUMBER}(?:-s{_NUMBER})?", re.ASCII)
 _MEMBER = re.compile(rf"(.+)-m{_NUMBER}", re.ASCII)
 _USER = re.compile(rf"user-{_NUMBER}", re.ASCII)
+_APPLICATION = re.compile(rf"application-{_NUMBER}-(serve|use)", re.ASCII)
 _SERVER = re.compile(rf"server-{_NUMBER}", re.ASCII)
 
 
@@ -74,6 +75,17 @@ def receiver_name(node: int) -> str:
 def fdu_name(number: int) -> str:
     """A member of the FDU."""
     return f"fdu-{number}"
+
+
+def application_name(number: int, role: str) -> str:
+    """An end of application `number` of the plan; `role` is "serve" or "use"."""
+    return f"application-{number}-{role}"
+
+
+def parse_application(name: str) -> tuple[int, str] | None:
+    """The number and the role of an end of an application; None for what is none."""
+    found = _APPLICATION.fullmatch(name)
+    return None if found is None else (int(found[1]), found[2])
 
 
 def chain_name(request: int) -> str:

@@ -50,7 +50,9 @@ class Captures:
     def __init__(self, ports: Sequence[tuple[str, str, int]], folder: Path) -> None:
         self._ports = ports
         self._folder = folder
-        self._running: list[subprocess.Popen[str]] = []
+        self._running: dict[str, subprocess.Popen[str]] = {}
+        self.cut_short: list[str] = []
+        """Those that had ended before they were to end, once all have ended."""
 
     def __enter__(self) -> Captures:
         try:
@@ -76,9 +78,12 @@ class Captures:
         """
         if self._running:
             time.sleep(SETTLE_S)
-        for process in self._running:
+        for name, process in self._running.items():
+            status = process.poll()
+            if status is not None:
+                self.cut_short.append(f"{name}: dumpcap ended with status {status}")
             process.send_signal(signal.SIGTERM)
-        for process in self._running:
+        for process in self._running.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(END_S)
             process.kill()
@@ -99,7 +104,7 @@ class Captures:
         process = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
-        self._running.append(process)
+        self._running[name] = process
         said = []
         # It names its file when the interface is open and what passes is captured.
         for line in process.stderr or ():

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -15,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
+from testbed.records.threads import Timetable
 from testbed.scenario.types import NS_PER_S, Link, LinkChange
 from testbed.substrate import line
-from testbed.substrate.commands import CommandError
 from testbed.substrate.layout import Layout, LinkPlan, switch_name
 from testbed.substrate.line_fate import stream_of
 from testbed.substrate.link_error import LinkError
@@ -116,6 +115,13 @@ class LineProcess:
         if self._process.poll() is not None or not line.is_ready(self.config):
             raise LinkError(f"the line did not start: {self._log.read_text()[-2000:]}")
 
+    def check(self) -> None:
+        """Raise LinkError, with its words, if the line has ended."""
+        status = self._process.poll()
+        if status is not None:
+            said = self._log.read_text()[-2000:]
+            raise LinkError(f"the line ended with status {status}: {said}")
+
     def begin(self, origin_ns: int) -> None:
         """Let counters, frame numbers, traces and changes begin; LinkError if it does not."""
         line.begin(self.config, origin_ns)
@@ -164,6 +170,9 @@ class Carrier(Protocol):
     def stop(self) -> None:
         """End what was started."""
 
+    def check(self) -> None:
+        """Raise what ended it before it was to end, if anything did."""
+
 
 class Wires:
     """No link has a delay, a rate, or a loss: to measure the testbed itself."""
@@ -185,6 +194,9 @@ class Wires:
     def stop(self) -> None:
         """Nothing to end."""
 
+    def check(self) -> None:
+        """Nothing can end."""
+
 
 class Netem:
     """Links by the kernel; their changes by a thread that calls `tc`."""
@@ -194,8 +206,8 @@ class Netem:
     def __init__(self, layout: Layout, frame_bytes: int, changes: Sequence[LinkChange]) -> None:
         self._layout = layout
         self._frame_bytes = frame_bytes
-        self._steps = Steps(changes, self._change)
-        self.failed = self._steps.failed
+        self.failed: list[str] = []
+        self._times = change_times("netem", changes, self._change, self.failed)
 
     def start(self) -> None:
         """Netem is set once the switches are there."""
@@ -206,11 +218,15 @@ class Netem:
 
     def begin(self, origin_ns: int) -> None:
         """Start the thread."""
-        self._steps.begin(origin_ns)
+        self._times.begin(origin_ns)
 
     def stop(self) -> None:
         """End the thread."""
-        self._steps.stop()
+        self._times.stop()
+
+    def check(self) -> None:
+        """Raise what ended the thread."""
+        self._times.check()
 
     def _change(self, change: LinkChange) -> None:
         change_netem(self._layout, change, self._frame_bytes)
@@ -247,42 +263,24 @@ class Userspace:
             self._line.stop()
             self._line = None
 
+    def check(self) -> None:
+        """Raise LinkError if the process has ended by itself."""
+        if self._line is not None:
+            self._line.check()
 
-class Steps:
-    """A thread that carries out changes of links at their times from the run's origin."""
 
-    def __init__(
-        self, changes: Sequence[LinkChange], carry_out: Callable[[LinkChange], None]
-    ) -> None:
-        self._changes = changes
-        self._carry_out = carry_out
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
-        self.failed: list[str] = []
-        """Changes that could not be made, and why."""
+def change_times(
+    name: str,
+    changes: Sequence[LinkChange],
+    carry_out: Callable[[LinkChange], None],
+    failed: list[str],
+) -> Timetable[LinkChange]:
+    """A thread for changes of links; those that could not be made, and why, go to `failed`."""
 
-    def begin(self, origin_ns: int) -> None:
-        """Start, unless there is nothing to do."""
-        if self._changes:
-            self._thread = threading.Thread(target=self._run, args=(origin_ns,), daemon=True)
-            self._thread.start()
+    def note(change: LinkChange, error: Exception) -> None:
+        failed.append(f"link {change.index} at {change.at_ns / NS_PER_S:g} s: {error}")
 
-    def stop(self) -> None:
-        """End; changes that are not due yet are not made."""
-        self._ended.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-
-    def _run(self, origin_ns: int) -> None:
-        for change in self._changes:
-            left_s = (origin_ns + change.at_ns - time.monotonic_ns()) / NS_PER_S
-            if self._ended.wait(max(0.0, left_s)):
-                return
-            try:
-                self._carry_out(change)
-            except CommandError as error:
-                self.failed.append(f"link {change.index} at {change.at_ns} ns: {error}")
+    return Timetable(name, changes, carry_out, note)
 
 
 def carrier_changes(changes: Sequence[LinkChange], early_ns: int = 0) -> Iterator[LinkChange]:

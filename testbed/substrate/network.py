@@ -20,10 +20,10 @@ from testbed.substrate.line import LineCounters, read_counters
 from testbed.substrate.links import (
     Carrier,
     Netem,
-    Steps,
     Userspace,
     Wires,
     carrier_changes,
+    change_times,
     line_config,
 )
 from testbed.substrate.measure import Ends
@@ -88,7 +88,8 @@ class Network:
         # The line mends a link to the nanosecond, and would send into an interface that is down.
         early_ns = _MEND_EARLY_NS if backends.link == "userspace" else 0
         cuts = tuple(carrier_changes(plan.link_changes, early_ns))
-        self._cuts = Steps(cuts, self._cut_or_mend)
+        self._failed_cuts: list[str] = []
+        self._cuts = change_times("cuts", cuts, self._cut_or_mend, self._failed_cuts)
         self.hosts: dict[str, Host] = {}
 
     def __enter__(self) -> Network:
@@ -197,9 +198,14 @@ class Network:
         self._carrier.begin(origin_ns)
         self._cuts.begin(origin_ns)
 
+    def check(self) -> None:
+        """Raise what ended a thread of the network, or the line, before it was to end."""
+        self._carrier.check()
+        self._cuts.check()
+
     def failed_changes(self) -> list[str]:
         """Changes of links that could not be made, and why."""
-        return [*self._carrier.failed, *self._cuts.failed]
+        return [*self._carrier.failed, *self._failed_cuts]
 
     def directions(self) -> list[Ends]:
         """Both directions of every link, for measuring; none of bare wires, which ask nothing."""

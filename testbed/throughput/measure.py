@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from testbed.orchestration import backups, users
 from testbed.orchestration.servers import start_servers
 from testbed.records.files import write_json
 from testbed.results.folder import hand_back, results_folder
+from testbed.results.not_done import death
 from testbed.revision import git_revision
 from testbed.scenario.endings import Endings
 from testbed.scenario.errors import InputError, RunError, run_error
@@ -106,13 +107,16 @@ def _carry_out(
         return trial
 
     found = search(carry_out, highest_pps, options.resolution, options.acceptable_loss)
-    report = {"trials": stage.trials, "throughput": _throughput(stage, found, options)}
+    report: dict[str, Any] = {
+        "trials": stage.trials,
+        "throughput": _throughput(stage, found, options),
+    }
     if options.tcp_s > 0:
         progress(f"TCP, {options.tcp_s:g} s")
         # A search that loss did not end has not found what the chain carries.
         chain_pps = found.rate_pps if found.limit == "loss" else None
         report["tcp"] = _tcp(stage, options, chain_pps)
-    return {**report, **_validity(stage, options)}
+    return {**report, **_validity(stage, report.get("tcp", {}))}
 
 
 def _throughput(stage: Stage, found: Found, options: Options) -> dict[str, Any]:
@@ -148,7 +152,7 @@ def _tcp(stage: Stage, options: Options, chain_pps: float | None) -> dict[str, A
         return {"error": f"iperf3: {error}"}
 
 
-def _validity(stage: Stage, options: Options) -> dict[str, Any]:
+def _validity(stage: Stage, tcp: Mapping[str, Any]) -> dict[str, Any]:
     least = stage.lab.site.scenario.tolerances.host_idle_percent
     busy = [
         f"trial {trial['number'] + 1}: the host was {trial['host_idle_percent']} % idle, expected "
@@ -156,7 +160,10 @@ def _validity(stage: Stage, options: Options) -> dict[str, Any]:
         for trial in stage.trials
         if trial["host_idle_percent"] < least
     ]
-    return {"valid": not busy, "reasons": busy}
+    failed = [f"TCP failed: {tcp['error']}"] if "error" in tcp else []
+    died = [death(*each) for each in stage.lab.site.spawner.died().items()]
+    reasons = [*busy, *failed, *died]
+    return {"valid": not reasons, "reasons": reasons}
 
 
 def _plan(scenario: Scenario, options: Options) -> tuple[RunPlan, Request, tuple[Placement, ...]]:

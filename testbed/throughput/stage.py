@@ -85,8 +85,8 @@ class Stage:
     ) -> Stage:
         """Deploy the chain and start its sender and receiver; raises DeployError."""
         deployed = deploy.deploy(lab.site, request, placements)
-        origin_ns = time.monotonic_ns()
-        users.start_traffic(lab.site, origin_ns)
+        users.start_traffic(lab.site)
+        origin_ns = users.begin(lab.site, LEAD_S, lambda _: None)
         return cls(lab, request, placements, l3_bytes, deployed, origin_ns)
 
     def trial(self, rate_pps: float, seconds: float, pause_s: float) -> Trial:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from testbed.results import packets
-from testbed.substrate.ownership import clean_stale, known_runs
+from testbed.substrate.ownership import clean_stale, known_runs, processes_of
 
 pytestmark = pytest.mark.emulation
 
@@ -54,6 +54,7 @@ def has_event(folder: Path, name: str) -> bool:
 PHASES = {
     "building": "network-build-begin",
     "measuring": "network-built",
+    "getting ready": "chain-ready",
     "before the origin": "run-start",
     "traffic": "first-arrival",
     "taking it down": "run-end",
@@ -79,7 +80,7 @@ def test_an_interrupted_run_cleans_up_and_keeps_what_it_has(
     assert run.returncode == 130, errors
     assert "Traceback" not in errors and "interrupted; what was measured is kept" in errors
     found = manifest(folder)
-    assert found["run_id"] not in known_runs()
+    assert found["run_id"] not in known_runs() and processes_of(found["run_id"]) == []
     if phase != "collecting":  # all was measured then
         assert (found["complete"], found["valid"]) == (False, False)
         assert "the run was cut short" in found["reasons"]

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from testbed.orchestration.spawner import Spawner
+from testbed.orchestration.spawner import Spawner, SpawnError
+from testbed.substrate.ownership import RunRecord, state_folder
 from testbed.substrate.processes import lives, variable_of
 
-RUN_ID = "5ba3e1"
+RUN_ID = secrets.token_hex(3)
+
+
+@pytest.fixture(autouse=True)
+def recorded(tmp_path: Path) -> Iterator[None]:
+    """As a run has it: a clean-up by somebody else would end processes without a record."""
+    if os.geteuid() != 0:
+        yield
+        return
+    with RunRecord(RUN_ID, tmp_path):
+        yield
+    shutil.rmtree(state_folder(RUN_ID))
 
 
 def wait_for(done: Callable[[], bool], what: str, bound_s: float = 10.0) -> None:
@@ -66,12 +81,57 @@ def test_a_failing_process_leaves_its_reason_in_its_log(tmp_path: Path) -> None:
     assert "testbed.nowhere" in (tmp_path / "log" / "bad.log").read_text()
 
 
+def fails(_config: dict[str, Any]) -> None:
+    """A process that has something to do, and cannot."""
+    raise ValueError("no")
+
+
+def done(_config: dict[str, Any]) -> None:
+    """A process that has something to do, and does it."""
+
+
+def test_who_died_without_being_asked_to_is_told(tmp_path: Path) -> None:
+    with Spawner(RUN_ID, tmp_path / "log") as spawner:
+        for name in ("ended", "killed", "struck"):
+            start(spawner, name, tmp_path)
+        spawner.start("done", f"{__name__}:done", {}, ends=True)
+        spawner.start("gone", f"{__name__}:done", {})
+        spawner.start("failed", f"{__name__}:fails", {}, ends=True)
+        spawner.end(["ended"])
+        spawner.kill(["killed"])
+        os.kill(spawner.pid("struck") or 0, signal.SIGKILL)
+        wait_for(lambda: len(spawner.exits()) == 6, "the ends were not reported")
+        assert spawner.died() == {"failed": 1, "gone": 0, "struck": -signal.SIGKILL}
+        # The name is another process's then, and what the former one met is over.
+        (tmp_path / "struck").unlink()
+        start(spawner, "struck", tmp_path)
+        assert "struck" not in spawner.died()
+        spawner.kill(["struck"])
+        (tmp_path / "struck").unlink()
+        start(spawner, "struck", tmp_path)
+        assert "struck" not in spawner.died()
+
+
+def test_the_end_of_the_warm_parent_is_heard(tmp_path: Path) -> None:
+    with Spawner(RUN_ID, tmp_path / "log") as spawner:
+        start(spawner, "one", tmp_path)
+        spawner.check()
+        (parent,) = (
+            p.pid for p in psutil.Process().children() if "zygote" in " ".join(p.cmdline())
+        )
+        os.kill(parent, signal.SIGKILL)
+        with pytest.raises(SpawnError, match="warm parent has ended"):
+            wait_for(lambda: bool(spawner.check()), "nobody heard it")  # type: ignore[func-returns-value]
+        with pytest.raises(SpawnError):
+            spawner.start("two", f"{__name__}:done", {})
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_the_death_of_the_harness_ends_its_processes(tmp_path: Path, number: int) -> None:
     code = f"""
 import signal, sys
 from pathlib import Path
-from testbed.orchestration.spawner import Spawner
+from testbed.orchestration.spawner import Spawner, SpawnError
 spawner = Spawner({RUN_ID!r}, Path({str(tmp_path)!r}) / "log")
 spawner.start("child", {__name__!r} + ":sleeper", {{"file": {str(tmp_path / "child")!r}}})
 signal.pause()

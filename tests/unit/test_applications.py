@@ -157,11 +157,13 @@ def fetch(port: int, out: Path, **changes: Any) -> dict[str, Any]:
     """What clients got that fetch for half a second, as a run would report it."""
     application = {"kind": "http", "request": 0, "at_ns": 0, "end_ns": NS_PER_S // 2}
     (out / "raw").mkdir()
+    (out / "origin").write_text(str(time.monotonic_ns()))
     config = {
         **application,
         "server": "127.0.0.1",
         "port": port,
-        "origin_ns": time.monotonic_ns(),
+        "ready": str(out / "ready"),
+        "origin": str(out / "origin"),
         "out": str(application_path(out, 0, "http")),
         "clients": 2,
         "object_bytes": 200_000,
@@ -169,6 +171,7 @@ def fetch(port: int, out: Path, **changes: Any) -> dict[str, Any]:
         **changes,
     }
     use(config)
+    assert (out / "ready").exists()
     (entry,) = read_applications(out, [application])
     return entry
 

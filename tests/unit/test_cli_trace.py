@@ -21,7 +21,7 @@ def run_dir(tmp_path: Path) -> Path:
     frame = packets([schedule(3), schedule(2, request=1)], [(0, 0, 0, 9 * MS), (0, 0, 2, 9 * MS)])
     packet_records.write(frame, tmp_path / "packets.parquet")
     (tmp_path / "manifest.json").write_text(json.dumps(MANIFEST))
-    decisions = [event(0, "decision", request=n, accepted=n == 0) for n in (0, 1)]
+    decisions = [event(0, "decision", placements=[], request=n, accepted=n == 0) for n in (0, 1)]
     lines = [json.dumps(each) for each in decisions]
     (tmp_path / "events.jsonl").write_text("\n".join(lines))
     (tmp_path / "raw").mkdir()

@@ -127,6 +127,20 @@ def test_a_loss_on_a_cut_link_is_told_apart_from_others() -> None:
     assert (row["on_failed_link"], row["lost_undeclared"]) == (1, 1)
 
 
+def test_a_process_that_ended_by_itself_is_found() -> None:
+    died = {"t_ns": at(2000), "event": "process-died", "process": "r0-h1-m0", "status": 1}
+    (row,) = judge(with_events(record(), died))
+    assert row["violations"] == [
+        "process-died: r0-h1-m0 ended with status 1, and nobody had asked it to"
+    ]
+
+
+def test_the_controller_may_end_by_a_fault_of_its_own() -> None:
+    died = {"t_ns": at(2000), "event": "process-died", "process": "controller", "status": -9}
+    assert found(with_events(record(), died)) == {"process-died"}
+    assert found(record([injected("controller-kill", target="controller"), died])) == set()
+
+
 def test_a_duplicate_is_found() -> None:
     assert found(record(frame=packets(again=[(0, 60)]))) == {"duplicated"}
 
