@@ -2,14 +2,15 @@
 
 os-ken's native threads need care. When a switch goes away, `Datapath.serve` waits for its send
 loop, which waits for work until the next echo request: `_Datapath` tells at once. The stock
-handler binds its port in a thread whose failure nobody sees, on all addresses: `listen` binds
-here, on the loopback address.
+handler binds its port in a thread whose failure nobody sees, on all addresses: `listen` takes a
+socket that listens already.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import socket
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +30,6 @@ from os_ken.ofproto import ofproto_v1_3
 from controller.fabric import Fabric
 from controller.update import AddGroup, Barrier, DeleteFlow, DeleteGroup, Message, SetFlow
 
-LOOPBACK = "127.0.0.1"
 ECHO_INTERVAL_S = 5.0
 ECHOS_UNANSWERED = 3
 COOKIE = 0xDEF7BED000000000
@@ -212,17 +212,19 @@ def _serve(sock: Any, address: Any) -> None:
         datapath.serve()
 
 
-def listen(fabric: Fabric, port: int) -> None:
-    """Serve switches on 127.0.0.1:`port` in threads of their own, until the process ends.
+def _accept(listener: socket.socket) -> None:
+    while True:
+        sock, address = listener.accept()
+        hub.spawn(_serve, sock, address)
 
-    Raises OSError if the port cannot be had.
-    """
+
+def listen(fabric: Fabric, listener: socket.socket) -> None:
+    """Serve the switches that connect to `listener` in threads of their own, without end."""
     cfg.CONF(args=[], project="deftbed", default_config_files=[], default_config_dirs=[])
     cfg.CONF.set_override("echo_request_interval", ECHO_INTERVAL_S)
     cfg.CONF.set_override("maximum_unreplied_echo_requests", ECHOS_UNANSWERED)
-    server = hub.StreamServer((LOOPBACK, port), _serve)
     manager = AppManager.get_instance()
     apps = [manager.instantiate(_Handler), manager.instantiate(SteeringApp, fabric)]
     for app in apps:
         app.start()
-    hub.spawn(server.serve_forever)
+    hub.spawn(_accept, listener)

@@ -20,6 +20,7 @@ from typing import Any
 from controller.fabric import Fabric, FabricError
 from controller.rules import SegmentError
 from controller.wiring import Wiring, WiringError
+from testbed.records.sockets import bind_private
 from testbed.scenario.errors import RunError
 from testbed.scenario.steering import Segment
 
@@ -43,8 +44,7 @@ class Northbound:
         self._methods = methods(fabric)
         _remove_stale(self._path)
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.bind(self._path)
-        os.chmod(self._path, 0o600)
+        bind_private(self._socket, self._path)
         self._socket.listen(128)
 
     def start(self) -> None:

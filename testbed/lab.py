@@ -29,6 +29,8 @@ from testbed.vnf.cpu import ServerCpu
 
 SWITCHES_S = 30.0
 STOP_S = 5.0
+BACKLOG = 128
+"""Switches that may connect before the controller takes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,12 @@ def open_lab(
         events = EventLog(events_path)
         endings.add(events.close)
         spawner = endings.enter(Spawner(run_id, folder / "log"))
-        port, northbound = _free_port(), state / "northbound.sock"
-        controller = endings.enter(_controller(port, northbound, events_path, folder / "log"))
+        northbound = state / "northbound.sock"
+        with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener:
+            # The controller inherits it: no other process can take the port in between.
+            port = int(listener.getsockname()[1])
+            log = folder / "log"
+            controller = endings.enter(_controller(listener, northbound, events_path, log))
         network = endings.enter(Network(plan, run_id, backends, port, state, events_path))
         client = ControllerClient(northbound)
         endings.add(client.close)
@@ -126,12 +132,18 @@ def timed(phases: dict[str, float], name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _controller(
-    port: int, northbound: Path, events: Path, log_dir: Path
+    listener: socket.socket, northbound: Path, events: Path, log_dir: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "controller", "--openflow-port", str(port)]
+    command = [sys.executable, "-m", "controller", "--openflow-fd", str(listener.fileno())]
     command += ["--northbound", str(northbound), "--events", str(events)]
     with open(log_dir / "controller.log", "ab") as log:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command,
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
     try:
         yield process
     finally:
@@ -141,9 +153,3 @@ def _controller(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

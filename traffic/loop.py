@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
+from testbed.records.sockets import bind_private
 from testbed.scenario.errors import RunError
 
 Handler = Callable[[dict[str, Any]], dict[str, Any]]
@@ -91,7 +92,7 @@ class Loop:
         if control_socket is not None:
             self._control = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._control.setblocking(False)
-            self._control.bind(control_socket)
+            bind_private(self._control, control_socket)
             self._epoll.register(self._control, select.EPOLLIN)
 
     def __enter__(self) -> Loop:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from testbed.records.sockets import bind_private
 from testbed.scenario.errors import RunError
 
 RETRY_S = 0.01
@@ -42,7 +43,7 @@ class ControlClient:
         self._path = path
         self._next = 0
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(str(path))
+        bind_private(self._socket, str(path))
 
     def __enter__(self) -> ControlClient:
         return self

@@ -9,6 +9,8 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from testbed.records.sockets import bind_private
+
 CLONE_NEWNET = 0x40000000
 QUEUE_DATAGRAMS = 1024
 BUFFER_BYTES = 1 << 22
@@ -51,8 +53,7 @@ def bound_socket(path: str) -> socket.socket:
     endpoint.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    os.fchmod(endpoint.fileno(), 0o600)  # bind gives the file the mode of the socket
-    endpoint.bind(path)
+    bind_private(endpoint, path)
     return endpoint
 
 

@@ -25,6 +25,7 @@ from testbed.orchestration.servers import start_servers
 from testbed.orchestration.site import Site
 from testbed.orchestration.timeline import timeline
 from testbed.orchestration.warm import KeptWarm
+from testbed.records.sockets import bind_private
 from testbed.records.threads import Timetable
 from testbed.scenario.names import (
     GroupKey,
@@ -144,7 +145,7 @@ class Orchestrator:
     def under_way(self) -> Iterator[None]:
         """Deploy what is asked for at time 0 and start the traffic; `attend` has to be called."""
         site, plan = self._site, self._site.plan
-        self._news.bind(self.notify_socket(site.sockets))
+        bind_private(self._news, self.notify_socket(site.sockets))
         orders = run_orders(self.deployments, self._read_news)
         self._orders = ControlSocket(site.socket("run"), orders)
         closing = contextlib.closing

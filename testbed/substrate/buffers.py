@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from testbed.scenario.endings import Endings
+from testbed.substrate.state import STATE, locked
 
 DEFAULT = Path("/proc/sys/net/core/rmem_default")
-LOCK = Path("/run/lock/deftbed-buffers")
+LOCK = STATE / "buffers.lock"
 BUFFER_BYTES = 8 << 20
 
 
@@ -27,8 +27,7 @@ def deep_buffers(
     default is the host's alone, so it is raised only while ports are made. The lock lets one run
     at a time do so; its file holds the default of before, for the next run after one that died.
     """
-    with os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with locked(lock) as held:
         before = held.read().strip() or default.read_text(encoding="ascii").strip()
         _note(held.fileno(), before)
         default.write_text(str(max(size, int(before))), encoding="ascii")

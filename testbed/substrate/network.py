@@ -36,6 +36,7 @@ from testbed.substrate.ownership import (
     remove_interfaces,
 )
 from testbed.substrate.probe import Backends
+from testbed.substrate.state import make_folder
 
 _MTU_BYTES = 1500
 _ENCAPSULATION_BYTES = 50
@@ -119,7 +120,7 @@ class Network:
         Raises CommandError, LinkError or OSError; call `close` then.
         """
         run_id = self._layout.run_id
-        self._state_dir.mkdir(parents=True, exist_ok=True)
+        make_folder(self._state_dir)
         if not has_record(run_id):
             # What is marked but has no record of a living harness would count as left behind.
             RunRecord(run_id, self._state_dir).touch()

@@ -20,18 +20,21 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+from testbed.records.files import write_json
 from testbed.scenario.endings import Endings, carry_out
 from testbed.substrate import cgroups, switch_class
 from testbed.substrate.commands import CommandError, json_of, run, vsctl_rows
 from testbed.substrate.layout import check_run_id, interface_group, mark
 from testbed.substrate.processes import own_line, start_ticks, variable_of, with_variable
+from testbed.substrate.state import STATE, make_folder
 
 RUN_VARIABLE = "DEFTBED_RUN"
 """Names the run in the environment of each of its processes."""
 BRIDGE_MARK = "deftbed-run"
 """The external id of a run's bridges."""
-_STATE = Path("/run/deftbed")
+_STATE = STATE
 _RUN_ID = r"[0-9a-f]{6}"
 _TERM_S = 2.0
 _KILL_S = 2.0
@@ -74,10 +77,8 @@ class RunRecord:
 
     def touch(self) -> None:
         """Write the record anew, whole or not at all."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._path.with_suffix(".new")
-        fresh.write_text(json.dumps(self._record))
-        fresh.replace(self._path)
+        make_folder(self._path.parent)
+        write_json(self._path, self._record)
 
 
 def has_record(run_id: str) -> bool:
@@ -87,11 +88,17 @@ def has_record(run_id: str) -> bool:
 
 def is_alive(run_id: str) -> bool:
     """Whether the harness that wrote the run's record lives."""
+    return _living(run_id) is not None
+
+
+def _living(run_id: str) -> dict[str, Any] | None:
+    """The record of a run whose harness lives; None if it is dead, or there is no whole record."""
     try:
-        record = json.loads((state_folder(run_id) / "run.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return bool(start_ticks(record["pid"]) == record["start_ticks"])
+        record = json.loads((state_folder(run_id) / "run.json").read_text(encoding="utf-8"))
+        alive = start_ticks(int(record["pid"])) == record["start_ticks"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return dict(record) if alive and record["start_ticks"] is not None else None
 
 
 def marked_processes() -> dict[int, str]:
@@ -272,8 +279,8 @@ def live_runs() -> dict[str, Path]:
     """The runs of this host that are under way, by id, with their results folders."""
     found = {}
     for run_id in sorted(entry.name for entry in _STATE.iterdir()) if _STATE.is_dir() else []:
-        if re.fullmatch(_RUN_ID, run_id) and is_alive(run_id):
-            record = json.loads((state_folder(run_id) / "run.json").read_text())
+        record = _living(run_id) if re.fullmatch(_RUN_ID, run_id) else None
+        if record is not None:
             found[run_id] = Path(record["results"])
     return found
 

@@ -14,17 +14,17 @@ the flag SCHED_RESET_ON_FORK, and the last run, or the clean-up after one that d
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from testbed.substrate.processes import name_of
+from testbed.substrate.state import STATE, locked
 
 PRIORITY = 8
 PROCESS = "ovs-vswitchd"
 PID_FILE = Path(os.environ.get("OVS_RUNDIR", "/var/run/openvswitch")) / f"{PROCESS}.pid"
-LOCK = Path("/run/lock/deftbed-switch")
+LOCK = STATE / "switch.lock"
 _OURS = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
 
 
@@ -34,7 +34,7 @@ def make_prompt(pid_file: Path = PID_FILE, lock: Path = LOCK) -> str:
     It is left as it is if it has another class than the usual one already, or if the host does not
     grant the class.
     """
-    with _alone(lock):
+    with locked(lock):
         pid = _switch(pid_file)
         if pid is None:
             return "unknown"
@@ -52,7 +52,7 @@ def restore(is_used: Callable[[], bool], pid_file: Path = PID_FILE, lock: Path =
 
     `is_used` says whether another run goes on; no run begins to use the switch meanwhile.
     """
-    with _alone(lock):
+    with locked(lock):
         pid = prompt_process(pid_file)
         with contextlib.suppress(ProcessLookupError):
             if pid and not is_used():
@@ -83,10 +83,3 @@ def _switch(pid_file: Path) -> int | None:
     except (OSError, ValueError):
         return None
     return pid if name_of(pid) == PROCESS else None
-
-
-@contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    with os.fdopen(os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield

@@ -9,6 +9,8 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+from testbed.records.sockets import bind_private
+
 MESSAGE_BYTES = 1 << 18
 
 Order: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
@@ -31,7 +33,7 @@ class ControlSocket:
             os.unlink(path)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._socket.bind(path)
+        bind_private(self._socket, path)
 
     def add(self, orders: Mapping[str, Order]) -> None:
         """Carry out these orders too."""

@@ -210,10 +210,13 @@ def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path: Path) -> Non
 
 
 @contextlib.contextmanager
-def _process(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "controller", "--openflow-port", str(port)]
+def _process(
+    folder: Path, option: str, listener: socket.socket | None = None, port: int = 0
+) -> Iterator[subprocess.Popen[str]]:
+    inherited = () if listener is None else (listener.fileno(),)
+    command = [sys.executable, "-m", "controller", option, *map(str, inherited or (port,))]
     command += ["--northbound", str(folder / "nb.sock"), "--events", str(folder / "events.jsonl")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, pass_fds=inherited)
     try:
         yield process
     finally:
@@ -222,16 +225,13 @@ def _process(folder: Path, port: int) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_process_serves_and_ends_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
-    port = _free_port()
-    with _process(tmp_path, port) as process:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        _process(tmp_path, "--openflow-fd", listener=listener) as process,
+    ):
+        port = int(listener.getsockname()[1])
         with ControllerClient(tmp_path / "nb.sock") as client:
             client.topology(make_wiring(1, []))
             with socket.create_connection(("127.0.0.1", port)) as stranger:
@@ -248,7 +248,7 @@ def test_a_port_in_use_ends_the_process_with_a_message(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        with _process(tmp_path, int(taken.getsockname()[1])) as process:
+        with _process(tmp_path, "--openflow-port", port=taken.getsockname()[1]) as process:
             assert process.wait(BOUND_S) == 1
             assert process.stderr is not None and "cannot start" in process.stderr.read()
 
