@@ -18,6 +18,7 @@ from testbed.orchestration.acquaint import Acquaintances
 from testbed.orchestration.autoscaler import Autoscaler
 from testbed.orchestration.deploy import Chain
 from testbed.orchestration.deployments import Deployments
+from testbed.orchestration.injection import fault_times, note_not_done
 from testbed.orchestration.rebalancer import Rebalancer
 from testbed.orchestration.reconfigure import ReconfigurationError
 from testbed.orchestration.run_orders import run_orders
@@ -26,7 +27,6 @@ from testbed.orchestration.site import Site
 from testbed.orchestration.timeline import timeline
 from testbed.orchestration.warm import KeptWarm
 from testbed.records.sockets import bind_private
-from testbed.records.threads import Timetable
 from testbed.scenario.names import (
     GroupKey,
     group_name,
@@ -39,7 +39,6 @@ from testbed.scenario.names import (
 from testbed.scenario.placement import Ledger
 from testbed.scenario.types import (
     NS_PER_S,
-    Fault,
     Move,
     Placement,
     Request,
@@ -74,13 +73,12 @@ class Orchestrator:
         `checks` raise what has ended something that the run needs, such as one of its threads.
         """
         self._begin = begin
-        self._faults = Timetable("faults", site.plan.faults, self._inject, self._note_no_fault)
+        self._faults = fault_times(site, server_down, self.instances_at)
         self._checks = (site.spawner.check, self._faults.check, *checks)
         self._site = site
         self._policy = policy
         self._ledger = ledger
         self._schedules = schedules
-        self._server_down = server_down
         self._progress = progress
         self.deployments = Deployments(site, policy, ledger)
         self._news = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -378,25 +376,9 @@ class Orchestrator:
         # Of a request that was refused there is nothing to move: that is the policy's doing.
         if failed and planned.request in self.chains:
             what = f"{kind} of request {planned.request}, function {planned.function}"
-            self._note_not_done(kind, what, planned.at_ns, "; ".join(failed))
-
-    def _note_not_done(self, kind: str, what: str, at_ns: int, error: str) -> None:
-        due = f"{what}, due at {at_ns / NS_PER_S:g} s"
-        self._site.events.write("not-done", kind=kind, what=due, error=error)
+            note_not_done(self._site, kind, what, planned.at_ns, "; ".join(failed))
 
     def server_back(self, node: int) -> None:
         """A server that was down can host instances again."""
         self._epochs.pop(server_name(node), None)
         self._ledger.server_up(node)
-
-    def _inject(self, fault: Fault) -> None:
-        # The interface goes first: a real server's death sends no farewell to its peers.
-        self._server_down(fault.node)
-        t_ns = time.monotonic_ns()
-        name = server_name(fault.node)
-        self._site.spawner.kill([name, *self.instances_at(fault.node)])
-        self._site.events.write("fault", t_ns=t_ns, kind=fault.kind, node=fault.node)
-
-    def _note_no_fault(self, fault: Fault, error: Exception) -> None:
-        what = f"fault {fault.kind} at node {fault.node}"
-        self._note_not_done("fault", what, fault.at_ns, str(error))
