@@ -30,7 +30,7 @@ def first_link(a: int, b: int, delay_ns: int, spec: LinkSpec) -> Link:
         duplicate=spec.duplicate,
         trace=spec.trace,
     )
-    return changed(plain, common)
+    return changed(plain, common, "links")
 
 
 def link_of_length(a: int, b: int, length_km: float, spec: LinkSpec) -> Link:
@@ -38,8 +38,11 @@ def link_of_length(a: int, b: int, length_km: float, spec: LinkSpec) -> Link:
     return first_link(a, b, round(length_km / spec.propagation_km_per_s * NS_PER_S), spec)
 
 
-def changed(link: Link, settings: LinkSettings) -> Link:
-    """The link with what `settings` give; raises InputError for a trace that cannot be used."""
+def changed(link: Link, settings: LinkSettings, field: str) -> Link:
+    """The link with what `settings` give, which are at `field` of the file.
+
+    Raises InputError for a trace that cannot be used.
+    """
     seen = link.impairments
     impairments = Impairments(
         jitter_ns=_ns(settings.jitter_s, seen.jitter_ns),
@@ -53,7 +56,7 @@ def changed(link: Link, settings: LinkSettings) -> Link:
     if settings.rate_bps is not None:
         rate_bps, trace = round(settings.rate_bps), None
     if settings.trace is not None:
-        trace = load_trace(settings.trace)
+        trace = load_trace(settings.trace, f"{field}.trace")
         rate_bps = round(trace.mean_bps)
     return replace(
         link,
@@ -70,7 +73,7 @@ def apply_overrides(topology: Topology, spec: LinkSpec) -> Topology:
     links = list(topology.links)
     for number, override in enumerate(spec.by_link):
         for index in _between(topology, override.between, f"links.by_link.{number}.between"):
-            links[index] = changed(links[index], override)
+            links[index] = changed(links[index], override, f"links.by_link.{number}")
     return replace(topology, links=tuple(links))
 
 
@@ -84,7 +87,7 @@ def link_changes(topology: Topology, spec: LinkSpec) -> tuple[LinkChange, ...]:
         if change.between is not None:
             indices = _between(topology, change.between, f"links.changes.{number}.between")
         for index in indices:
-            now[index] = changed(now[index], change)
+            now[index] = changed(now[index], change, f"links.changes.{number}")
             up[index] = _given(change.up, up[index])
             at_ns = round(change.at_s * NS_PER_S)
             found.append(LinkChange(at_ns, index, now[index], up[index]))

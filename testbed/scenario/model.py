@@ -112,12 +112,4 @@ class Scenario(Model):
                 raise ValueError(f"{what} without repetition")
         if self.baseline not in self.policies:
             raise ValueError("baseline to be one of policies")
-        times = [step.at_s for step in self.traffic.load_steps]
-        times += [fault.at_s for fault in self.faults] + [move.at_s for move in self.moves]
-        times += [scale.at_s for scale in self.scales]
-        times += [change.at_s for change in self.links.changes]
-        if any(at_s >= self.traffic.duration_s for at_s in times):
-            raise ValueError(
-                "load_steps, faults, moves, scales and changes of links before traffic.duration_s"
-            )
         return self

@@ -59,6 +59,7 @@ free. A backup buffers a copy and applies a log entry, which costs a quarter."""
 
 def make_plan(scenario: Scenario, seed: int) -> RunPlan:
     """The plan of a run of `scenario` with `seed`; raises InputError for what cannot be run."""
+    _check_times(scenario)
     check_shapes(scenario.traffic)
     topology = make_topology(scenario)
     check_captures(scenario.captures, topology)
@@ -85,6 +86,23 @@ def make_plan(scenario: Scenario, seed: int) -> RunPlan:
         applications=_applications(scenario, requests),
         recording=recording,
     )
+
+
+def _check_times(scenario: Scenario) -> None:
+    """InputError for what is to happen after the run."""
+    end_s = scenario.traffic.duration_s
+    times = (
+        ("traffic.load_steps", [step.at_s for step in scenario.traffic.load_steps]),
+        ("links.changes", [change.at_s for change in scenario.links.changes]),
+        ("faults", [fault.at_s for fault in scenario.faults]),
+        ("moves", [move.at_s for move in scenario.moves]),
+        ("scales", [scale.at_s for scale in scenario.scales]),
+    )
+    for key, all_s in times:
+        for number, at_s in enumerate(all_s):
+            if at_s >= end_s:
+                expected = f"before traffic.duration_s, {end_s:g} s"
+                raise InputError(f"{key}.{number}.at_s", at_s, expected)
 
 
 def _recording(scenario: Scenario) -> Recording | None:

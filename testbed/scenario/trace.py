@@ -37,32 +37,32 @@ class Trace:
     mean_bps: float
 
 
-def load_trace(path: str) -> Trace:
-    """A trace that can be used; raises InputError naming the line that cannot."""
-    content = _content(path)
+def load_trace(path: str, field: str = "trace") -> Trace:
+    """A trace that can be used; raises InputError naming `field`, or the line that cannot."""
+    content = _content(path, field)
     times_ms = parse_trace(content.decode("utf-8", "replace"), path)
     mean_bps = len(times_ms) * OPPORTUNITY_BYTES * 8 * 1e3 / int(times_ms[-1])
     if not LEAST_RATE_BPS <= mean_bps <= MOST_RATE_BPS:
         expected = f"a mean rate from {LEAST_RATE_BPS:g} to {MOST_RATE_BPS:g} bits per second"
-        raise InputError("trace", f"{path}, of {mean_bps:g} bits per second", expected)
+        raise InputError(field, f"{path}, of {mean_bps:g} bits per second", expected)
     return Trace(str(Path(path).resolve()), hashlib.sha256(content).hexdigest(), mean_bps)
 
 
-def _content(path: str) -> bytes:
+def _content(path: str, field: str) -> bytes:
     try:
         with Path(path).open("rb") as file:
             content = file.read(MAX_TRACE_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise InputError("trace", path, f"a readable file ({error})") from error
+        raise InputError(field, path, f"a readable file ({error})") from error
     if len(content) > MAX_TRACE_BYTES:
-        raise InputError("trace", path, f"a file of at most {MAX_TRACE_BYTES} bytes")
+        raise InputError(field, path, f"a file of at most {MAX_TRACE_BYTES} bytes")
     return content
 
 
 @cache
 def opportunities_ms(path: str) -> NDArray[np.int64]:
     """The times of a trace, in milliseconds from its beginning, in ascending order."""
-    return parse_trace(_content(path).decode("utf-8", "replace"), path)
+    return parse_trace(_content(path, "trace").decode("utf-8", "replace"), path)
 
 
 def parse_trace(text: str, path: str) -> NDArray[np.int64]:

@@ -191,7 +191,7 @@ ORDER = {"at_s": 2, "request": 0, "function": 1}
         ({"moves": [{**ORDER, "to": "west", "shard": 4}]}, "moves.0.shard"),
         ({"moves": [{**ORDER, "to": "west", "function": 2}]}, "moves.0.function"),
         ({"moves": [{**ORDER, "to": "nowhere"}]}, "moves.0.to"),
-        ({"scales": [{**ORDER, "at_s": 6, "instances": 1}]}, "scenario"),
+        ({"scales": [{**ORDER, "at_s": 6, "instances": 1}]}, "scales.0.at_s"),
         ({"scaling": {"high": 0.4, "low": 0.4}}, "scaling"),
     ],
 )

@@ -8,9 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from testbed.scenario.errors import InputError
-from testbed.scenario.limits import MAX_PACKETS, MAX_STEPS, MAX_UNITS
+from testbed.scenario.limits import (
+    LEAST_RATE_BPS,
+    MAX_PACKETS,
+    MAX_STEPS,
+    MAX_UNITS,
+    MOST_RATE_BPS,
+)
 from testbed.scenario.load import parse_scenario
 from testbed.scenario.model import Scenario
 from testbed.scenario.plan import make_plan
@@ -224,3 +232,21 @@ def test_a_trace_beyond_what_a_link_can_do_is_refused(text: str, said: str, tmp_
 def test_a_trace_that_is_no_file_of_its_size_is_refused(path: str) -> None:
     with pytest.raises(InputError, match="trace = "):
         load_trace(path)
+
+
+@given(
+    st.lists(
+        st.sampled_from(["1", "0", "7", "\n", "\n", "\r", "-", " ", "9" * 19, "\xff", "\x85", "x"]),
+        max_size=30,
+    )
+)
+def test_any_text_is_a_trace_or_an_input_error(
+    tmp_path_factory: pytest.TempPathFactory, words: list[str]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any-trace"
+    path.write_text("".join(words), encoding="latin-1")
+    try:
+        trace = load_trace(str(path))
+    except InputError:
+        return
+    assert LEAST_RATE_BPS <= trace.mean_bps <= MOST_RATE_BPS

@@ -182,6 +182,26 @@ def _read(text: str) -> None:
         assert len(str(error)) < 5000
 
 
+_KEYS = st.sampled_from(["epochs", "gamma", "size", "minibatch", "weights", "double", "streams"])
+_GIVEN = st.sampled_from(
+    ["1", "0", "-1", "1e300", ".nan", ".inf", "010", "true", "[]", "[1, 2]", "{}", "{width: 1e9}",
+     "~", "9" * 400, "x", "{centres: 3}", "{load: [1]}"]
+)  # fmt: skip
+
+
+@given(st.lists(st.tuples(_KEYS, _GIVEN), max_size=3))
+def test_any_training_config_is_read_or_an_input_error(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[tuple[str, str]]
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any-config.yaml"
+    path.write_text("\n".join(f"{key}: {value}" for key, value in lines))
+    for read in (read_config, read_dqn_config):
+        try:
+            read(path)
+        except InputError as error:
+            assert not NO_WORDS.search(str(error))
+
+
 def test_files_that_cannot_be_read_are_told_of(tmp_path: Path) -> None:
     path = tmp_path / "scenario.yaml"
     for content, said in (
