@@ -65,7 +65,7 @@ BOUNDS: dict[str, Bounds] = {
     "weights.overload": NO_LESS_THAN_0,
     "weights.packets": POSITIVE,
 }
-"""Every field of the config."""
+"""Every number of the config."""
 
 SPACE: dict[str, Between | OneOf] = {
     "gamma": Between(0.5, 0.99),
