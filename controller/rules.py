@@ -4,7 +4,7 @@ A chain's rules match where a frame comes in as well as its virtual MAC address.
 follow a shortest-path tree from its source. While a chain is updated, the old and the new tree lie
 over each other, and even then no frame runs in a circle: in a circle of arcs of two shortest-path
 trees over undirected links, each tree's arcs cost at most half of it, so the arcs on which a frame
-could change trees would cost nothing - and no arc costs nothing (`controller.paths`).
+could change trees would cost nothing - and no arc costs nothing (`testbed.scenario.paths`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from controller.paths import Edge, Graph, Tree, branches, make_graph, shortest_paths
 from controller.wiring import HostEnd, Wiring, WiringError, unicast_mac
 from testbed.scenario.errors import RunError
+from testbed.scenario.paths import Arc, Graph, Tree, branches, make_graph, shortest_paths
 from testbed.scenario.steering import Segment
 
 HOST_PRIORITY = 10
@@ -65,10 +65,8 @@ def make_network(wiring: Wiring) -> Network:
     Raises WiringError if a switch cannot be reached from another.
     """
     number = {switch.name: place for place, switch in enumerate(wiring.switches)}
-    graph = make_graph(
-        len(number),
-        (Edge(number[c.a], c.a_port, number[c.b], c.b_port, c.delay_ns) for c in wiring.links),
-    )
+    links = ((number[cable.a], number[cable.b], cable.delay_ns) for cable in wiring.links)
+    graph = make_graph(len(number), links)
     trees = tuple(shortest_paths(graph, root) for root in range(len(number)))
     for switch in wiring.switches[1:]:
         if trees[0].last[number[switch.name]] is None:
@@ -82,9 +80,9 @@ def host_rules(network: Network) -> list[Rule]:
     for host in network.wiring.hosts:
         tree = network.trees[network.number[host.switch]]
         for switch in network.wiring.switches:
-            edge = tree.last[network.number[switch.name]]
-            # The tree leads away from the host; links are undirected, so its edges lead back.
-            port = host.port if edge is None else edge.in_port
+            arc = tree.last[network.number[switch.name]]
+            # The tree leads away from the host; links are undirected, so its arcs lead back.
+            port = host.port if arc is None else _port(network, arc.head, arc)
             match = Match(switch.name, HOST_PRIORITY, None, host.mac)
             rules.append(Rule(match, (port,)))
     return rules
@@ -102,17 +100,23 @@ def segment_rules(network: Network, segment: Segment) -> list[Rule]:
     targets = [network.hosts[name] for name in segment.targets]
     root = network.number[source.switch]
     ends = {network.number[host.switch] for host in targets}
-    edges = branches(network.trees[root], ends)
-    entries = {root: source.port} | {edge.head: edge.in_port for edge in edges}
+    arcs = branches(network.trees[root], ends)
+    entries = {root: source.port} | {arc.head: _port(network, arc.head, arc) for arc in arcs}
     ports: dict[int, set[int]] = {node: set() for node in entries}
-    for edge in edges:
-        ports[edge.tail].add(edge.out_port)
+    for arc in arcs:
+        ports[arc.tail].add(_port(network, arc.tail, arc))
     for host in targets:
         ports[network.number[host.switch]].add(host.port)
     return [
         _rule(network.wiring.switches[node].name, entry, segment.mac, ports[node])
         for node, entry in sorted(entries.items())
     ]
+
+
+def _port(network: Network, node: int, arc: Arc) -> int:
+    """The port of the link of an arc at one of its ends."""
+    cable = network.wiring.links[arc.link]
+    return cable.a_port if network.number[cable.a] == node else cable.b_port
 
 
 def _rule(switch: str, in_port: int, mac: str, ports: set[int]) -> Rule:

@@ -24,9 +24,9 @@ from testbed.results import hops, traces
 from testbed.results.raw import RawFormatError, instance_dumps, read_array
 from testbed.results.traces import Trace, read_traces
 from testbed.scenario.names import parse_group
+from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.placement import FloatArray
 from testbed.scenario.steering import base_path
-from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import Link, Node, Topology
 from traffic.payload import parse
 

@@ -34,9 +34,9 @@ from testbed.revision import git_revision
 from testbed.scenario.endings import Endings, uninterrupted
 from testbed.scenario.errors import RunError, run_error
 from testbed.scenario.model import Scenario
+from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.placement import Ledger
 from testbed.scenario.plan import make_plan, plan_digest
-from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import RunPlan
 from testbed.substrate.captures import Captures, interface_of
 from testbed.substrate.network import Network

@@ -30,9 +30,9 @@ from testbed.scenario.endings import Endings
 from testbed.scenario.errors import RunError, run_error
 from testbed.scenario.model import Scenario
 from testbed.scenario.names import edge_name, fdu_name, sender_name, server_name
+from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.placement import Ledger
 from testbed.scenario.plan import make_plan
-from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import RunPlan
 from testbed.substrate.ownership import clean
 from testbed.substrate.probe import Backends, Capabilities

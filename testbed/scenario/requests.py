@@ -14,10 +14,10 @@ from testbed.scenario.limits import MAX_PACKETS, MAX_STEPS, MAX_UNITS
 from testbed.scenario.model import Scenario
 from testbed.scenario.modulation import Path, draw_path, mass, points
 from testbed.scenario.node_names import node_index
+from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.placement import FloatArray
 from testbed.scenario.recording import Recording
 from testbed.scenario.sizes import imix
-from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.traffic import ChainSpec, TrafficSpec
 from testbed.scenario.types import NS_PER_S, Request, Topology
 from testbed.scenario.workload import Diurnal, FlashCrowd, Flows, Mmpp, OnOff, Replay, Shape

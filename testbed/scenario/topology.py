@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
-
-import numpy as np
+import math
 
 from testbed.scenario.errors import InputError
 from testbed.scenario.graph import TopologySpec
@@ -12,7 +10,7 @@ from testbed.scenario.limits import MAX_DELAY_S
 from testbed.scenario.link_plan import apply_overrides, link_of_length
 from testbed.scenario.links import LinkSpec
 from testbed.scenario.model import Scenario
-from testbed.scenario.placement import FloatArray
+from testbed.scenario.paths import graph_of, shortest_paths
 from testbed.scenario.topohub_graph import equal_demands, from_topohub
 from testbed.scenario.types import NS_PER_S, Node, Topology
 
@@ -27,10 +25,10 @@ def make_topology(scenario: Scenario) -> Topology:
     )
     _check_delays(topology, scenario.links)
     topology = apply_overrides(topology, scenario.links)
-    unreachable = np.argwhere(np.isinf(delay_matrix_ns(topology)[0]))
-    if len(unreachable):
-        name = topology.nodes[int(unreachable[0][0])].name
-        raise InputError("topology", name, "every node to be reachable over the links")
+    from_first_ns = shortest_paths(graph_of(topology), 0).delay_ns
+    for node, delay_ns in zip(topology.nodes, from_first_ns, strict=True):
+        if math.isinf(delay_ns):
+            raise InputError("topology", node.name, "every node to be reachable over the links")
     return topology
 
 
@@ -44,28 +42,6 @@ def _check_delays(topology: Topology, links: LinkSpec) -> None:
                 f"a speed at which each link takes at most {MAX_DELAY_S:g} s; from {ends} it is "
                 f"{link.delay_ns / NS_PER_S:g} s",
             )
-
-
-def delay_matrix_ns(topology: Topology) -> FloatArray:
-    """Least path delays between nodes, shape [N, N]; infinite where there is no path."""
-    neighbours: list[list[tuple[int, int]]] = [[] for _ in topology.nodes]
-    for link in topology.links:
-        neighbours[link.a].append((link.b, link.delay_ns))
-        neighbours[link.b].append((link.a, link.delay_ns))
-    return np.array([_distances(neighbours, node.index) for node in topology.nodes])
-
-
-def _distances(neighbours: list[list[tuple[int, int]]], source: int) -> list[float]:
-    best = [float("inf")] * len(neighbours)
-    queue = [(0.0, source)]
-    while queue:
-        distance, node = heapq.heappop(queue)
-        if best[node] <= distance:
-            continue
-        best[node] = distance
-        for other, delay_ns in neighbours[node]:
-            heapq.heappush(queue, (distance + delay_ns, other))
-    return best
 
 
 def _inline(spec: TopologySpec, links: LinkSpec) -> Topology:

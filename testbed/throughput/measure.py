@@ -19,9 +19,9 @@ from testbed.revision import git_revision
 from testbed.scenario.endings import Endings
 from testbed.scenario.errors import InputError, RunError, run_error
 from testbed.scenario.model import Scenario
+from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.placement import Ledger
 from testbed.scenario.plan import make_plan
-from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import NS_PER_S, Placement, Request, RunPlan
 from testbed.substrate.choice import able_host
 from testbed.substrate.ownership import clean

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.scenario.errors import InputError
+from testbed.scenario.paths import delay_matrix_ns, graph_of, path, shortest_paths
 from testbed.scenario.placement import FloatArray
-from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import NS_PER_S, RunPlan, Topology
 
 IntArray = NDArray[np.int64]
@@ -150,30 +149,17 @@ def _fill(arrays: PlanArrays, p: int, plan: RunPlan) -> None:
 
 
 def path_matrices(topology: Topology) -> tuple[FloatArray, FloatArray]:
-    """Of the least-delay path between nodes: ns to send a byte over each link in turn, and links.
+    """Of the path between nodes: ns to send a byte over each link in turn, and how many links.
 
-    Both [N, N]. Of paths with the same delay the one that sends fastest, then the one of fewest
-    links.
+    Both [N, N]; 0 where there is no path.
     """
-    neighbours: list[list[tuple[int, int, float]]] = [[] for _ in topology.nodes]
-    for link in topology.links:
-        cost = 8.0 * NS_PER_S / link.rate_bps
-        neighbours[link.a].append((link.b, link.delay_ns, cost))
-        neighbours[link.b].append((link.a, link.delay_ns, cost))
-    found = np.array([_paths_from(neighbours, node.index) for node in topology.nodes])
-    return np.ascontiguousarray(found[:, :, 0]), np.ascontiguousarray(found[:, :, 1])
-
-
-def _paths_from(
-    neighbours: list[list[tuple[int, int, float]]], source: int
-) -> list[tuple[float, float]]:
-    done: dict[int, tuple[float, float]] = {}
-    queue = [(0.0, 0.0, 0.0, source)]
-    while queue:
-        distance, transmit, links, node = heapq.heappop(queue)
-        if node in done:
-            continue
-        done[node] = transmit, links
-        for other, delay_ns, cost in neighbours[node]:
-            heapq.heappush(queue, (distance + delay_ns, transmit + cost, links + 1.0, other))
-    return [done.get(node, (0.0, 0.0)) for node in range(len(neighbours))]
+    graph, size = graph_of(topology), len(topology.nodes)
+    transmit, links = np.zeros((size, size)), np.zeros((size, size))
+    cost = [8.0 * NS_PER_S / link.rate_bps for link in topology.links]
+    for root in range(size):
+        tree = shortest_paths(graph, root)
+        for node in map(int, np.flatnonzero(np.isfinite(tree.delay_ns))):
+            way = path(tree, node)
+            transmit[root, node] = sum(cost[arc.link] for arc in way)
+            links[root, node] = len(way)
+    return transmit, links

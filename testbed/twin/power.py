@@ -7,14 +7,14 @@ between primary and backup, and that paths change when a backup takes over.
 
 from __future__ import annotations
 
-import heapq
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from testbed.scenario.paths import branches, graph_of, shortest_paths
 from testbed.scenario.placement import FloatArray
-from testbed.scenario.types import NS_PER_S, Placement, Request, RunPlan, Topology
+from testbed.scenario.types import NS_PER_S, Placement, Request, RunPlan
 from testbed.twin.constants import DEFAULT_SLOT_NS
 from testbed.twin.simulate import Placements, TwinResult
 
@@ -76,44 +76,26 @@ def _up_s(plan: RunPlan, slots: int, slot_ns: float) -> FloatArray:
 def _link_bits(plan: RunPlan, result: TwinResult, placements: Placements) -> FloatArray:
     """L3 bits over each link, shape [L].
 
-    Each packet that was sent counts on all of its path, and a copy of it on the way from the hop
-    before to each backup; so what is dropped on the way is counted to the end.
+    Each packet that was sent counts on all of its path; what is dropped on the way is counted to
+    the end.
     """
-    ways = [_ways_from(plan.topology, node.index) for node in plan.topology.nodes]
+    graph = graph_of(plan.topology)
+    trees = [shortest_paths(graph, node.index) for node in plan.topology.nodes]
     packets = {one.request: one.packets for one in result.requests}
     bits = np.zeros(len(plan.topology.links))
     for request in plan.requests:
         chosen = placements.get(request.id)
         if chosen is not None:
-            for a, b in _legs(request, tuple(chosen)):
-                bits[ways[a][b]] += packets[request.id] * request.l3_bytes * 8.0
+            for node, targets in _legs(request, tuple(chosen)):
+                crossed = [arc.link for arc in branches(trees[node], targets)]
+                bits[crossed] += packets[request.id] * request.l3_bytes * 8.0
     return bits
 
 
-def _legs(request: Request, chosen: tuple[Placement, ...]) -> list[tuple[int, int]]:
-    """From where to where the packets of a request go, copies to backups included."""
-    here, legs = request.source, []
+def _legs(request: Request, chosen: tuple[Placement, ...]) -> list[tuple[int, tuple[int, ...]]]:
+    """From where to which nodes the packets of a request go, all members of each group."""
+    here, legs = request.source, list[tuple[int, tuple[int, ...]]]()
     for placement in chosen:
-        legs += [(here, node) for node in placement.nodes]
+        legs.append((here, placement.nodes))
         here = placement.primary
-    return [*legs, (here, request.destination)]
-
-
-def _ways_from(topology: Topology, source: int) -> list[list[int]]:
-    """The links of the least-delay path to each node; of equals, the fastest to send over."""
-    neighbours: list[list[tuple[int, int]]] = [[] for _ in topology.nodes]
-    for number, link in enumerate(topology.links):
-        neighbours[link.a].append((link.b, number))
-        neighbours[link.b].append((link.a, number))
-    ways: dict[int, list[int]] = {}
-    queue: list[tuple[float, float, int, list[int]]] = [(0.0, 0.0, source, [])]
-    while queue:
-        delay_ns, sending_s, node, way = heapq.heappop(queue)
-        if node in ways:
-            continue
-        ways[node] = way
-        for other, number in neighbours[node]:
-            link = topology.links[number]
-            further = (delay_ns + link.delay_ns, sending_s + 1.0 / link.rate_bps)
-            heapq.heappush(queue, (*further, other, [*way, number]))
-    return [ways.get(node.index, []) for node in topology.nodes]
+    return [*legs, (here, (request.destination,))]

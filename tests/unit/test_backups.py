@@ -12,9 +12,9 @@ import pytest
 from agents.placement.policies import make_policy
 from testbed.orchestration.backups import REJECTED, further_backup, lost_one, place
 from testbed.scenario.load import load_scenario
+from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.placement import Ledger, PlacementObservation
 from testbed.scenario.plan import make_plan
-from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import Placement
 
 PLAN = make_plan(load_scenario(Path(__file__).parents[2] / "scenarios" / "faults.yaml"), 1)

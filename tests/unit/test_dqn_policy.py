@@ -13,8 +13,8 @@ from agents.placement.dqn_policy import DqnPolicy, candidates, chain_type, shown
 from agents.provisioning.config import DqnConfig
 from agents.provisioning.model import make_network
 from agents.provisioning.types import ACTIONS, CHAINS, VNF_NAMES, WAIT
+from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.placement import Ledger, PlacementObservation, refusal
-from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import FunctionName, Placement
 from testbed.twin.replay import play
 from tests.unit.twin_support import line_plan, make_request, random_plan

@@ -16,8 +16,8 @@ from testbed.orchestration.deployments import Deployments
 from testbed.orchestration.reconfigure import ReconfigurationError
 from testbed.orchestration.run_orders import run_orders
 from testbed.scenario.names import GroupKey
+from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.placement import Ledger, PlacementObservation
-from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import Placement
 from tests.unit.twin_support import line_plan, make_request
 

@@ -25,9 +25,9 @@ from testbed.faults.kinds import KINDS, LAST
 from testbed.faults.screen import CampaignScreen, kinds_table, rows_table
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario
+from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.placement import Ledger
 from testbed.scenario.plan import make_plan
-from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import Placement
 from testbed.substrate.buffers import deep_buffers
 from tests.unit.faults_support import MS, packets, record

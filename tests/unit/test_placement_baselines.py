@@ -13,8 +13,8 @@ from agents.placement.baselines.hindsight import Hindsight, solve_hindsight
 from agents.placement.baselines.milp import MilpPolicy
 from agents.placement.policies import BOUNDS, HEURISTICS, POLICIES, make_policy
 from testbed.scenario.errors import InputError
+from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.placement import Ledger, PlacementObservation, refusal
-from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import NS_PER_S, Fault, Placement, Request, RunPlan
 from testbed.twin.constants import CostWeights, TwinConstants
 from testbed.twin.replay import play

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from agents.placement.features import NODE_FEATURES, REQUEST_FEATURES, features
+from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.placement import Ledger, PlacementObservation, Task
-from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import NS_PER_S, Placement
 from tests.unit.twin_support import MS, line_plan, make_request
 

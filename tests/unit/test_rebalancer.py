@@ -16,9 +16,9 @@ from testbed.orchestration.loads import Counted
 from testbed.orchestration.rebalancer import Rebalancer
 from testbed.orchestration.reconfigure import ReconfigurationError
 from testbed.scenario.names import GroupKey
+from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.placement import Ledger, PlacementObservation
 from testbed.scenario.scheduled import OverloadSpec
-from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import NS_PER_S, Placement
 from tests.unit.twin_support import line_plan, make_request
 

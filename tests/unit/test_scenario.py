@@ -12,9 +12,10 @@ import yaml
 
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario, parse_scenario
+from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.plan import make_plan, plan_digest
 from testbed.scenario.schema import schema_text
-from testbed.scenario.topology import delay_matrix_ns, make_topology
+from testbed.scenario.topology import make_topology
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.placement import Ledger, PlacementObservation, Task
-from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import NS_PER_S, Fault, Placement, RunPlan, load_factor
 from testbed.twin.constants import CostWeights
 from testbed.twin.decisions import DecisionBatch

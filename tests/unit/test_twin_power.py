@@ -44,13 +44,16 @@ def test_a_dead_server_takes_nothing() -> None:
     assert found.servers_joules.tolist() == pytest.approx([1000.0, 1000.0, 253.0, 1000.0])
 
 
-def test_a_detour_and_the_copy_for_a_backup_cost_their_links() -> None:
+def test_a_detour_costs_its_links_and_a_copy_for_a_backup_those_beyond_where_it_is_made() -> None:
     placed = {0: (Placement(3, 2),)}
     plan = line_plan((make_request(destination=1),))
     found = energy(plan, simulate(plan, placed), placed, MODEL)
     once = 800 * 500 * 8 * 1e-6
-    # To 3 and back to 1; the copy from 0 to 2.
-    assert found.links_joules.tolist() == pytest.approx([2 * once, 3 * once, 2 * once])
+    # To 3 by 2, where the copy leaves, and back to 1.
+    assert found.links_joules.tolist() == pytest.approx([once, 2 * once, 2 * once])
+    placed = {0: (Placement(1, 3),)}
+    found = energy(plan, simulate(plan, placed), placed, MODEL)
+    assert found.links_joules.tolist() == pytest.approx([once, once, once])
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 
+from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.placement import Ledger, PlacementObservation
-from testbed.scenario.topology import delay_matrix_ns
 from testbed.scenario.types import (
     NS_PER_S,
     Fault,
