@@ -10,6 +10,7 @@ from testbed.twin.admission import admitted, joins
 from testbed.twin.constants import Rates
 from testbed.twin.kernel import (
     NS_PER_S,
+    gone,
     load_factor_at,
     rejection_cost,
     run_slot,
@@ -35,7 +36,7 @@ def advance(
     """Let time pass until something is to be decided, or to the end; returns the reward."""
     p = state.plan[b]
     reward = 0.0
-    while not _next_queued(plans, state, b):
+    while not _next_queued(plans, state, rates, b):
         arrival_ns, detected_ns, moved_ns = NEVER_NS, NEVER_NS, state.moving_ns[b]
         if state.request[b] < plans.requests[p]:
             arrival_ns = plans.arrival_ns[p, state.request[b]]
@@ -66,7 +67,7 @@ def advance(
         elif detected_ns <= arrival_ns:
             _detect(plans, state, rates, b)
         else:
-            _ask(plans, state, b, PLACE, state.request[b], 0)
+            _ask(plans, state, rates, b, PLACE, state.request[b], 0)
             return reward
     return reward
 
@@ -96,7 +97,7 @@ def _run_slots(
 
 
 @compiled_view
-def _ask(plans: PlanArrays, state: State, b: int, task: int, r: int, f: int) -> None:
+def _ask(plans: PlanArrays, state: State, rates: Rates, b: int, task: int, r: int, f: int) -> None:
     """Note what is to be decided, and what is used at that moment, in the ledger's order."""
     state.task[b] = task
     state.asked[b, 0], state.asked[b, 1] = r, f
@@ -107,6 +108,8 @@ def _ask(plans: PlanArrays, state: State, b: int, task: int, r: int, f: int) -> 
     factor = load_factor_at(plans, state.plan[b], state.now_ns[b] * 1.0)
     for i in range(state.active_count[b]):
         other = state.active[b, i]
+        if gone(plans, rates, state.plan[b], other, state.now_ns[b]):
+            continue
         for g in range(state.placed[b, other]):
             note_members(plans, state, b, other, g, factor, other == r)
 
@@ -131,23 +134,28 @@ def note_members(
 
 
 @compiled_view
-def _next_queued(plans: PlanArrays, state: State, b: int) -> bool:
+def _next_queued(plans: PlanArrays, state: State, rates: Rates, b: int) -> bool:
     """Ask about the next group that is on the queue; False if there is none."""
     at = state.queue_ends[b, 0]
     if at == state.queue_ends[b, 1]:
         return False
     state.queue_ends[b, 0] = at + 1
-    _ask(plans, state, b, state.queue_task[b], state.queue[b, at, 0], state.queue[b, at, 1])
+    _ask(plans, state, rates, b, state.queue_task[b], state.queue[b, at, 0], state.queue[b, at, 1])
     return True
 
 
 @compiled_view
 def _leave(plans: PlanArrays, state: State, rates: Rates, b: int) -> None:
-    """Take the requests that are over off the list of the active ones."""
+    """Take the requests that are over off the list of the active ones.
+
+    One that sent in the slot that is under way stays until that was run: its packets count.
+    """
     p, kept = state.plan[b], 0
+    begun_ns = state.slot[b] * rates.slot_s * NS_PER_S
     for i in range(state.active_count[b]):
         r = state.active[b, i]
-        if plans.end_ns[p, r] + rates.drain_ns > state.now_ns[b]:
+        over = gone(plans, rates, p, r, state.now_ns[b])
+        if not over or plans.end_ns[p, r] > begun_ns:
             state.active[b, kept] = r
             kept += 1
     state.active_count[b] = kept
@@ -164,6 +172,8 @@ def _detect(plans: PlanArrays, state: State, rates: Rates, b: int) -> None:
     state.queue_task[b] = BACKUP
     for i in range(state.active_count[b]):
         r = state.active[b, i]
+        if gone(plans, rates, p, r, now_ns):
+            continue
         for f in range(state.placed[b, r]):
             primary, backup = state.primary[b, r, f], state.backup[b, r, f]
             if primary == node:

@@ -87,6 +87,13 @@ def held(state: State, rates: Rates, b: int, r: int, f: int) -> bool:
 
 
 @compiled_view
+def gone(plans: PlanArrays, rates: Rates, p: int, r: int, at_ns: int) -> bool:
+    """Whether a request's instances are removed by a time: they drain after its last packet."""
+    over: bool = plans.end_ns[p, r] + rates.drain_ns <= at_ns
+    return over
+
+
+@compiled_view
 def active_share(plans: PlanArrays, p: int, r: int, from_ns: float, to_ns: float) -> float:
     """The share of a slot in which request `r` sends packets."""
     overlap: float = min(to_ns, plans.end_ns[p, r] * 1.0) - max(from_ns, plans.start_ns[p, r] * 1.0)

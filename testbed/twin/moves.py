@@ -15,7 +15,7 @@ from testbed.compiled import compiled_view
 from testbed.scenario.placement import FloatArray
 from testbed.twin.admission import admitted
 from testbed.twin.constants import Rates
-from testbed.twin.kernel import NS_PER_S, held, load_factor_at
+from testbed.twin.kernel import NS_PER_S, gone, held, load_factor_at
 from testbed.twin.outlook import expect_members
 from testbed.twin.pack import NEVER_NS, PlanArrays
 from testbed.twin.state import MOVE, State
@@ -123,8 +123,7 @@ def finish_move(plans: PlanArrays, state: State, rates: Rates, b: int) -> None:
     r, f, here, node = moving[0], moving[1], moving[2], moving[3]
     state.moving_ns[b] = NEVER_NS
     dead = plans.death_ns[p, here] <= now_ns or plans.death_ns[p, node] <= now_ns
-    left = plans.end_ns[p, r] + rates.drain_ns <= now_ns
-    if dead or left or state.primary[b, r, f] != here:
+    if dead or gone(plans, rates, p, r, now_ns) or state.primary[b, r, f] != here:
         return
     if state.backup[b, r, f] == node:
         state.joined_ns[b, r, f] = now_ns

@@ -23,8 +23,8 @@ Decide = Callable[[PlacementObservation], Placement | None]
 class Played:
     """What a policy decided on a plan, and what came of it.
 
-    placements   of each request; None if it was rejected
-    backups      the new ones, in their order
+    placements   of each request, with the backups that it got; None if it was rejected
+    backups      the new ones that joined, in their order
     moves        the answers to each question about a move, in their order: a node or None
     """
 
@@ -59,9 +59,12 @@ def play(
             if choice is None:
                 continue
             primary[b], backup[b] = choice.primary, -1 if choice.backup is None else choice.backup
+            joins = batch.would_join(b, int(backup[b]))
             if observation.task == "place":
-                placed[b].setdefault(requests[b][r].id, []).append(choice)
-            elif observation.task == "backup" and batch.would_join(b, int(backup[b])):
+                joins = joins and choice.backup != choice.primary
+                here = Placement(choice.primary, choice.backup if joins else None)
+                placed[b].setdefault(requests[b][r].id, []).append(here)
+            elif observation.task == "backup" and joins:
                 backups[b].append(NewBackup(requests[b][r].id, f, int(backup[b])))
         batch.step(primary, backup, again=False)
     played = []

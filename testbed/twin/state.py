@@ -22,9 +22,9 @@ class State(NamedTuple):
     """B environments of at most R requests of F functions on N nodes, over S slots.
 
     A time that has not come is NEVER_NS. `active` lists the requests that were accepted and have
-    not left, in the order of their arrival; `queue` lists the (request, function) that are still
-    asked about, for a backup or for a move. `ahead` and `outlook` hold what the slots to come are
-    expected to cost (`testbed.twin.outlook`).
+    not left, or have sent in the slot that is under way, in the order of their arrival; `queue`
+    lists the (request, function) that are still asked about, for a backup or for a move. `ahead`
+    and `outlook` hold what the slots to come are expected to cost (`testbed.twin.outlook`).
     """
 
     plan: IntArray  # [B]

@@ -9,6 +9,7 @@ import pytest
 from testbed.scenario.types import NS_PER_S, Fault, Link, Placement
 from testbed.twin.constants import TwinConstants
 from testbed.twin.power import PowerModel, energy
+from testbed.twin.replay import play
 from testbed.twin.simulate import simulate
 from tests.unit.twin_support import MS, line_plan, make_request
 
@@ -67,6 +68,15 @@ def test_packets_take_the_path_of_least_delay(delay_ms: int, joules: list[float]
     placed = {0: (Placement(0, None),)}
     found = energy(plan, simulate(plan, placed), placed, MODEL)
     assert found.links_joules.tolist() == pytest.approx(joules)
+
+
+@pytest.mark.parametrize(("mode", "links"), [("none", 2), ("pipelined", 3)])
+def test_what_a_policy_played_costs_no_backups_that_never_were(mode: str, links: int) -> None:
+    plan = line_plan((make_request(destination=2),))
+    constants = TwinConstants(protected=mode != "none")
+    (played,) = play([plan], [lambda _: Placement(2, 3)], constants)
+    found = energy(plan, played.result, played.placements, MODEL)
+    assert found.links_joules.tolist() == pytest.approx([3.2] * links + [0.0] * (3 - links))
 
 
 def test_a_rejected_request_costs_no_energy() -> None:

@@ -77,17 +77,26 @@ def differences(reference: Run, twin: Twin) -> list[str]:
     """What is further apart than rounding explains."""
     numbers = list(figures(reference[0], twin[0]))
     out = []
+    outcome, played = reference[0], twin[0]
+    placed = {number: chosen for number, chosen in played.placements.items() if chosen is not None}
+    joined = [(one.request, one.function, one.node) for one in played.backups]
+    for what, ours, theirs in (
+        ("placements", outcome.placements, placed),
+        ("new backups", outcome.backups, joined),
+    ):
+        if ours != theirs:
+            out.append(f"{what}: {ours} in the reference, {theirs} in the twin")
     if len(reference[1]) != len(twin[1]):
         out.append(f"{len(reference[1])} decisions in the reference, {len(twin[1])} in the twin")
-    for number, (ours, theirs) in enumerate(zip(reference[1], twin[1], strict=False)):
-        what = [(one.task, one.members, one.placed) for one in (ours, theirs)]
-        if what[0] != what[1]:
-            out.append(f"decision {number}: {what[0]} in the reference, {what[1]} in the twin")
-        numbers += [(f"decision {number}: {name}", a, b) for name, a, b in shown(ours, theirs)]
+    for number, (one, other) in enumerate(zip(reference[1], twin[1], strict=False)):
+        seen = [(each.task, each.members, each.placed) for each in (one, other)]
+        if seen[0] != seen[1]:
+            out.append(f"decision {number}: {seen[0]} in the reference, {seen[1]} in the twin")
+        numbers += [(f"decision {number}: {name}", a, b) for name, a, b in shown(one, other)]
     out += [
-        f"{name}: {one!r} in the reference, {other!r} in the twin"
-        for name, one, other in numbers
-        if not math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
+        f"{name}: {a!r} in the reference, {b!r} in the twin"
+        for name, a, b in numbers
+        if not math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-12)
     ]
     return out
 
@@ -98,6 +107,22 @@ def test_the_twin_agrees_with_the_reference(first: int) -> None:
         drawn = drawn_scenario(seed)
         found = differences(by_reference(drawn), by_twin(drawn))
         assert not found, f"drawn_scenario({seed}): {found[:5]}"
+
+
+def test_every_packet_of_an_accepted_request_counts_also_in_the_slot_in_which_it_leaves() -> None:
+    left = 0
+    for seed in range(AT_ONCE):
+        drawn = drawn_scenario(seed)
+        plan, slot_ns = drawn.plan, drawn.constants.slot_ns
+        slots = range(math.ceil(plan.duration_ns / slot_ns))
+        reference = Reference(plan, drawn.constants, drawn.weights)
+        for one in by_twin(drawn)[0].result.requests:
+            request = next(each for each in plan.requests if each.id == one.request)
+            sent = sum(reference.packets(request, slot) for slot in slots)
+            assert one.packets == pytest.approx(sent if one.accepted else 0.0, rel=1e-9), seed
+            gone_ns = request.end_ns + drawn.constants.drain_ns
+            left += one.accepted and gone_ns // slot_ns == request.end_ns // slot_ns
+    assert left >= 20
 
 
 def test_the_drawn_scenarios_have_in_them_what_can_go_wrong() -> None:

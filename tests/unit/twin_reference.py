@@ -89,7 +89,9 @@ class Reference(Slots):
     def _now(self, at_ns: float) -> None:
         self.now_ns = at_ns
         drain_ns = self.constants.drain_ns
-        self.chains = [c for c in self.chains if c.request.end_ns + drain_ns > at_ns]
+        stays = [chain.request.end_ns + drain_ns > at_ns for chain in self.chains]
+        self.leaving += [c for c, stay in zip(self.chains, stays, strict=True) if not stay]
+        self.chains = [c for c, stay in zip(self.chains, stays, strict=True) if stay]
 
     # ------------------------------------------------------------------------- what is moved
 
@@ -180,6 +182,7 @@ class Reference(Slots):
                 return self._rejected(request)
             groups.append(Group(self.plan.profiles[name], choice.primary, backup))
         self.out.requests[request.id].accepted = True
+        self.out.placements[request.id] = tuple(Placement(g.primary, g.backup) for g in groups)
         self.chains.append(Chain(request, groups))
 
     def _rejected(self, request: Request) -> None:
@@ -223,6 +226,7 @@ class Reference(Slots):
             if self._admitted(seen, choice.backup, seen.backup_cores):
                 group.backup = choice.backup
                 group.joined_ns = self.now_ns + self.constants.repair_ns
+                self.out.backups.append((chain.request.id, number, choice.backup))
 
     def _admitted(self, seen: Seen, node: int, cores: float) -> bool:
         """A server that is known to be dead takes nothing; with admission none takes too much."""

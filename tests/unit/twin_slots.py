@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from testbed.scenario.types import NS_PER_S, FunctionProfile, Request, RunPlan
+from testbed.scenario.types import NS_PER_S, FunctionProfile, Placement, Request, RunPlan
 from testbed.twin.constants import CostWeights, TwinConstants
 from tests.unit.twin_textbook import (
     QUANTILES,
@@ -71,9 +71,15 @@ class Totals:
 
 @dataclass
 class Outcome:
-    """A run; lists by slot and server."""
+    """A run; lists by slot and server.
+
+    `placements` are those of accepted requests as they began, `backups` the new ones that joined:
+    (request, function, node).
+    """
 
     requests: dict[int, Totals]
+    placements: dict[int, tuple[Placement, ...]] = field(default_factory=dict)
+    backups: list[tuple[int, int, int]] = field(default_factory=list)
     utilisation: list[list[float]] = field(default_factory=list)
     wait_s: list[list[float]] = field(default_factory=list)
     overload_s: float = 0.0
@@ -90,6 +96,7 @@ class Slots:
         self.nodes = range(len(plan.servers))
         self.queues = [Queue() for _ in self.nodes]
         self.chains: list[Chain] = []
+        self.leaving: list[Chain] = []  # they are gone, but may have sent in the next slot to run
         self.slots_run = 0
         self.out = Outcome({request.id: Totals() for request in plan.requests})
 
@@ -101,11 +108,12 @@ class Slots:
 
     def _run_slot(self, slot: int) -> None:
         offered: list[list[tuple[float, float]]] = [[] for _ in self.nodes]
-        for chain in self.chains:
+        sending, self.leaving = [*self.chains, *self.leaving], []
+        for chain in sending:
             self._offer(chain, slot, offered)
         for node in self.nodes:
             self._serve(self.queues[node], offered[node])
-        for chain in self.chains:
+        for chain in sending:
             packets = self.packets(chain.request, slot)
             if packets > 0.0:
                 self._pass(chain, slot, packets)
