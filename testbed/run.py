@@ -34,8 +34,7 @@ from testbed.revision import git_revision
 from testbed.scenario.endings import Endings, uninterrupted
 from testbed.scenario.errors import RunError, run_error
 from testbed.scenario.model import Scenario
-from testbed.scenario.paths import delay_matrix_ns
-from testbed.scenario.placement import Ledger
+from testbed.scenario.placement import ledger_of
 from testbed.scenario.plan import make_plan, plan_digest
 from testbed.scenario.types import RunPlan
 from testbed.substrate.captures import Captures, interface_of
@@ -123,7 +122,7 @@ def _emulate(
         captures = _captures(spec, plan, lab)
         endings.add(lambda: manifest.update(cut_captures=captures.cut_short))
         endings.enter(captures)
-        ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology), plan.admission)
+        ledger = ledger_of(plan)
         network = lab.network
 
         def pids(node: int) -> list[int]:

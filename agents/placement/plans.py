@@ -1,10 +1,11 @@
-"""Which plans a policy learns from, and which it is judged on."""
+"""Which plans a policy learns from, and which it is judged on, all as the twin runs them."""
 
 from __future__ import annotations
 
 from testbed.scenario.model import Scenario
 from testbed.scenario.plan import make_plan
 from testbed.scenario.types import RunPlan
+from testbed.twin.pack import as_modelled
 
 TRAINING_SEEDS = 1_000_000
 HELD_OUT_SEEDS = 2_000_000
@@ -29,9 +30,9 @@ def validation_plans(scenario: Scenario, count: int) -> list[RunPlan]:
 def _drawn(scenario: Scenario, first: int, count: int) -> list[RunPlan]:
     faults = [fault.model_copy(update={"node": None}) for fault in scenario.faults]
     drawn = scenario.model_copy(update={"faults": faults})
-    return [make_plan(drawn, first + number) for number in range(count)]
+    return [as_modelled(make_plan(drawn, first + number)) for number in range(count)]
 
 
 def held_out_plans(scenario: Scenario, count: int) -> list[RunPlan]:
     """Plans to judge by: the scenario's, its faults included, of seeds that nothing else uses."""
-    return [make_plan(scenario, HELD_OUT_SEEDS + number) for number in range(count)]
+    return [as_modelled(make_plan(scenario, HELD_OUT_SEEDS + n)) for n in range(count)]

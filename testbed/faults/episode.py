@@ -30,8 +30,7 @@ from testbed.scenario.endings import Endings
 from testbed.scenario.errors import RunError, run_error
 from testbed.scenario.model import Scenario
 from testbed.scenario.names import edge_name, fdu_name, sender_name, server_name
-from testbed.scenario.paths import delay_matrix_ns
-from testbed.scenario.placement import Ledger
+from testbed.scenario.placement import ledger_of
 from testbed.scenario.plan import make_plan
 from testbed.scenario.types import RunPlan
 from testbed.substrate.ownership import clean
@@ -105,7 +104,7 @@ def _emulate(
     realtime = spec.capabilities.realtime.available
     lab_of = open_lab(spec.scenario, plan, run_id, spec.folder, spec.backends, realtime)
     with lab_of as lab:
-        ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology), plan.admission)
+        ledger = ledger_of(plan)
         orchestrator = Orchestrator(
             lab.site,
             RandomPolicy(spec.seed),

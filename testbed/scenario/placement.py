@@ -15,12 +15,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.types import (
     NS_PER_S,
     FunctionName,
     FunctionProfile,
     Placement,
     Request,
+    RunPlan,
     Server,
 )
 
@@ -40,7 +42,8 @@ class PlacementObservation:
     its primary and a node that is none of `members`, and None leaves it as it is. "move": the
     server of the primary is overloaded; the answer names where the primary goes, or where it is
     now to leave it there, or is None. With `admission`, a server takes no more than its capacity,
-    and a request that would need more is refused.
+    and a request that would need more is refused. `backups` is how many each group is to have: of
+    0 none that is named counts; for each after the first that is not named "backup" is asked.
 
     Node arrays have shape [N] and index by node number.
 
@@ -61,6 +64,7 @@ class PlacementObservation:
     task: Task
     members: tuple[int, ...]
     admission: bool
+    backups: int
     request: int
     chain: str
     functions: tuple[FunctionName, ...]
@@ -109,6 +113,12 @@ def refusal(seen: PlacementObservation, choice: Placement) -> str | None:
     return None
 
 
+def ledger_of(plan: RunPlan) -> Ledger:
+    """The book of a plan, with nothing in it yet."""
+    delays_ns = delay_matrix_ns(plan.topology)
+    return Ledger(plan.servers, plan.profiles, delays_ns, plan.admission, plan.backups)
+
+
 class Ledger:
     """Which request uses how much of which server; the load factor scales all demands.
 
@@ -122,8 +132,10 @@ class Ledger:
         profiles: Mapping[FunctionName, FunctionProfile],
         delay_ns: FloatArray,
         admission: bool = False,
+        backups: int = 1,
     ) -> None:
         self._admission = admission
+        self._backups = backups
         self._profiles = dict(profiles)
         self._delay_ns = delay_ns
         self._capacity = np.array([server.cpu_cores for server in servers], dtype=np.float64)
@@ -204,6 +216,7 @@ class Ledger:
             task=task,
             members=members,
             admission=self._admission,
+            backups=self._backups,
             request=request.id,
             chain=request.chain,
             functions=request.functions,

@@ -81,6 +81,8 @@ def make_plan(scenario: Scenario, seed: int) -> RunPlan:
         moves=_moves(scenario, topology, requests),
         scales=_scales(scenario, requests),
         admission=scenario.servers.admission,
+        mode=scenario.replication.mode,
+        backups=scenario.replication.backups_wanted,
         unmodelled=_unmodelled(scenario),
         link_changes=link_changes(topology, scenario.links),
         applications=_applications(scenario, requests),
@@ -141,8 +143,14 @@ def _unmodelled(scenario: Scenario) -> tuple[str, ...]:
 
 
 def plan_digest(plan: RunPlan) -> str:
-    """SHA-256 of the plan: equal digests mean equal requests, servers, faults and substrate."""
-    text = json.dumps(dataclasses.asdict(plan), sort_keys=True)
+    """SHA-256 of the plan: equal digests mean equal requests, servers, faults and substrate.
+
+    Replication is not in it: manifests hold it by itself, and so did those of older versions.
+    """
+    values = dataclasses.asdict(plan)
+    for name in ("mode", "backups"):
+        del values[name]
+    text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

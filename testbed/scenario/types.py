@@ -192,6 +192,9 @@ class RunPlan:
     scales: tuple[Scale, ...] = ()
     admission: bool = False
     """Requests that need more than a server's capacity are refused."""
+    mode: ReplicationMode = "pipelined"
+    backups: int = 1
+    """How many backups each group is to have; none in mode none."""
     unmodelled: tuple[str, ...] = ()
     """What of the traffic the twin has no model of, by the scenario's keys."""
     link_changes: tuple[LinkChange, ...] = ()

@@ -19,8 +19,7 @@ from testbed.revision import git_revision
 from testbed.scenario.endings import Endings
 from testbed.scenario.errors import InputError, RunError, run_error
 from testbed.scenario.model import Scenario
-from testbed.scenario.paths import delay_matrix_ns
-from testbed.scenario.placement import Ledger
+from testbed.scenario.placement import ledger_of
 from testbed.scenario.plan import make_plan
 from testbed.scenario.types import NS_PER_S, Placement, Request, RunPlan
 from testbed.substrate.choice import able_host
@@ -174,7 +173,7 @@ def _plan(scenario: Scenario, options: Options) -> tuple[RunPlan, Request, tuple
         raise InputError("--request", options.request, expected)
     request = replace(plan.requests[options.request], arrival_ns=0, start_ns=0)
     policy = make_policy(options.policy, options.seed, None, plan)
-    ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology), plan.admission)
+    ledger = ledger_of(plan)
     wanted = scenario.replication.backups_wanted
     placements: list[Placement] = []
     for _ in request.functions:

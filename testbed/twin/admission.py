@@ -32,6 +32,6 @@ def joins(plans: PlanArrays, state: State, rates: Rates, b: int, node: int) -> b
     r, f = state.asked[b, 0], state.asked[b, 1]
     rate = plans.rate_pps[p, r] * load_factor_at(plans, p, state.now_ns[b] * 1.0)
     demand = rate * plans.backup_service_ns[p, r, f]
-    if node < 0 or node == state.primary[b, r, f] or not rates.protected:
+    if node < 0 or node == state.primary[b, r, f] or plans.backups == 0:
         return False
     return admitted(plans, state, rates, b, node, demand)

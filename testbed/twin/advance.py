@@ -223,12 +223,12 @@ def decide(
         return _join(plans, factor, state, rates, b, backup, shaped), True
     load = load_factor_at(plans, p, state.now_ns[b] * 1.0)
     demand = plans.rate_pps[p, r] * load * plans.service_ns[p, r, f]
-    if backup == primary or not rates.protected:
+    if backup == primary or plans.backups == 0:
         backup = -1
     refused = primary < 0 or not admitted(plans, state, rates, b, primary, demand)
     if backup >= 0 and not joins(plans, state, rates, b, backup):
         backup = -1
-    if refused or (plans.admission and rates.protected and backup < 0):
+    if refused or (plans.admission and plans.backups > 0 and backup < 0):
         return _reject(plans, factor, state, rates, b, shaped), True
     state.primary[b, r, f], state.backup[b, r, f] = primary, backup
     state.placed[b, r] = f + 1

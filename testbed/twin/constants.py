@@ -25,7 +25,6 @@ class TwinConstants:
     detection_ns            from a server's death until its backups serve
     repair_ns               from that on until a new backup has caught up, where one is wanted; the
                             same for a primary that moves
-    protected               groups have a backup, where a policy names one
     replaces                a group that lost a member gets a new backup
     holds                   outputs wait while a group has no backup (safety); else they go on
     drain_ns                a request's instances stay this long after its last packet
@@ -50,7 +49,6 @@ class TwinConstants:
     queue_ns: float = 100_000_000.0
     detection_ns: float = 150_000_000.0
     repair_ns: float = 200_000_000.0
-    protected: bool = True
     replaces: bool = True
     holds: bool = False
     drain_ns: float = 1_000_000_000.0
@@ -96,7 +94,6 @@ class Rates(NamedTuple):
     queue_s: float
     detection_ns: int
     repair_ns: int
-    protected: bool
     replaces: bool
     holds: bool
     drain_ns: int
@@ -127,7 +124,6 @@ def make_rates(constants: TwinConstants, weights: CostWeights) -> Rates:
         queue_s=float(constants.queue_ns) / NS_PER_S,
         detection_ns=round(constants.detection_ns),
         repair_ns=round(constants.repair_ns),
-        protected=constants.protected,
         replaces=constants.replaces,
         holds=constants.holds,
         drain_ns=round(constants.drain_ns),
@@ -166,7 +162,6 @@ def constants_for(
         commit_round_trips=COMMIT_ROUND_TRIPS[replication.mode],
         queue_ns=scenario.servers.queue_s * NS_PER_S,
         detection_ns=replication.failure_timeout_s * NS_PER_S,
-        protected=replication.backups_wanted > 0,
         replaces=replication.replace_backups and replication.backups_wanted > 0,
         holds=replication.mode != "none" and replication.without_backup == "safety",
         drain_ns=float(round(scenario.traffic.drain_s * NS_PER_S)),

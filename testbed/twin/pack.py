@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ class PlanArrays(NamedTuple):
     capacity_cores: FloatArray  # [N]
     memory_bytes: FloatArray  # [N]
     admission: bool
+    backups: int  # of each group, 0 or 1
     duration_ns: IntArray  # [P]
     requests: IntArray  # [P], how many
     request_id: IntArray  # [P, R]
@@ -65,8 +67,9 @@ def pack_plans(plans: Sequence[RunPlan]) -> PlanArrays:
     for plan in plans:
         if plan.topology != first.topology or plan.servers != first.servers:
             raise ValueError(f"plan of seed {plan.seed}: expected the substrate of the first plan")
-        if plan.admission != first.admission:
-            raise ValueError(f"plan of seed {plan.seed}: expected admission as in the first plan")
+        if (plan.admission, plan.backups) != (first.admission, first.backups):
+            expected = "admission and backups as in the first plan"
+            raise ValueError(f"plan of seed {plan.seed}: expected {expected}")
     sizes = (
         len(plans),
         max(1, max(len(plan.requests) for plan in plans)),
@@ -76,6 +79,11 @@ def pack_plans(plans: Sequence[RunPlan]) -> PlanArrays:
     for number, plan in enumerate(plans):
         _fill(arrays, number, plan)
     return arrays
+
+
+def as_modelled(plan: RunPlan) -> RunPlan:
+    """The plan as the twin runs it: groups have one backup at most."""
+    return dataclasses.replace(plan, backups=min(plan.backups, 1))
 
 
 def _empty(plan: RunPlan, sizes: tuple[int, int, int], plans: Sequence[RunPlan]) -> PlanArrays:
@@ -97,6 +105,7 @@ def _empty(plan: RunPlan, sizes: tuple[int, int, int], plans: Sequence[RunPlan])
         capacity_cores=np.array([server.cpu_cores for server in plan.servers], dtype=np.float64),
         memory_bytes=np.array([server.memory_bytes for server in plan.servers], dtype=np.float64),
         admission=plan.admission,
+        backups=as_modelled(plan).backups,
         duration_ns=ints(count),
         requests=ints(count),
         request_id=ints(count, requests),

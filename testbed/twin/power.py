@@ -86,16 +86,18 @@ def _link_bits(plan: RunPlan, result: TwinResult, placements: Placements) -> Flo
     for request in plan.requests:
         chosen = placements.get(request.id)
         if chosen is not None:
-            for node, targets in _legs(request, tuple(chosen)):
+            for node, targets in _legs(request, tuple(chosen), plan.backups):
                 crossed = [arc.link for arc in branches(trees[node], targets)]
                 bits[crossed] += packets[request.id] * request.l3_bytes * 8.0
     return bits
 
 
-def _legs(request: Request, chosen: tuple[Placement, ...]) -> list[tuple[int, tuple[int, ...]]]:
-    """From where to which nodes the packets of a request go, all members of each group."""
+def _legs(
+    request: Request, chosen: tuple[Placement, ...], backups: int
+) -> list[tuple[int, tuple[int, ...]]]:
+    """From where to which nodes the packets of a request go, with so many backups of each."""
     here, legs = request.source, list[tuple[int, tuple[int, ...]]]()
     for placement in chosen:
-        legs.append((here, placement.nodes))
+        legs.append((here, placement.nodes[: 1 + backups]))
         here = placement.primary
     return [*legs, (here, (request.destination,))]

@@ -88,6 +88,7 @@ def observation_of(
         task=task,
         members=() if task == "place" else _members(batch, b, r, f).nodes,
         admission=seen.admission,
+        backups=batch.pool.backups,
         request=request.id,
         chain=request.chain,
         functions=request.functions,

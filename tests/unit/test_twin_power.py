@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from testbed.scenario.types import NS_PER_S, Fault, Link, Placement
+from testbed.scenario.types import NS_PER_S, Fault, Link, Placement, ReplicationMode
 from testbed.twin.constants import TwinConstants
 from testbed.twin.power import PowerModel, energy
 from testbed.twin.replay import play
@@ -71,10 +71,12 @@ def test_packets_take_the_path_of_least_delay(delay_ms: int, joules: list[float]
 
 
 @pytest.mark.parametrize(("mode", "links"), [("none", 2), ("pipelined", 3)])
-def test_what_a_policy_played_costs_no_backups_that_never_were(mode: str, links: int) -> None:
+def test_what_a_policy_played_costs_no_backups_that_never_were(
+    mode: ReplicationMode, links: int
+) -> None:
     plan = line_plan((make_request(destination=2),))
-    constants = TwinConstants(protected=mode != "none")
-    (played,) = play([plan], [lambda _: Placement(2, 3)], constants)
+    plan = dataclasses.replace(plan, mode=mode, backups=0 if mode == "none" else 1)
+    (played,) = play([plan], [lambda _: Placement(2, 3)])
     found = energy(plan, played.result, played.placements, MODEL)
     assert found.links_joules.tolist() == pytest.approx([3.2] * links + [0.0] * (3 - links))
 

@@ -61,6 +61,7 @@ def drawn_scenario(seed: int) -> Drawn:
     )
     modes: tuple[ReplicationMode, ...] = ("none", "deft", "pipelined")
     mode = rng.choice(modes)
+    plan = replace(plan, mode=mode, backups=0 if mode == "none" else rng.choice((0, 1, 1, 1)))
     constants = TwinConstants(
         hop_overhead_ns=rng.uniform(0.0, 1e6),
         commit_overhead_ns=rng.uniform(0.0, 3e6),
@@ -68,7 +69,6 @@ def drawn_scenario(seed: int) -> Drawn:
         queue_ns=rng.uniform(10e6, 200e6),
         detection_ns=float(rng.randint(0, 300 * MS)),
         repair_ns=float(rng.randint(0, 400 * MS)),
-        protected=rng.random() < 0.8,
         replaces=rng.random() < 0.8,
         holds=rng.random() < 0.4,
         drain_ns=float(rng.randint(0, 500 * MS)),

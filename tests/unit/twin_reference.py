@@ -174,11 +174,11 @@ class Reference(Slots):
             if choice is None or not self._admitted(seen, choice.primary, seen.primary_cores):
                 return self._rejected(request)
             backup = choice.backup
-            if backup == choice.primary or not self.constants.protected:
+            if backup == choice.primary or self.plan.backups == 0:
                 backup = None
             if backup is not None and not self._admitted(seen, backup, seen.backup_cores):
                 backup = None
-            if backup is None and self.plan.admission and self.constants.protected:
+            if backup is None and self.plan.admission and self.plan.backups > 0:
                 return self._rejected(request)
             groups.append(Group(self.plan.profiles[name], choice.primary, backup))
         self.out.requests[request.id].accepted = True
@@ -221,7 +221,7 @@ class Reference(Slots):
             choice = decide(seen)
             if choice is None or choice.backup is None or choice.backup == group.primary:
                 continue
-            if not self.constants.protected:
+            if self.plan.backups == 0:
                 continue
             if self._admitted(seen, choice.backup, seen.backup_cores):
                 group.backup = choice.backup

@@ -53,13 +53,14 @@ class Stretch(NamedTuple):
 class ChainVariables(NamedTuple):
     """Numbers of the variables of a stretch: 1 where something is.
 
-    primary, backup [F, N]; pair [F, N, N]: primary at the first node and backup at the second.
-    Without backups `backup` and `pair` have the length 0.
+    primary, backup [F, N]; pair [F, N, N]: primary at the first node and backup at the second;
+    others [F, N]: further backups, any number of each function. What there is none of has length 0.
     """
 
     primary: IntArray
     backup: IntArray
     pair: IntArray
+    others: IntArray
 
 
 def add_chain(
@@ -71,11 +72,15 @@ def add_chain(
     static: StaticCost,
     seconds: float,
     accepted: IntArray | None = None,
+    backups: int = 1,
+    avoid: FloatArray | None = None,
 ) -> ChainVariables:
     """Variables and rows of one chain that lives for `seconds`: each function at one node.
 
-    `allowed` [N] are the nodes it may use; if only one is, there are no backups. `accepted` is
-    the variable that says whether the chain is placed at all; None: it has to be.
+    `allowed` [N] are the nodes it may use. Each function has `backups` backups, or as many as there
+    are other nodes; a packet waits for the first of them. `accepted` is the variable that says
+    whether the chain is placed at all; None: it has to be. `avoid` [N] is what a primary costs
+    beside at a node.
 
     The delay between two functions, or a primary and its backup, is the cost of a transport from
     the node of one to that of the other: with both nodes fixed it is too, so it needs no integers.
@@ -85,6 +90,8 @@ def add_chain(
     at_node = price * stretch.service_ns[:, None] / capacity_cores
     at_node[0] += price * delay_ns[stretch.source]
     at_node[-1] += price * delay_ns[:, stretch.destination]
+    if avoid is not None:
+        at_node += avoid
     primary = program.variables((functions, nodes), at_node, allowed, integer=True)
     if accepted is None:
         program.rows(primary, 1.0, 1.0, 1.0)
@@ -95,15 +102,22 @@ def add_chain(
     if functions > 1:
         hop = program.variables((functions - 1, nodes, nodes), price * delay_ns, both)
         _transport(program, hop, primary[:-1], primary[1:])
-    if allowed.sum() < 2:
-        none = np.empty((0, nodes), dtype=np.int64)
-        return ChainVariables(primary, none, none.reshape(0, nodes, nodes))
+    backups = min(backups, int(allowed.sum()) - 1)
+    none = np.empty((0, nodes), dtype=np.int64)
+    if backups < 1:
+        return ChainVariables(primary, none, none.reshape(0, nodes, nodes), none)
     trip = 2.0 * static.constants.commit_round_trips * price * delay_ns
     backup = program.variables((functions, nodes), 0.0, allowed, integer=True)
     apart = both & ~np.eye(nodes, dtype=np.bool_)
     pair = program.variables((functions, nodes, nodes), trip, apart)
     _transport(program, pair, primary, backup)
-    return ChainVariables(primary, backup, pair)
+    if backups == 1:
+        return ChainVariables(primary, backup, pair, none)
+    others = program.variables((functions, nodes), 0.0, allowed, integer=True)
+    program.rows(np.hstack([others, primary]), [1.0] * nodes + [1.0 - backups] * nodes, 0.0, 0.0)
+    members = np.stack([primary, backup, others], axis=2).reshape(-1, 3)
+    program.rows(members, 1.0, -np.inf, 1.0)
+    return ChainVariables(primary, backup, pair, others)
 
 
 def _transport(program: Program, flow: IntArray, ones: IntArray, others: IntArray) -> None:

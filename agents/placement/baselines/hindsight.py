@@ -32,9 +32,10 @@ GAP = 1e-3
 class Hindsight:
     """The plan's best placements, found with all its requests, load steps and faults known.
 
-    `accepted_bound`: no policy whatsoever accepts more requests of the plan under admission
-    control (all of them without). `placements` accept so many if `optimal`, and cost the least
-    static cost (`StaticCost`) that this allows; the search stopped at its time limit if not.
+    `accepted_bound`: no policy accepts more requests of the plan under admission control (all of
+    them without), as long as primaries stay where they are: who moves them away from overloaded
+    servers may. `placements` accept so many if `optimal`, and cost the least static cost
+    (`StaticCost`) that this allows; the search stopped at its time limit if not.
     """
 
     placements: Mapping[int, tuple[Placement, ...] | None]
@@ -74,12 +75,14 @@ def solve_hindsight(
 ) -> Hindsight:
     """Accept as many requests as can be, at the least static cost that allows over their lives.
 
-    The book is the ledger's: a request is in it from its arrival until `drain_ns` after its end;
-    after a server's death its backups count as primaries. With admission control a request may
-    use a server only if the demand there, itself included, is within the capacity at that moment
-    (later load steps may exceed it, as they may for every policy). Memory is kept to always.
-    Replacements of lost backups are not foreseen. Raises RunError if the time limit passes before
-    any placement is found.
+    The book is the ledger's: a request is in it from its arrival until `drain_ns` after its end,
+    with as many backups of each function as the plan says. Once a server's death is detected
+    (`static.constants.detection_ns` later) its backups count as primaries; until then it takes what
+    others do. With admission control a request needs all of its backups, and may use a server only
+    if the demand there, itself included, is within the capacity at that moment (later load steps
+    may exceed it, as they may for every policy). Memory is kept to always. Replacements of lost
+    backups are not foreseen. Raises RunError if the time limit passes before any placement is
+    found.
     """
     static = static or StaticCost()
     program = Program()
@@ -91,7 +94,7 @@ def solve_hindsight(
             for each in chains[: number + 1]
             if each.request.end_ns + drain_ns > chain.request.arrival_ns
         ]
-        _limit_arrival(program, plan, chain, present)
+        _limit_arrival(program, plan, chain, present, static)
     whether = np.array([chain.accepted for chain in chains])
     bound, optimal = len(chains), True
     if plan.admission:
@@ -119,13 +122,16 @@ def _add_chains(
     chains = []
     for request in requests:
         stretch = _stretch(plan, request, static)
-        accepted = program.variables((1,), 0.0, 1.0, integer=True)
+        known, dead = _known_dead(plan, request.arrival_ns, static), _dead(plan, request.arrival_ns)
+        allowed, seconds = ~known, _traffic_s(plan, request)
+        lost = dead * (static.weights.loss * request.rate_pps * seconds)
+        can = not plan.admission or allowed.sum() > plan.backups
+        accepted = program.variables((1,), 0.0, float(can), integer=True)
         if not plan.admission:
             program.rows(accepted, 1.0, 1.0, 1.0)
-        allowed = ~_dead(plan, request.arrival_ns)
         variables = add_chain(
-            program, stretch, allowed, capacity, delay_ns, static, _traffic_s(plan, request),
-            accepted,
+            program, stretch, allowed, capacity, delay_ns, static, seconds, accepted,
+            plan.backups, lost,
         )  # fmt: skip
         uses = _add_uses(program, plan, request, variables) if plan.admission else None
         chains.append(_Chain(request, stretch, accepted[0], variables, uses))
@@ -155,7 +161,7 @@ def _add_uses(
         return None
     nodes = len(plan.servers)
     uses = program.variables((nodes,), 0.0, 1.0)
-    for member in (*variables.primary, *variables.backup):
+    for member in (*variables.primary, *variables.backup, *variables.others):
         program.rows(np.stack([member, uses], axis=1), [1.0, -1.0], -np.inf, 0.0)
     return uses
 
@@ -168,12 +174,16 @@ def _only_filled_by_arrivals(plan: RunPlan, at_ns: int) -> bool:
 
 
 def _limit_arrival(
-    program: Program, plan: RunPlan, arriving: _Chain, present: Sequence[_Chain]
+    program: Program,
+    plan: RunPlan,
+    arriving: _Chain,
+    present: Sequence[_Chain],
+    static: StaticCost,
 ) -> None:
     """Memory, and with admission control capacity, of every node when a request arrives."""
     at_ns = arriving.request.arrival_ns
-    dead = _dead(plan, at_ns)
-    members, cores, memory = _load(plan, present, at_ns)
+    dead = _known_dead(plan, at_ns, static)
+    members, cores, memory = _load(dead, present)
     server_bytes = np.array([server.memory_bytes for server in plan.servers], dtype=np.float64)
     program.rows(members, memory, -np.inf, np.where(dead, np.inf, server_bytes))
     if not plan.admission:
@@ -190,15 +200,13 @@ def _limit_arrival(
         program.rows(row, [*cores, most], -np.inf, capacity[node] + most)
 
 
-def _load(
-    plan: RunPlan, present: Sequence[_Chain], at_ns: int
-) -> tuple[IntArray, FloatArray, FloatArray]:
+def _load(dead: BoolArray, present: Sequence[_Chain]) -> tuple[IntArray, FloatArray, FloatArray]:
     """All instances that a node may have [N, K], and the cores and memory of each [K].
 
-    After a server's death the backups of its primaries work as primaries: each pair of the two
+    The first backups of primaries on `dead` servers [N] work as primaries: each pair of the two
     adds what a primary costs more.
     """
-    died = np.flatnonzero(_dead(plan, at_ns))
+    died = np.flatnonzero(dead)
     tables, cores, memory = [], [], []
     for chain in present:
         members, each_cores, each_memory = demands(chain.variables, chain.stretch)
@@ -224,11 +232,11 @@ def _add_crowding(
         if not present:
             continue
         seconds = (to_ns - from_ns) / NS_PER_S
-        members, cores, _ = _load(plan, present, from_ns)
+        dead = _dead(plan, from_ns)
+        members, cores, _ = _load(dead, present)
         cores = cores * load_factor(plan, from_ns)
         services = np.concatenate([chain.stretch.service_ns for chain in present])
         excess_cost = weights.loss / (services.mean() / NS_PER_S) * seconds
-        dead = _dead(plan, from_ns)
         for cost, limit in (
             (weights.headroom * seconds / capacity, weights.headroom_from * capacity),
             (np.full(nodes, excess_cost), capacity),
@@ -261,6 +269,11 @@ def _dead(plan: RunPlan, at_ns: int) -> BoolArray:
     dead = np.zeros(len(plan.servers), dtype=np.bool_)
     dead[[fault.node for fault in plan.faults if fault.at_ns <= at_ns]] = True
     return dead
+
+
+def _known_dead(plan: RunPlan, at_ns: int, static: StaticCost) -> BoolArray:
+    """The servers whose death is detected by a time."""
+    return _dead(plan, at_ns - round(static.constants.detection_ns))
 
 
 def _unasked(seen: PlacementObservation, candidates: BoolArray) -> int:

@@ -61,12 +61,13 @@ class MilpPolicy:
         )
         least = stretch.memory_bytes.min()
         allowed: BoolArray = seen.alive & (seen.memory_free_bytes >= least)
-        if not allowed.any():
+        if not allowed.any() or (seen.admission and allowed.sum() <= seen.backups):
             return ()
         program = Program()
         chain = add_chain(
-            program, stretch, allowed, seen.capacity_cores, seen.delay_ns, self.static, 1.0
-        )
+            program, stretch, allowed, seen.capacity_cores, seen.delay_ns, self.static, 1.0,
+            backups=seen.backups,
+        )  # fmt: skip
         _limit(program, chain, stretch, seen, self.static)
         found = program.solve().values
         return () if found is None else read_chain(chain, found)
@@ -103,7 +104,10 @@ def read_chain(chain: ChainVariables, values: FloatArray) -> tuple[Placement, ..
     backups = values[chain.backup].argmax(axis=1)
     if len(backups) == 0:
         return tuple(Placement(int(node), None) for node in primaries)
-    return tuple(Placement(int(a), int(b)) for a, b in zip(primaries, backups, strict=True))
+    others = [tuple(map(int, np.flatnonzero(row > 0.5))) for row in values[chain.others]]
+    others = others or [()] * len(primaries)
+    members = zip(primaries, backups, others, strict=True)
+    return tuple(Placement(int(a), int(b), more) for a, b, more in members)
 
 
 def _impossible(seen: PlacementObservation, choice: Placement) -> bool:
@@ -137,8 +141,8 @@ def _limit(
 
 def demands(chain: ChainVariables, stretch: Stretch) -> tuple[IntArray, FloatArray, FloatArray]:
     """The chain's primaries and backups by node [N, K], and the cores and memory of each [K]."""
-    with_backups = len(chain.backup) > 0
-    members = np.concatenate([chain.primary, chain.backup]).T
-    cores = [stretch.primary_cores] + [stretch.backup_cores] * with_backups
-    memory = [stretch.memory_bytes] * (1 + with_backups)
+    kinds = (len(chain.backup) > 0) + (len(chain.others) > 0)
+    members = np.concatenate([chain.primary, chain.backup, chain.others]).T
+    cores = [stretch.primary_cores] + [stretch.backup_cores] * kinds
+    memory = [stretch.memory_bytes] * (1 + kinds)
     return members, np.concatenate(cores), np.concatenate(memory)
