@@ -1,7 +1,7 @@
 """`deftbed calibrate`: runs the calibration scenarios, fits the constants, writes them to a file.
 
-A calibration is looked for where `--calibration` says, else in `results/calibration.json`; without
-either, the twin works with the defaults of `TwinConstants`.
+Every command whose twin can have a calibration looks for it in one way (`choose_calibration`), says
+which one it is and how its host differs from this one, and notes that among its results.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from testbed.scenario.model import Scenario
 from testbed.twin.calibration import CONSTANTS, Calibration, Estimate, parse_calibration
 
 DEFAULT_FILE = Path(RESULTS) / "calibration.json"
+NONE = Path("none")
 ATTEMPTS = 3
 RUN_OVERHEAD_S = 9.0
 """First guess of what a run takes beside its traffic."""
@@ -34,19 +35,58 @@ Progress = Callable[[str, float], None]
 """What is being done, and which share of all is done."""
 
 
-def load_calibration(path: Path | None) -> Calibration | None:
-    """The calibration in a file; of None, the default file's if there is one, else None.
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The calibration that a command's twin has, where it is from, and what is to be said of it.
 
-    Raises InputError for a file that cannot be read or is no calibration.
+    Without one (`calibration` None) the twin has its defaults. `doubts` says how the host on which
+    it was made differs from that on which it is used, and why its runs were not valid.
     """
-    chosen = path or DEFAULT_FILE
-    if path is None and not chosen.is_file():
-        return None
+
+    calibration: Calibration | None = None
+    file: str | None = None
+    doubts: tuple[str, ...] = ()
+
+    def identity(self) -> dict[str, Any] | None:
+        """What a manifest or a report says of it; None for the defaults."""
+        if self.calibration is None:
+            return None
+        facts = self.calibration.identity()
+        return {**facts, "file": self.file, "doubts": list(self.doubts)}
+
+    def lines(self) -> list[str]:
+        """What a person is told of it."""
+        if self.calibration is None:
+            return ["the twin has its default constants: no calibration"]
+        made = self.calibration.source.get("date", "at an unknown time")
+        doubts = [f"the calibration is in doubt: {doubt}" for doubt in self.doubts]
+        return [f"the twin is calibrated by {self.file}, made {made}", *doubts]
+
+
+def choose_calibration(option: Path | None, backends: Mapping[str, Any] | None = None) -> Chosen:
+    """The calibration of a command by its `--calibration`: the one rule of all commands.
+
+    That file; `none`: the twin's defaults; not given: the default file if there is one, else the
+    defaults. `backends` are those that the command has chosen, if it emulates. Raises InputError
+    for a file that cannot be read or is no calibration.
+    """
+    if option == NONE or (option is None and not DEFAULT_FILE.is_file()):
+        return Chosen()
+    file = option or DEFAULT_FILE
+    found = read_calibration(file)
+    here = host_facts(backends or {})
+    if backends is None:
+        del here["backends"]
+    return Chosen(found, str(file), doubts(found, here))
+
+
+def read_calibration(file: Path) -> Calibration:
+    """The calibration in a file; raises InputError if it cannot be read or is none."""
     try:
-        data = json.loads(chosen.read_text(encoding="utf-8"))
+        data = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        expected = f"a file written by `deftbed calibrate` ({error})"
-        raise InputError("--calibration", str(chosen), expected) from error
+        expected = f"a file written by `deftbed calibrate`, or none ({error})"
+        raise InputError("--calibration", str(file), expected) from error
     return parse_calibration(data)
 
 
@@ -181,7 +221,7 @@ def _read(folder: Path) -> tuple[list[tuple[Purpose, RecordedRun]], list[str]]:
     return runs, torn
 
 
-def host_facts(backends: dict[str, Any]) -> dict[str, Any]:
+def host_facts(backends: Mapping[str, Any]) -> dict[str, Any]:
     """What the constants depend on: processor, cores, kernel and back ends."""
     return {
         "cpu": _cpu_model(),
@@ -201,11 +241,21 @@ def _cpu_model() -> str:
     return next(found, platform.processor())
 
 
-def differences(calibration: Calibration, backends: Any) -> list[str]:
-    """How the host that a calibration was made on differs from this one, in words."""
-    here = host_facts(asdict(backends))
-    return [
-        f"{name}: calibrated with {calibration.host[name]}, here {here[name]}"
-        for name in ("cpu", "cores", "kernel", "backends")
-        if name in calibration.host and calibration.host[name] != here[name]
-    ]
+def doubts(calibration: Calibration, here: Mapping[str, Any]) -> tuple[str, ...]:
+    """Why a calibration may not be of the host with the facts `here`, in words.
+
+    `here` holds some of what `host_facts` gives; what either side does not know is not compared.
+    """
+    found = []
+    for name in ("cpu", "cores", "kernel", "backends"):
+        there = calibration.host.get(name)
+        if there is not None and name in here and there != here[name]:
+            found.append(f"{name}: made with {_words(there)}, used with {_words(here[name])}")
+    reasons = calibration.source.get("reasons", ())
+    return (*found, *(f"a run of it was not valid: {reason}" for reason in reasons))
+
+
+def _words(fact: Any) -> str:
+    if isinstance(fact, Mapping):
+        return ", ".join(f"{name} {value}" for name, value in sorted(fact.items()))
+    return str(fact)

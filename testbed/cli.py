@@ -28,9 +28,11 @@ from testbed.scenario.errors import DeftbedError, InputError
 from testbed.scenario.link_plan import SURELY_CARRIED_BPS, fastest_bps
 from testbed.scenario.load import load_checked, load_scenario
 from testbed.scenario.model import PolicyName, Scenario
+from testbed.scenario.modelled import left_out
 from testbed.scenario.plan import make_plan
 from testbed.scenario.remarks import remarks
 from testbed.scenario.types import RunPlan
+from testbed.screen_left_out import print_left_out
 
 EXIT_FAILED = 1
 EXIT_INPUT = InputError.exit_status
@@ -58,6 +60,7 @@ Results = Annotated[
 IncludeInvalid = Annotated[
     bool, typer.Option("--include-invalid", help="compare runs that are not valid, too")
 ]
+Calibrated = Annotated[Path | None, typer.Option("--calibration", help=cli_twin.CALIBRATION_HELP)]
 Model = Annotated[
     Path | None, typer.Option(help="a model trained by `deftbed train`, instead of training one")
 ]
@@ -73,6 +76,7 @@ def check(scenario: ScenarioPath, as_json: AsJson = False) -> None:
     plans = {seed: make_plan(loaded, seed) for seed in loaded.seeds}
     first = next(iter(plans.values()))
     said = list(remarks(loaded, plans.values()))
+    twin = left_out(loaded)
     facts = {
         "scenario": loaded.name,
         "valid": True,
@@ -82,6 +86,10 @@ def check(scenario: ScenarioPath, as_json: AsJson = False) -> None:
         "seeds": {str(seed): len(plan.requests) for seed, plan in plans.items()},
         "links_note": _links_note(loaded, plans.values()),
         "remarks": said,
+        "twin": {
+            "left_out": [str(each) for each in twin if not each.refused],
+            "refused": [str(each) for each in twin if each.refused],
+        },
     }
     if as_json:
         print(json.dumps(facts))
@@ -95,6 +103,7 @@ def check(scenario: ScenarioPath, as_json: AsJson = False) -> None:
         console.print(f"Note: {remark}.", style="yellow", markup=False, soft_wrap=True)
     if facts["links_note"] is not None:
         console.print(facts["links_note"], style="yellow", markup=False, soft_wrap=True)
+    print_left_out(console, [loaded])
 
 
 @app.command()
@@ -118,6 +127,7 @@ def run(
     policy: Annotated[str, typer.Option(help=f"one of {', '.join(POLICIES)}")] = "deft",
     seed: Annotated[int | None, typer.Option(help="[the scenario's first]", min=0)] = None,
     model: Model = None,
+    calibration: Calibrated = None,
     results: Results = None,
     as_json: AsJson = False,
 ) -> None:
@@ -132,7 +142,7 @@ def run(
             "seeds": [loaded.seeds[0] if seed is None else seed],
         }
     )
-    _compare(scenario, chosen, {policy: model} if model else {}, results, as_json)
+    _compare(scenario, chosen, {policy: model} if model else {}, results, as_json, calibration)
 
 
 @app.command()
@@ -140,6 +150,7 @@ def compare(
     scenario: ScenarioPath,
     model: Model = None,
     dqn_model: Annotated[Path | None, typer.Option(help="the same for `dqn`")] = None,
+    calibration: Calibrated = None,
     results: Results = None,
     include_invalid: IncludeInvalid = False,
     as_json: AsJson = False,
@@ -148,7 +159,7 @@ def compare(
     loaded = load_checked(scenario)
     given = {"ppo": model, "dqn": dqn_model}
     models = {name: file for name, file in given.items() if file is not None}
-    _compare(scenario, loaded, models, results, as_json, include_invalid)
+    _compare(scenario, loaded, models, results, as_json, calibration, include_invalid)
 
 
 app.command()(cli_learning.train)
@@ -309,6 +320,7 @@ def _compare(
     models: dict[str, Path],
     results: Path | None,
     as_json: bool,
+    calibration: Path | None,
     include_invalid: bool = False,
 ) -> None:
     for model in models.values():
@@ -319,7 +331,9 @@ def _compare(
     from testbed.compare import compare_policies
     from testbed.screen import print_summary
 
-    folder, summary = compare_policies(path, scenario, models, results, console, include_invalid)
+    folder, summary = compare_policies(
+        path, scenario, models, results, console, include_invalid, calibration
+    )
     if as_json:
         print(json.dumps({**summary, "results": str(folder)}))
     else:

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from testbed.cli_twin import CALIBRATION_HELP
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario
 from testbed.scenario.model import Scenario
@@ -42,9 +43,7 @@ def register(app: typer.Typer, console: Console) -> None:
             list[Path] | None, typer.Option(help="a model of ppo; once for each training run")
         ] = None,
         models: Annotated[str, typer.Option(help="a pattern of such files, in quotes")] = "",
-        calibration: Annotated[
-            Path | None, typer.Option(help="a file of `deftbed calibrate` [the twin's defaults]")
-        ] = None,
+        calibration: Annotated[Path | None, typer.Option(help=CALIBRATION_HELP)] = None,
         results: Annotated[
             Path | None, typer.Option(help="the folder to make [results/evaluation-<name>-<time>]")
         ] = None,
@@ -82,19 +81,25 @@ def _evaluate(
 ) -> tuple[Path, dict[str, object]]:
     from agents.placement.cells import cell_scenario, cells_of
     from agents.placement.sweep import SweepSpec, contestants_of
-    from testbed.calibrate import load_calibration
+    from testbed.calibrate import choose_calibration
     from testbed.evaluate import measure, write_evaluation
     from testbed.results.folder import results_folder
+    from testbed.scenario.modelled import require_modelled
     from testbed.scenario.plan import make_plan
+    from testbed.screen_left_out import print_left_out, print_lines
 
     scenario = load_scenario(path)
     cells = cells_of(scenario, _loads(loads), tuple(_listed(topologies)))
     for cell in cells:
-        make_plan(cell_scenario(scenario, cell), 0)  # what cannot be run is told of at once
+        moved = cell_scenario(scenario, cell)
+        require_modelled(moved)
+        make_plan(moved, 0)  # what cannot be run is told of at once
     chosen = _policies(policies, scenario, bool(models))
-    constants = None if calibration is None else load_calibration(calibration)
-    spec = SweepSpec(scenario, chosen, cells, streams, models, constants)
+    host = choose_calibration(calibration)
+    spec = SweepSpec(scenario, chosen, cells, streams, models, host.calibration)
     contestants_of(spec)
+    print_left_out(console, [cell_scenario(scenario, cell) for cell in cells])
+    print_lines(console, host.lines())
     folder = results_folder(results, f"evaluation-{scenario.name}", linked=False)
     columns = (
         TextColumn("{task.description:<44}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
@@ -106,6 +111,7 @@ def _evaluate(
             measure(
                 path, spec, folder,
                 lambda what, share: bar.update(task, description=what, completed=share),
+                host.identity(),
             )  # fmt: skip
         summary = write_evaluation(folder)
     return folder, summary

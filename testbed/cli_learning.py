@@ -9,9 +9,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from testbed.cli_twin import CALIBRATION_HELP
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_checked
 from testbed.scenario.model import Scenario
+from testbed.scenario.modelled import require_modelled, words_left_out
+from testbed.screen_left_out import print_left_out, print_lines
 
 console = Console(stderr=True, highlight=False)
 
@@ -39,14 +42,12 @@ def train(
     config: Annotated[
         Path | None, typer.Option(help="a file with hyperparameters, e.g. of `deftbed tune`")
     ] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(help="ppo: a file of `deftbed calibrate` [the twin's defaults]")
-    ] = None,
+    calibration: Annotated[Path | None, typer.Option(help=f"ppo: {CALIBRATION_HELP}")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Train a policy from nothing: ppo on the twin of a scenario, dqn in its paper's world."""
     from agents.placement.cells import Cell, cell_scenario
-    from testbed.calibrate import load_calibration
+    from testbed.calibrate import Chosen, choose_calibration
     from testbed.training import TrainingJob, algorithm_for, train_policy
 
     algorithm = algorithm_for(problem, algorithm)
@@ -57,8 +58,11 @@ def train(
     cells = [Cell(1.0, name, name) for name in names]
     substrates = [loaded, *(cell_scenario(loaded, cell) for cell in cells)]
     logs = logs or out.with_name(out.stem + "-logs")
-    constants = None if calibration is None else load_calibration(calibration)
-    job = TrainingJob(tuple(substrates), out, decisions, logs, resume, config, constants)
+    host = choose_calibration(calibration) if algorithm == "ppo" or calibration else Chosen()
+    if algorithm == "ppo":
+        print_left_out(console, substrates)
+        print_lines(console, host.lines())
+    job = TrainingJob(tuple(substrates), out, decisions, logs, resume, config, host)
     report = train_policy(algorithm, job, console)
     if as_json:
         print(json.dumps(report))
@@ -91,15 +95,21 @@ def tune(
         Path | None, typer.Option(help="a config to start from, for what is not searched too")
     ] = None,
     resume: Annotated[bool, typer.Option(help="go on with a study that was cut off")] = False,
+    calibration: Annotated[Path | None, typer.Option(help=CALIBRATION_HELP)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
 ) -> None:
     """Search hyperparameters of ppo; prints the best config, for `deftbed train --config`."""
     from agents.placement.config import config_text, read_config
     from agents.placement.tune import TrialNote
     from agents.placement.tune import tune as search
+    from testbed.calibrate import choose_calibration
     from testbed.screen import progress_bar
 
     loaded = _with_training(load_checked(scenario), decisions, None)
+    require_modelled(loaded)
+    host = choose_calibration(calibration)
+    print_left_out(console, [loaded])
+    print_lines(console, host.lines())
     base = None if config is None else read_config(config)
     if not resume:
         _check_new("--out", out)
@@ -120,9 +130,11 @@ def tune(
             resume,
             lambda done: bar.update(task, completed=done),
             tell,
+            host.calibration,
         )
+    facts = {"left_out": words_left_out([loaded]), "calibration": host.identity()}
     if as_json:
-        print(json.dumps(report.as_dict()))
+        print(json.dumps({**report.as_dict(), **facts}))
         return
     print(config_text(report.config), end="")
     console.print(

@@ -15,6 +15,10 @@ from testbed.scenario.errors import InputError
 console = Console(stderr=True, highlight=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
+CALIBRATION_HELP = (
+    "a file of `deftbed calibrate`, or none for the twin's defaults "
+    "[results/calibration.json if it is there, else the defaults]"
+)
 HELD_OUT = ("scenarios/smoke.yaml", "scenarios/validation/ring.yaml", "scenarios/abilene.yaml")
 
 
@@ -54,9 +58,7 @@ def validate(
     scenarios: Annotated[
         list[Path] | None, typer.Argument(help=f"[{', '.join(HELD_OUT)}]", show_default=False)
     ] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(help="[results/calibration.json, if it is there]")
-    ] = None,
+    calibration: Annotated[Path | None, typer.Option(help=CALIBRATION_HELP)] = None,
     policies: Annotated[
         str, typer.Option(help="with commas between [each scenario's, but for learned ones]")
     ] = "",
@@ -73,11 +75,11 @@ def validate(
     as_json: AsJson = False,
 ) -> None:
     """Run scenarios in the emulation and in the twin, placements the same: the twin's error."""
-    from testbed.calibrate import load_calibration
+    from testbed.calibrate import choose_calibration
     from testbed.screen_twin import print_validation, progress_bar
     from testbed.validate import chosen_scenario, new_folder, run_scenarios, validate_into
 
-    constants = load_calibration(calibration)
+    constants = choose_calibration(calibration)
     if source and scenarios:
         raise InputError("--from", str(source[0]), "either scenarios or --from")
     check_new(results)

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from agents.placement.policies import make_policy
+from testbed.calibrate import Chosen, choose_calibration
 from testbed.records.files import copy, write_json
 from testbed.results.asked import read_asked
 from testbed.results.compare import write_summary
@@ -25,8 +26,10 @@ from testbed.run import RunSpec, run_one
 from testbed.scenario.endings import Endings
 from testbed.scenario.link_plan import SURELY_CARRIED_BPS, fastest_bps
 from testbed.scenario.model import Scenario
+from testbed.scenario.modelled import require_modelled
 from testbed.scenario.plan import make_plan
 from testbed.screen import progress_bar
+from testbed.screen_left_out import print_left_out, print_lines
 from testbed.substrate.choice import able_host
 from testbed.substrate.greatest_rate import rate_note
 from testbed.substrate.ownership import clean_stale
@@ -37,6 +40,8 @@ RUN_OVERHEAD_S = 5.0
 TRAIN_S = 45.0
 """First guesses for the time left; the bar corrects itself."""
 LEARNED = ("ppo", "dqn")
+CALIBRATED = ("ppo", "milp", "milp-hindsight")
+"""Policies in which the constants of the host play a part."""
 Models = Mapping[str, Path]
 """The files of learned policies by name; those that are missing are trained."""
 
@@ -48,21 +53,30 @@ def compare_policies(
     results: Path | None,
     console: Console,
     include_invalid: bool = False,
+    calibration: Path | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Run, summarise, report; the results folder and the content of its summary.json.
 
     Runs that are not valid are in no comparison, unless `include_invalid`.
 
+    The twin in which what is not given is trained, and what solvers know of the host, has the
+    `calibration` that the option of that name chooses.
+
     Raises InputError before anything is built, RunError if a run fails.
     """
     capabilities, backends = able_host(scenario)
+    host = choose_calibration(calibration, asdict(backends))
+    if "ppo" in scenario.policies and "ppo" not in models:
+        require_modelled(scenario)
+        print_left_out(console, [scenario])
+    print_lines(console, host.lines() if set(CALIBRATED) & set(scenario.policies) else [])
     for name, model in models.items():
         make_policy(name, scenario.seeds[0], model)  # a model that is none is told of now
     for line in clean_stale():
         console.print(f"left by a run that died: {line}", markup=False)
     folder = results_folder(results, scenario.name)
     phases: dict[str, float] = {}
-    manifest = _manifest(scenario, backends)
+    manifest = {**_manifest(scenario, backends), "calibration": host.identity()}
     summary: dict[str, Any] = {}
     with Endings() as endings:
         endings.add(hand_back, folder)
@@ -76,7 +90,7 @@ def compare_policies(
             f"links {backends.link}, cgroup {backends.cgroup}"
         )
         _tell_fast_links(scenario, backends, console)
-        _run_all(folder, scenario, models, backends, capabilities, phases, console)
+        _run_all(folder, scenario, models, backends, capabilities, phases, console, host)
         manifest["complete"] = True
     return folder, summary
 
@@ -129,6 +143,7 @@ def _run_all(
     capabilities: Capabilities,
     phases: dict[str, float],
     console: Console,
+    host: Chosen,
 ) -> None:
     trains = [name for name in LEARNED if name in scenario.policies and name not in given]
     run_s = scenario.traffic.duration_s + scenario.traffic.drain_s + RUN_OVERHEAD_S
@@ -140,7 +155,7 @@ def _run_all(
         for name in trains:
             bar.update(task, description=f"training {name}")
             advance = partial(_advance_share, bar, task, done_s)
-            models[name] = _train(name, scenario, folder / "model", advance, phases)
+            models[name] = _train(name, scenario, folder / "model", advance, phases, host)
             done_s += TRAIN_S
         if "ppo" in scenario.policies and models["ppo"].suffix != ".onnx":
             from agents.placement.export import served_file
@@ -161,6 +176,7 @@ def _run_all(
                     models.get(policy),
                     backends,
                     capabilities,
+                    host.calibration,
                 )
                 begin = time.monotonic()
                 run_one(spec, partial(_advance, bar, task, done_s + RUN_OVERHEAD_S / 2))
@@ -175,11 +191,12 @@ def _train(
     folder: Path,
     progress: Callable[[float], None],
     phases: dict[str, float],
+    host: Chosen,
 ) -> Path:
     folder.mkdir(exist_ok=True)
     begin = time.monotonic()
     model = folder / f"{name}.pt"
-    report = run_training(name, TrainingJob((scenario,), model), progress)
+    report = run_training(name, TrainingJob((scenario,), model, calibration=host), progress)
     write_json(folder / f"training-{name}.json", report)
     phases[f"train_{name}_s"] = time.monotonic() - begin
     return model

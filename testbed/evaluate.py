@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from agents.placement.cells import cell_scenario
 from agents.placement.policies import BOUNDS, HEURISTICS, LEARNED
 from agents.placement.sweep import Row, SweepSpec, contestants_of, sweep
 from testbed.records.files import copy, write_json
@@ -21,6 +22,7 @@ from testbed.results.evaluation.values import read_values, write_values
 from testbed.revision import git_revision
 from testbed.scenario.endings import Endings
 from testbed.scenario.errors import InputError
+from testbed.scenario.modelled import words_left_out
 from testbed.twin.constants import CostWeights, constants_for
 
 FORMAT = 1
@@ -29,15 +31,19 @@ _KEYS = ("scenario", "baseline", "policies", "heuristics", "learned", "bounds")
 
 
 def measure(
-    path: Path, spec: SweepSpec, folder: Path, progress: Callable[[str, float], None]
+    path: Path,
+    spec: SweepSpec,
+    folder: Path,
+    progress: Callable[[str, float], None],
+    calibration: Mapping[str, Any] | None = None,
 ) -> None:
     """Evaluate into `folder`, which is there and empty: raw values, manifest and scenario.
 
-    `path` is the scenario's file. The values of a cell are written when it is finished, so they
-    are kept whatever becomes of the rest; the manifest says if all are there. Raises InputError
-    as `sweep` does.
+    `path` is the scenario's file, `calibration` what is noted of the one of `spec`. The values of a
+    cell are written when it is finished, so they are kept whatever becomes of the rest; the
+    manifest says if all are there. Raises InputError as `sweep` does.
     """
-    manifest = _manifest(spec)
+    manifest = _manifest(spec, calibration)
     write_json(folder / "manifest.json", manifest)
     copy(path, folder / "scenario.yaml")
     rows: list[dict[str, object]] = []
@@ -78,7 +84,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     return manifest, values
 
 
-def _manifest(spec: SweepSpec) -> dict[str, Any]:
+def _manifest(spec: SweepSpec, calibration: Mapping[str, Any] | None) -> dict[str, Any]:
     scenario = spec.scenario
     return {
         "format": FORMAT,
@@ -95,8 +101,9 @@ def _manifest(spec: SweepSpec) -> dict[str, Any]:
         "streams": spec.streams,
         "models": [str(path) for path in spec.models],
         "constants": asdict(constants_for(scenario, spec.calibration)),
-        "calibration": None if spec.calibration is None else spec.calibration.identity(),
+        "calibration": calibration,
         "weights": asdict(CostWeights()),
+        "left_out": words_left_out(cell_scenario(scenario, cell) for cell in spec.cells),
         "git_revision": git_revision(),
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {platform.release()}",

@@ -41,6 +41,7 @@ from testbed.substrate.captures import Captures, interface_of
 from testbed.substrate.network import Network
 from testbed.substrate.ownership import clean
 from testbed.substrate.probe import Backends, Capabilities
+from testbed.twin.calibration import Calibration
 from testbed.twin.constants import constants_for
 from traffic.workload import write_workload
 
@@ -61,6 +62,8 @@ class RunSpec:
     model: Path | None
     backends: Backends
     capabilities: Capabilities
+    calibration: Calibration | None = None
+    """What policies that solve a cost take the host's constants from."""
 
 
 def run_one(spec: RunSpec, progress: Callable[[float], None]) -> dict[str, Any]:
@@ -101,7 +104,7 @@ def _emulate(
     phases: dict[str, float],
     progress: Callable[[float], None],
 ) -> None:
-    constants = constants_for(spec.scenario)
+    constants = constants_for(spec.scenario, spec.calibration)
     policy = make_policy(spec.policy, spec.seed, spec.model, plan, constants)
     schedules = _write_schedules(spec, plan)
     with Endings() as endings:

@@ -87,10 +87,15 @@ def print_validation(content: dict[str, Any], path: Path, console: Console | Non
             f"(target {RANK_TARGET})",
             soft_wrap=True,
         )
-    if content["calibration"] is None:
+    calibration = content["calibration"]
+    if calibration is None:
         screen.print("no calibration: the defaults were used", style="yellow")
+    for doubt in calibration["doubts"] if calibration else ():
+        text = f"the calibration is in doubt: {doubt}"
+        screen.print(text, style="yellow", markup=False, soft_wrap=True)
     for what in content["unmodelled"]:
-        screen.print(f"the twin leaves out: {what}", markup=False)
+        text = f"the twin leaves out: {what}"
+        screen.print(text, style="yellow", markup=False, soft_wrap=True)
     _print_reasons(screen, content["reasons"])
     screen.print(f"validation: {path}", soft_wrap=True)
 

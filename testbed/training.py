@@ -10,10 +10,11 @@ from typing import Any
 
 from rich.console import Console
 
+from testbed.calibrate import Chosen
 from testbed.scenario.errors import InputError
 from testbed.scenario.model import Scenario
+from testbed.scenario.modelled import require_modelled, words_left_out
 from testbed.screen import progress_bar
-from testbed.twin.calibration import Calibration
 
 Progress = Callable[[float], None]
 ALGORITHMS = {"placement": "ppo", "provisioning": "dqn"}
@@ -25,7 +26,7 @@ class TrainingJob:
     """What is trained: on the twin of `scenarios`, into the file `out`.
 
     `decisions` are the scenario's, or the config's, where they are None; `logs` is a folder for
-    TensorBoard, `config` a file with hyperparameters, `calibration` the host's constants. With
+    TensorBoard, `config` a file with hyperparameters, `calibration` the host's constants (ppo). With
     `resume` a training that was cut off goes on.
     """
 
@@ -35,7 +36,7 @@ class TrainingJob:
     logs: Path | None = None
     resume: bool = False
     config: Path | None = None
-    calibration: Calibration | None = None
+    calibration: Chosen = Chosen()
 
 
 def algorithm_for(problem: str | None, algorithm: str | None) -> str:
@@ -72,6 +73,8 @@ def _train_ppo(job: TrainingJob, progress: Progress) -> dict[str, Any]:
     from agents.placement.config import read_config
     from agents.placement.train import train
 
+    for scenario in job.scenarios:
+        require_modelled(scenario)
     spec = job.scenarios[0].training
     report = train(
         job.scenarios,
@@ -83,9 +86,13 @@ def _train_ppo(job: TrainingJob, progress: Progress) -> dict[str, Any]:
         config=None if job.config is None else read_config(job.config),
         logs=job.logs,
         resume=job.resume,
-        calibration=job.calibration,
+        calibration=job.calibration.calibration,
     )
-    return report.as_dict()
+    told = {
+        "left_out": words_left_out(job.scenarios),
+        "calibration": job.calibration.identity(),
+    }
+    return {**report.as_dict(), **told}
 
 
 def _train_dqn(job: TrainingJob, progress: Progress) -> dict[str, Any]:
@@ -96,7 +103,7 @@ def _train_dqn(job: TrainingJob, progress: Progress) -> dict[str, Any]:
     further = [scenario.name for scenario in job.scenarios[1:]]
     if further:
         raise InputError("--topologies", further, "ppo: dqn learns in its paper's world")
-    if job.calibration is not None:
+    if job.calibration != Chosen():
         raise InputError("--calibration", "given", "ppo: dqn learns in its paper's world")
     config = DqnConfig() if job.config is None else read_config(job.config)
     if job.decisions is not None:

@@ -5,6 +5,7 @@ The decisions are those that an emulation run recorded, so that the two differ i
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import Any, get_args
 
 import numpy as np
 
+from testbed.calibrate import Chosen, doubts
 from testbed.recorded import RecordedRun, read_results
 from testbed.records.files import write_json
 from testbed.results.folder import hand_back, results_folder
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario
 from testbed.scenario.model import PolicyName, Scenario
+from testbed.scenario.modelled import left_out, require_modelled
 from testbed.scenario.plan import make_plan
 from testbed.scenario.types import NS_PER_S, RunPlan
 from testbed.statistics.quantiles import nearest_rank
@@ -31,10 +34,11 @@ from testbed.validation_page import write_page
 FORMAT = 1
 SEEDS = 3
 LEARNED = ("ppo", "dqn")
+NO_MOVES = "of a run placements are repeated alone, and what moved in overload stays where it was"
 Progress = Callable[[str, float], None]
 
 
-def validate_folders(folders: Sequence[Path], calibration: Calibration | None) -> dict[str, Any]:
+def validate_folders(folders: Sequence[Path], chosen: Chosen) -> dict[str, Any]:
     """Every complete run of the results folders in both worlds: the content of validation.json.
 
     Raises InputError for a folder without one.
@@ -44,21 +48,34 @@ def validate_folders(folders: Sequence[Path], calibration: Calibration | None) -
     torn = [why for each in found for why in each.torn]
     if not runs:
         raise InputError("results", "; ".join(torn), "a run that can be read")
-    pairs = [repeat(run, calibration) for run in runs]
+    pairs = [repeat(run, chosen.calibration) for run in runs]
+    chosen = _where_run(chosen, runs)
     return {
         "format": FORMAT,
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "calibration": None if calibration is None else calibration.identity(),
+        "calibration": chosen.identity(),
         "results": [str(folder) for folder in folders],
         "reasons": [
             *torn,
             *(f"{_name(run)}: {why}" for run in runs for why in run.manifest["reasons"]),
         ],
         "unmodelled": sorted(
-            {f"{run.scenario.name}: {w}" for run in runs for w in unmodelled(run)}
+            {f"{run.scenario.name}: {what}" for run in runs for what in unmodelled(run.scenario)}
         ),
         **assess(pairs),
     }
+
+
+def _where_run(chosen: Chosen, runs: Sequence[RecordedRun]) -> Chosen:
+    """The calibration with its doubts as to the hosts and back ends of the runs."""
+    if chosen.calibration is None:
+        return chosen
+    found = list(chosen.doubts)
+    for run in runs:
+        known = ("cores", "kernel", "backends")
+        there = {name: run.manifest[name] for name in known if name in run.manifest}
+        found += doubts(chosen.calibration, there)
+    return dataclasses.replace(chosen, doubts=tuple(dict.fromkeys(found)))
 
 
 def _name(run: RecordedRun) -> str:
@@ -67,6 +84,7 @@ def _name(run: RecordedRun) -> str:
 
 def repeat(run: RecordedRun, calibration: Calibration | None) -> Pair:
     """A recorded run, and the twin with the very same placements."""
+    require_modelled(run.scenario)
     constants = constants_for(run.scenario, calibration)
     ready = ready_ns(run.plan, run.placements, calibration)
     plan, placements, unserved = begin_when_ready(run.plan, run.placements, ready)
@@ -118,15 +136,11 @@ def traffic_s(plan: RunPlan) -> float:
     return (last - first) / NS_PER_S
 
 
-def unmodelled(run: RecordedRun) -> list[str]:
-    """What a run has that the twin leaves out, in words."""
-    found = [name for name in ("moves", "scales") if getattr(run.plan, name)]
-    if run.scenario.scaling is not None:
-        found.append("scaling by measured load")
-    if run.scenario.overload is not None:
-        found.append("moves in overload")
-    if run.scenario.replication.backups_wanted > 1:
-        found.append("more than one backup")
+def unmodelled(scenario: Scenario) -> list[str]:
+    """What a run has that the twin leaves out when it repeats it, in words."""
+    found = [str(each) for each in left_out(scenario)]
+    if scenario.overload is not None:
+        found.append(f"overload: {NO_MOVES}")
     return found
 
 
@@ -136,6 +150,7 @@ def chosen_scenario(path: Path, policies: Sequence[str], seeds: Sequence[int]) -
     Without policies its own, but for those that have to be trained; without seeds its first few.
     """
     scenario = load_scenario(path)
+    require_modelled(scenario)
     names = list(policies) or [name for name in scenario.policies if name not in LEARNED]
     known = get_args(PolicyName)
     for name in names:
@@ -180,14 +195,14 @@ def run_scenarios(folder: Path, scenarios: Sequence[Scenario], progress: Progres
 
 
 def validate_into(
-    folder: Path | None, folders: Sequence[Path], calibration: Calibration | None
+    folder: Path | None, folders: Sequence[Path], chosen: Chosen
 ) -> tuple[dict[str, Any], Path]:
     """Validate results folders, write validation.json; its content and where it is.
 
     Without a folder of its own it goes into the first results folder. Raises InputError.
     """
     where = folder or folders[0]
-    content = validate_folders(folders, calibration)
+    content = validate_folders(folders, chosen)
     where.mkdir(parents=True, exist_ok=True)
     write_json(where / "validation.json", content)
     write_page(content, where / "validation.html")

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from testbed.records.files import write_text
 from testbed.scenario.endings import clean_up
 from testbed.scenario.errors import InputError, RunError
 from testbed.scenario.model import Scenario
+from testbed.twin.calibration import Calibration
 
 JOURNAL = ".journal"
 STUDY = "placement-ppo"
@@ -84,23 +86,24 @@ def tune(
     resume: bool = False,
     progress: Callable[[float], None] = lambda _: None,
     ended: Callable[[TrialNote], None] = lambda _: None,
+    calibration: Calibration | None = None,
 ) -> TuneReport:
     """Search until `trials` ended in all, or `seconds` passed; the best config goes to `out`.
 
     Each training learns from the scenario's number of decisions, with its seed, on training plans,
-    and is judged on validation plans; neither held-out plans nor the scenario's own seeds play a
-    part. What `base` has outside SPACE is kept. The study is in `out` with the suffix ".journal";
-    with `resume` it goes on, and the trial that was cut off begins again. `progress` is told the
-    share of the trials that is done. Raises InputError if a study to resume is not of these
-    arguments, RunError if no trial could be ended in time.
+    and is judged on validation plans, in a twin of `calibration` or its defaults; neither held-out
+    plans nor the scenario's own seeds play a part. What `base` has outside SPACE is kept. The study
+    is in `out` with the suffix ".journal"; with `resume` it goes on, and the trial that was cut off
+    begins again. `progress` is told the share of the trials that is done. Raises InputError if a
+    study to resume is not of these arguments, RunError if no trial could be ended in time.
     """
     base = base or PpoConfig()
     _check_start(base)
     deadline_s = None if seconds is None else time.monotonic() + seconds
     with StudyJournal(_journal(out, resume)) as journal:
-        study = _study(journal, out, _header(scenario, base, seed))
+        study = _study(journal, out, _header(scenario, base, seed, calibration))
         _forget_cut_off(study)
-        _search(study, scenario, out, trials, base, seed, deadline_s, progress, ended)
+        _search(study, scenario, out, trials, base, seed, deadline_s, progress, ended, calibration)
         if not _whole(study):
             raise RunError(f"no trial of {scenario.name} ended in {seconds} s")
         return _report(study, base)
@@ -116,6 +119,7 @@ def _search(
     deadline_s: float | None,
     progress: Callable[[float], None],
     ended: Callable[[TrialNote], None],
+    calibration: Calibration | None,
 ) -> None:
     while (done := len(study.get_trials(states=ENDED))) < trials:
         if deadline_s is not None and time.monotonic() > deadline_s:
@@ -124,12 +128,17 @@ def _search(
         if done == 0 and not study.get_trials(states=(TrialState.WAITING,)):
             study.enqueue_trial({name: value_of(base, name) for name in SPACE})
         try:
-            note = _run(study, scenario, base, deadline_s, lambda s: progress((done + s) / trials))
+            share = partial(_share, progress, done, trials)
+            note = _run(study, scenario, base, deadline_s, share, calibration)
         except _OutOfTime:
             break
         ended(note)
         if _whole(study):
             _write(out, _best(study, base))
+
+
+def _share(progress: Callable[[float], None], done: int, trials: int, of_one: float) -> None:
+    progress((done + of_one) / trials)
 
 
 class _OutOfTime(Exception):
@@ -142,12 +151,14 @@ def _run(
     base: PpoConfig,
     deadline_s: float | None,
     progress: Callable[[float], None],
+    calibration: Calibration | None,
 ) -> TrialNote:
     """One trial; an exception that ends it is noted as its failure."""
     trial = study.ask()
     try:
         config = with_values(base, _suggest(trial))
-        cost = _learn(trial, scenario, _even_segments(config, base), deadline_s, progress)
+        segments = _even_segments(config, base)
+        cost = _learn(trial, scenario, segments, deadline_s, progress, calibration)
     except optuna.TrialPruned:
         return _note(study.tell(trial, state=TrialState.PRUNED))
     except BaseException as error:
@@ -162,6 +173,7 @@ def _learn(
     config: PpoConfig,
     deadline_s: float | None,
     progress: Callable[[float], None],
+    calibration: Calibration | None,
 ) -> float:
     best = np.inf
 
@@ -186,6 +198,7 @@ def _learn(
             config=config,
             judged=judged,
             compares=False,
+            calibration=calibration,
         )
     return report.best_cost
 
@@ -242,9 +255,13 @@ def _journal(out: Path, resume: bool) -> Path:
     return journal
 
 
-def _header(scenario: Scenario, base: PpoConfig, seed: int) -> dict[str, Any]:
+def _header(
+    scenario: Scenario, base: PpoConfig, seed: int, calibration: Calibration | None
+) -> dict[str, Any]:
     """What must be the same for trials to be comparable."""
     text = scenario.model_dump_json() + json.dumps(asdict(base)) + repr(SPACE)
+    if calibration is not None:
+        text += json.dumps(calibration.to_json(), sort_keys=True)
     return {
         "format": 1,
         "scenario": scenario.name,

@@ -18,6 +18,7 @@ from testbed.scenario.capture import check_captures
 from testbed.scenario.errors import InputError
 from testbed.scenario.link_plan import link_changes
 from testbed.scenario.model import Scenario
+from testbed.scenario.modelled import left_out
 from testbed.scenario.modulation import Path, draw_path, product
 from testbed.scenario.node_names import node_index
 from testbed.scenario.quota import refusal
@@ -83,7 +84,7 @@ def make_plan(scenario: Scenario, seed: int) -> RunPlan:
         admission=scenario.servers.admission,
         mode=scenario.replication.mode,
         backups=scenario.replication.backups_wanted,
-        unmodelled=_unmodelled(scenario),
+        refused=tuple(f"{each.key} {each.value}" for each in left_out(scenario) if each.refused),
         link_changes=link_changes(topology, scenario.links),
         applications=_applications(scenario, requests),
         recording=recording,
@@ -135,21 +136,16 @@ def _load_steps(scenario: Scenario, load: Path) -> tuple[tuple[int, float], ...]
     )
 
 
-def _unmodelled(scenario: Scenario) -> tuple[str, ...]:
-    """What the twin cannot mean: it knows Poisson packets at a rate that all requests share."""
-    process = scenario.traffic.process
-    found = [] if isinstance(process, str) else [f"traffic.process {process.kind}"]
-    return (*found, *(["traffic.applications"] if scenario.traffic.applications else []))
-
-
 def plan_digest(plan: RunPlan) -> str:
     """SHA-256 of the plan: equal digests mean equal requests, servers, faults and substrate.
 
-    Replication is not in it: manifests hold it by itself, and so did those of older versions.
+    Replication is not in it: manifests hold it by itself. What the twin refuses has the name that
+    it had in older versions, so that their results can be read.
     """
     values = dataclasses.asdict(plan)
     for name in ("mode", "backups"):
         del values[name]
+    values["unmodelled"] = values.pop("refused")
     text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -195,8 +195,8 @@ class RunPlan:
     mode: ReplicationMode = "pipelined"
     backups: int = 1
     """How many backups each group is to have; none in mode none."""
-    unmodelled: tuple[str, ...] = ()
-    """What of the traffic the twin has no model of, by the scenario's keys."""
+    refused: tuple[str, ...] = ()
+    """What makes the twin refuse the plan: keys of the scenario with their values."""
     link_changes: tuple[LinkChange, ...] = ()
     """In the order of time."""
     applications: tuple[PlannedApplication, ...] = ()

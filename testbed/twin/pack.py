@@ -60,8 +60,8 @@ def pack_plans(plans: Sequence[RunPlan]) -> PlanArrays:
     """
     if not plans:
         raise ValueError("plans = []: expected at least one plan")
-    for what in plans[0].unmodelled:
-        expected = "cbr or poisson: the twin has no model of it; the emulation has"
+    for what in (what for plan in plans for what in plan.refused):
+        expected = "nothing that the twin has no model of; the emulation has"
         raise InputError("scenario", what, expected)
     first = plans[0]
     for plan in plans:

@@ -60,7 +60,7 @@ def test_applications_are_planned_with_their_options() -> None:
     )  # fmt: skip
     assert dict(iperf.options) == {"rate_bps": 1e6, "reverse": False}
     assert dict(http.options) == {"clients": 3, "object_bytes": 100_000, "think_s": 0.0}
-    assert plan.unmodelled == ("traffic.applications",)
+    assert plan.refused == ("traffic.applications 1 given",)
 
 
 def test_one_of_a_request_that_this_seed_lacks_is_left_out() -> None:

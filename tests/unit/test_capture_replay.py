@@ -258,7 +258,7 @@ def test_another_capture_is_another_plan(capture: str, tmp_path: Path) -> None:
     packets[-1].time += 0.001
     written(tmp_path, packets)
     assert before != plan_digest(plan_of(process))
-    assert plan_of(process).unmodelled == ("traffic.process replay",)
+    assert plan_of(process).refused == ("traffic.process replay",)
 
 
 def test_a_file_that_changes_under_way_is_noticed(capture: str) -> None:

@@ -57,7 +57,7 @@ def drawn_plan(seed: int, mode: ReplicationMode, wanted: int) -> RunPlan:
                 rate_pps=rng.uniform(200.0, 1200.0),
             )
         )
-    faults = ()
+    faults: tuple[Fault, ...] = ()
     if rng.random() < 0.5:
         # Often just before somebody arrives, who is placed before the death is detected.
         near_ns = rng.choice(requests).arrival_ns - rng.randint(-50, 200) * MS
@@ -84,9 +84,10 @@ def drawn_plan(seed: int, mode: ReplicationMode, wanted: int) -> RunPlan:
 def accepted_in_a_run(plan: RunPlan, policy: Policy) -> int:
     """How many requests a run accepts: its ledger, its way to ask, and the faults that it finds."""
     ledger, placed, found = ledger_of(plan), dict[int, list[Placement]](), 0
-    events = [(fault.at_ns + round(CONSTANTS.detection_ns), 0, fault) for fault in plan.faults]
-    arrivals = [(request.arrival_ns, 1 + request.id, request) for request in plan.requests]
-    for at_ns, _, event in sorted([*events, *arrivals], key=lambda each: each[:2]):
+    events: list[tuple[int, int, Fault | Request]] = []
+    events += [(fault.at_ns + round(CONSTANTS.detection_ns), 0, fault) for fault in plan.faults]
+    events += [(request.arrival_ns, 1 + request.id, request) for request in plan.requests]
+    for at_ns, _, event in sorted(events, key=lambda each: each[:2]):
         for request in plan.requests:
             if request.end_ns + NS_PER_S <= at_ns:
                 ledger.remove(request.id)
@@ -121,8 +122,8 @@ def _promote(plan: RunPlan, ledger: Ledger, placed: dict[int, list[Placement]], 
         for hop, placement in enumerate(placements):
             nodes = [node for node in placement.nodes if node != dead]
             if nodes:
-                others = tuple(nodes[2:])
-                placements[hop] = Placement(nodes[0], (nodes[1:2] or [None])[0], others)
+                backup = nodes[1] if len(nodes) > 1 else None
+                placements[hop] = Placement(nodes[0], backup, tuple(nodes[2:]))
         ledger.add(plan.requests[number], placements)
 
 
@@ -170,7 +171,10 @@ def test_without_replication_no_backup_is_planned() -> None:
     # Two servers of 0.5; a primary takes 0.42, its backup 0.105: without backups there is room for
     # one each.
     requests = tuple(make_request(number, rate_pps=700.0) for number in range(2))
-    for mode, wanted, bound in (("none", 0, 2), ("pipelined", 0, 2), ("pipelined", 1, 1)):
+    cases: tuple[tuple[ReplicationMode, int, int], ...] = (
+        ("none", 0, 2), ("pipelined", 0, 2), ("pipelined", 1, 1),
+    )  # fmt: skip
+    for mode, wanted, bound in cases:
         plan = dataclasses.replace(
             line_plan(requests, cores=(0.5, 0.5)), topology=line_topology(2),
             admission=True, mode=mode, backups=wanted,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from controller.rules import IN_PORT, Network, make_network, segment_rules
 from controller.wiring import Wiring
+from testbed.scenario.names import server_name, user_name
 from testbed.scenario.paths import (
     Graph,
     branches,
@@ -23,7 +24,7 @@ from testbed.scenario.paths import (
 )
 from testbed.scenario.steering import Segment
 from testbed.scenario.types import NS_PER_S, Link, Node, Placement, RunPlan, Server, Topology
-from testbed.substrate.layout import make_layout, server_name, user_name, wiring
+from testbed.substrate.layout import make_layout, wiring
 from testbed.twin.pack import path_matrices
 from testbed.twin.power import PowerModel, energy
 from testbed.twin.simulate import simulate

@@ -124,7 +124,7 @@ def _add_chains(
         stretch = _stretch(plan, request, static)
         known, dead = _known_dead(plan, request.arrival_ns, static), _dead(plan, request.arrival_ns)
         allowed, seconds = ~known, _traffic_s(plan, request)
-        lost = dead * (static.weights.loss * request.rate_pps * seconds)
+        lost: FloatArray = dead * (static.weights.loss * request.rate_pps * seconds)
         can = not plan.admission or allowed.sum() > plan.backups
         accepted = program.variables((1,), 0.0, float(can), integer=True)
         if not plan.admission:
