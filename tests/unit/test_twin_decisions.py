@@ -7,8 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from testbed.scenario.paths import delay_matrix_ns
-from testbed.scenario.placement import Ledger, PlacementObservation, Task
+from testbed.scenario.placement import PlacementObservation, Task, ledger_of
 from testbed.scenario.types import NS_PER_S, Fault, Placement, RunPlan, load_factor
 from testbed.twin.constants import CostWeights
 from testbed.twin.decisions import DecisionBatch
@@ -27,8 +26,7 @@ def ledger_observations(drawn: Drawn) -> list[PlacementObservation]:
     """What a ledger shows at each decision: it is told what is placed, what left and who died."""
     plan, policy, out = drawn.plan, drawn_policy(drawn.plan), []
     reference = Reference(plan, drawn.constants, drawn.weights)
-    delays_ns = delay_matrix_ns(plan.topology)
-    ledger = Ledger(plan.servers, plan.profiles, delays_ns, plan.admission)
+    ledger = ledger_of(plan)
     entered: set[int] = set()
 
     def decide(seen: Seen) -> Placement | None:

@@ -192,6 +192,7 @@ def test_plans_played_together_equal_those_played_alone_bit_for_bit() -> None:
             topology=first.plan.topology,
             servers=first.plan.servers,
             admission=first.plan.admission,
+            backups=first.plan.backups,
         )
         for one in drawn
         if len(one.plan.servers) == len(first.plan.servers)

@@ -23,6 +23,8 @@ from testbed.twin.constants import CostWeights, TwinConstants
 from tests.unit.twin_support import MS, PROFILES, make_request
 
 T = TypeVar("T")
+_OVERHEADS_NS = ((0.0, 1e6), (0.0, 3e6), (10e6, 200e6))
+"""Of a hop, of a commit, and the bound of a queue: between these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +63,16 @@ def drawn_scenario(seed: int) -> Drawn:
     )
     modes: tuple[ReplicationMode, ...] = ("none", "deft", "pipelined")
     mode = rng.choice(modes)
-    plan = replace(plan, mode=mode, backups=0 if mode == "none" else rng.choice((0, 1, 1, 1)))
+    hop_ns, commit_ns, queue_ns = (rng.uniform(*ends) for ends in _OVERHEADS_NS)
+    detection_ns, repair_ns = (float(rng.randint(0, most)) for most in (300 * MS, 400 * MS))
+    plan = replace(plan, backups=int(rng.random() < 0.8))
     constants = TwinConstants(
-        hop_overhead_ns=rng.uniform(0.0, 1e6),
-        commit_overhead_ns=rng.uniform(0.0, 3e6),
+        hop_overhead_ns=hop_ns,
+        commit_overhead_ns=commit_ns,
         commit_round_trips=COMMIT_ROUND_TRIPS[mode],
-        queue_ns=rng.uniform(10e6, 200e6),
-        detection_ns=float(rng.randint(0, 300 * MS)),
-        repair_ns=float(rng.randint(0, 400 * MS)),
+        queue_ns=queue_ns,
+        detection_ns=detection_ns,
+        repair_ns=repair_ns,
         replaces=rng.random() < 0.8,
         holds=rng.random() < 0.4,
         drain_ns=float(rng.randint(0, 500 * MS)),
