@@ -19,8 +19,8 @@ class Observations(NamedTuple):
     """B observations on N nodes; fields as in PlacementObservation, `delay_ns` shared.
 
     `task` is the place of a Task in state.TASKS; `primary` and `backup` are the members that the
-    group has (-1: none). `previous` is the node from which packets come: the source, or the
-    primary of the function before.
+    group has (-1: none), and nodes of further backups show no free memory. `previous` is the node
+    from which packets come: the source, or the primary of the function before.
     """
 
     alive: BoolArray  # [B, N]
@@ -85,6 +85,8 @@ def pack_observations(observations: Sequence[PlacementObservation]) -> Observati
         out.task[b] = TASKS.index(seen.task)
         members = (*seen.members, -1, -1)
         out.primary[b], out.backup[b] = members[:2]
+        # A group has one member at a node: where a further backup is, there is room for no other.
+        out.memory_free_bytes[b, list(seen.members[2:])] = 0.0
         out.previous[b] = seen.placed[-1].primary if seen.placed else seen.source
         out.destination[b] = seen.destination
         out.function_index[b] = seen.function_index

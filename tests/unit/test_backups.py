@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agents.placement.features import masks
 from agents.placement.policies import make_policy
 from testbed.orchestration.backups import REJECTED, further_backup, lost_one, place
 from testbed.scenario.load import load_scenario
@@ -16,6 +17,7 @@ from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.placement import Ledger, PlacementObservation
 from testbed.scenario.plan import make_plan
 from testbed.scenario.types import Placement
+from testbed.twin.observe import pack_observations
 
 PLAN = make_plan(load_scenario(Path(__file__).parents[2] / "scenarios" / "faults.yaml"), 1)
 REQUEST = PLAN.requests[0]
@@ -133,3 +135,16 @@ def test_a_backup_is_missed_whatever_took_it(
 ) -> None:
     news = {"cause": cause, "primary": primary, "backups": backups}
     assert lost_one(news, 1) is lost
+
+
+def test_a_learned_policy_may_name_no_node_that_has_a_member_however_many_there_are() -> None:
+    for count in range(1, 4):
+        members = tuple(range(count))
+        book = ledger()
+        book.add(REQUEST, [Placement(0, None)])
+        seen = book.observe_again(REQUEST, [], "backup", members)
+        _, backup = masks(pack_observations([seen]))
+        assert np.flatnonzero(backup[0]).tolist() == list(range(count, NODES))
+        moving = dataclasses.replace(seen, task="move")
+        primary, _ = masks(pack_observations([moving]))
+        assert set(np.flatnonzero(primary[0])) & set(members[2:]) == set()

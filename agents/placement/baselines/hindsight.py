@@ -124,7 +124,8 @@ def _add_chains(
         stretch = _stretch(plan, request, static)
         known, dead = _known_dead(plan, request.arrival_ns, static), _dead(plan, request.arrival_ns)
         allowed, seconds = ~known, _traffic_s(plan, request)
-        lost: FloatArray = dead * (static.weights.loss * request.rate_pps * seconds)
+        loss_cost = static.weights.loss * request.rate_pps * seconds
+        lost: FloatArray = np.where(dead, loss_cost, 0.0)
         can = not plan.admission or allowed.sum() > plan.backups
         accepted = program.variables((1,), 0.0, float(can), integer=True)
         if not plan.admission:
