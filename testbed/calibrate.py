@@ -63,6 +63,10 @@ class Chosen:
         return [f"the twin is calibrated by {self.file}, made {made}", *doubts]
 
 
+DEFAULTS = Chosen()
+"""The twin's own constants."""
+
+
 def choose_calibration(option: Path | None, backends: Mapping[str, Any] | None = None) -> Chosen:
     """The calibration of a command by its `--calibration`: the one rule of all commands.
 
@@ -71,7 +75,7 @@ def choose_calibration(option: Path | None, backends: Mapping[str, Any] | None =
     for a file that cannot be read or is no calibration.
     """
     if option == NONE or (option is None and not DEFAULT_FILE.is_file()):
-        return Chosen()
+        return DEFAULTS
     file = option or DEFAULT_FILE
     found = read_calibration(file)
     here = host_facts(backends or {})

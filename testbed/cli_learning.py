@@ -47,7 +47,7 @@ def train(
 ) -> None:
     """Train a policy from nothing: ppo on the twin of a scenario, dqn in its paper's world."""
     from agents.placement.cells import Cell, cell_scenario
-    from testbed.calibrate import Chosen, choose_calibration
+    from testbed.calibrate import DEFAULTS, choose_calibration
     from testbed.training import TrainingJob, algorithm_for, train_policy
 
     algorithm = algorithm_for(problem, algorithm)
@@ -58,7 +58,7 @@ def train(
     cells = [Cell(1.0, name, name) for name in names]
     substrates = [loaded, *(cell_scenario(loaded, cell) for cell in cells)]
     logs = logs or out.with_name(out.stem + "-logs")
-    host = choose_calibration(calibration) if algorithm == "ppo" or calibration else Chosen()
+    host = choose_calibration(calibration) if algorithm == "ppo" or calibration else DEFAULTS
     if algorithm == "ppo":
         print_left_out(console, substrates)
         print_lines(console, host.lines())

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from testbed.calibrate import Chosen
+from testbed.calibrate import DEFAULTS, Chosen
 from testbed.scenario.errors import InputError
 from testbed.scenario.model import Scenario
 from testbed.scenario.modelled import require_modelled, words_left_out
@@ -26,8 +26,8 @@ class TrainingJob:
     """What is trained: on the twin of `scenarios`, into the file `out`.
 
     `decisions` are the scenario's, or the config's, where they are None; `logs` is a folder for
-    TensorBoard, `config` a file with hyperparameters, `calibration` the host's constants (ppo). With
-    `resume` a training that was cut off goes on.
+    TensorBoard, `config` a file with hyperparameters, `calibration` the host's constants for `ppo`.
+    With `resume` a training that was cut off goes on.
     """
 
     scenarios: tuple[Scenario, ...]
@@ -36,7 +36,7 @@ class TrainingJob:
     logs: Path | None = None
     resume: bool = False
     config: Path | None = None
-    calibration: Chosen = Chosen()
+    calibration: Chosen = DEFAULTS
 
 
 def algorithm_for(problem: str | None, algorithm: str | None) -> str:
@@ -103,7 +103,7 @@ def _train_dqn(job: TrainingJob, progress: Progress) -> dict[str, Any]:
     further = [scenario.name for scenario in job.scenarios[1:]]
     if further:
         raise InputError("--topologies", further, "ppo: dqn learns in its paper's world")
-    if job.calibration != Chosen():
+    if job.calibration != DEFAULTS:
         raise InputError("--calibration", "given", "ppo: dqn learns in its paper's world")
     config = DqnConfig() if job.config is None else read_config(job.config)
     if job.decisions is not None:
