@@ -13,7 +13,7 @@ import yaml
 
 from testbed.calibrate import Chosen, choose_calibration, doubts, host_facts
 from testbed.cli import main
-from testbed.recorded import RecordedRun
+from testbed.recorded import RecordedResults, RecordedRun
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario
 from testbed.scenario.model import Scenario
@@ -165,7 +165,7 @@ def test_a_validation_doubts_a_calibration_of_other_back_ends_than_the_runs(
 ) -> None:
     scenario = load_scenario(lossy(Path("lossy.yaml")))
     runs = [recorded(scenario, backends={**BACKENDS, "link": "netem"})]
-    monkeypatch.setattr("testbed.validate.read_results", lambda folder: runs)
+    monkeypatch.setattr("testbed.validate.read_results", lambda folder: RecordedResults(runs, []))
     chosen = Chosen(calibration_of(), "here.json")
     content = validate_folders([Path("somewhere")], chosen)
     (doubt,) = content["calibration"]["doubts"]
