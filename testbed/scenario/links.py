@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from testbed.scenario.base import Model, Moment, Pair, Rate, Share
 from testbed.scenario.limits import MAX_DELAY_S, MAX_ENTRIES
 
 LinkChoice = Literal["auto", "netem", "userspace", "none"]
 Delay = Annotated[float, Field(ge=0, le=MAX_DELAY_S)]
+LEAST_CHANCE = 1e-9
+
+
+def _counted(chance: float) -> float:
+    if 0 < chance < LEAST_CHANCE:
+        raise ValueError(f"0, or from {LEAST_CHANCE:g} to 1: the kernel counts in steps of 2^-32")
+    return chance
+
+
+Chance = Annotated[Share, AfterValidator(_counted)]
 QueueBytes = Annotated[int, Field(ge=1, le=500_000_000)]
 
 
@@ -20,10 +30,10 @@ class BurstLossSpec(Model):
     A burst is 1 / to_good frames long on average.
     """
 
-    to_bad: Share = Field(description="chance to go bad after a frame; 0 loses nothing")
-    to_good: float = Field(gt=0, le=1, description="chance to become good again")
-    loss_bad: Share = Field(default=1.0, description="chance to lose a frame while bad")
-    loss_good: Share = Field(default=0.0, description="and while good")
+    to_bad: Chance = Field(description="chance to go bad after a frame; 0 loses nothing")
+    to_good: float = Field(ge=LEAST_CHANCE, le=1, description="chance to become good again")
+    loss_bad: Chance = Field(default=1.0, description="chance to lose a frame while bad")
+    loss_good: Chance = Field(default=0.0, description="and while good")
 
 
 class LinkSettings(Model):
@@ -34,10 +44,10 @@ class LinkSettings(Model):
     delay_s: Delay | None = Field(default=None, description="instead of length / speed")
     jitter_s: Delay | None = None
     jitter_reorders: bool | None = None
-    loss: Share | None = None
+    loss: Chance | None = None
     burst_loss: BurstLossSpec | None = None
-    reorder: Share | None = None
-    duplicate: Share | None = None
+    reorder: Chance | None = None
+    duplicate: Chance | None = None
     trace: str | None = Field(
         default=None, description="a file in mahimahi's format, instead of rate_bps"
     )
@@ -78,10 +88,10 @@ class LinkSpec(Model):
         default=0.0, description="the delay is uniform within this around its mean"
     )
     jitter_reorders: bool = Field(default=False, description="jitter may change the order")
-    loss: Share = Field(default=0.0, description="chance of a frame to be lost")
+    loss: Chance = Field(default=0.0, description="chance of a frame to be lost")
     burst_loss: BurstLossSpec | None = None
-    reorder: Share = Field(default=0.0, description="chance of a frame to go without the delay")
-    duplicate: Share = Field(default=0.0, description="chance of a frame to come twice")
+    reorder: Chance = Field(default=0.0, description="chance of a frame to go without the delay")
+    duplicate: Chance = Field(default=0.0, description="chance of a frame to come twice")
     trace: str | None = Field(
         default=None, description="a file in mahimahi's format that gives the rate"
     )

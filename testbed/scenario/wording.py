@@ -71,7 +71,8 @@ def _describe(path: Path, detail: ErrorDetails, data: object, schema: Json) -> I
     value = _value_at(data, path)
     kind = detail["type"]
     if kind == "value_error":
-        return InputError(field, "this combination", detail["msg"].removeprefix("Value error, "))
+        shown = "this combination" if isinstance(value, (Mapping, list)) else value
+        return InputError(field, shown, detail["msg"].removeprefix("Value error, "))
     if kind == "missing":
         return InputError(field, None, "a value (the key is missing)")
     if kind == "extra_forbidden":

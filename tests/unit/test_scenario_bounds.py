@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from testbed.scenario.errors import InputError
@@ -135,6 +135,9 @@ def test_a_number_out_of_its_bounds_is_refused_by_its_key(traffic: str, field: s
         ("by_link: [{between: [a, b], delay_s: 1e9}]", "links.by_link.0.delay_s"),
         ("changes: [{at_s: 1, rate_bps: 0.4}]", "links.changes.0.rate_bps"),
         ("burst_loss: {to_bad: 0.1, to_good: .nan}", "links.burst_loss.to_good"),
+        ("burst_loss: {to_bad: 1e-300, to_good: 0.5}", "links.burst_loss.to_bad"),
+        ("loss: 1e-300", "links.loss"),
+        ("changes: [{at_s: 1, duplicate: 1e-10}]", "links.changes.0.duplicate"),
     ],
 )
 def test_a_link_that_cannot_be_is_refused(links: str, field: str) -> None:
@@ -234,6 +237,7 @@ def test_a_trace_that_is_no_file_of_its_size_is_refused(path: str) -> None:
         load_trace(path)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.sampled_from(["1", "0", "7", "\n", "\n", "\r", "-", " ", "9" * 19, "\xff", "\x85", "x"]),

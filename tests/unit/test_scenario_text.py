@@ -153,6 +153,7 @@ def test_text_that_cannot_be_read_is_told_of_with_its_line(text: str, said: str)
         parse_mapping(text, "scenario")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_of_a_file_give_a_mapping_or_an_input_error(content: bytes) -> None:
     try:
@@ -168,7 +169,7 @@ _PARTS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(_PARTS, max_size=25).map("".join))
 def test_any_words_of_yaml_give_a_mapping_or_an_input_error(text: str) -> None:
     _read(text)
@@ -189,6 +190,7 @@ _GIVEN = st.sampled_from(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(_KEYS, _GIVEN), max_size=3))
 def test_any_training_config_is_read_or_an_input_error(
     tmp_path_factory: pytest.TempPathFactory, lines: list[tuple[str, str]]
