@@ -142,14 +142,17 @@ def run(
             "seeds": [loaded.seeds[0] if seed is None else seed],
         }
     )
-    _compare(scenario, chosen, {policy: model} if model else {}, results, as_json, calibration)
+    models = cli_learning.given_models(chosen, {"--model": (policy, model)})
+    _compare(scenario, chosen, models, results, as_json, calibration)
 
 
 @app.command()
 def compare(
     scenario: ScenarioPath,
     model: Model = None,
-    dqn_model: Annotated[Path | None, typer.Option(help="the same for `dqn`")] = None,
+    dqn_model: Annotated[
+        Path | None, typer.Option(help="the same for `dqn`; --model is that of `ppo`")
+    ] = None,
     calibration: Calibrated = None,
     results: Results = None,
     include_invalid: IncludeInvalid = False,
@@ -157,8 +160,8 @@ def compare(
 ) -> None:
     """Run every policy with every seed on the same requests, packets and faults, and compare."""
     loaded = load_checked(scenario)
-    given = {"ppo": model, "dqn": dqn_model}
-    models = {name: file for name, file in given.items() if file is not None}
+    given = {"--model": ("ppo", model), "--dqn-model": ("dqn", dqn_model)}
+    models = cli_learning.given_models(loaded, given)
     _compare(scenario, loaded, models, results, as_json, calibration, include_invalid)
 
 
@@ -323,9 +326,6 @@ def _compare(
     calibration: Path | None,
     include_invalid: bool = False,
 ) -> None:
-    for model in models.values():
-        if not model.is_file():
-            raise InputError("--model", str(model), "a model file written by `deftbed train`")
     check_new(results)
     _need_root("run an emulation")
     from testbed.compare import compare_policies

@@ -40,7 +40,8 @@ def register(app: typer.Typer, console: Console) -> None:
         ] = "",
         seeds: Annotated[int, typer.Option(help="request streams in each cell", min=1)] = STREAMS,
         model: Annotated[
-            list[Path] | None, typer.Option(help="a model of ppo; once for each training run")
+            list[Path] | None,
+            typer.Option(help="a model of --policies' ppo or dqn [ppo]; once for each"),
         ] = None,
         models: Annotated[str, typer.Option(help="a pattern of such files, in quotes")] = "",
         calibration: Annotated[Path | None, typer.Option(help=CALIBRATION_HELP)] = None,
@@ -56,6 +57,10 @@ def register(app: typer.Typer, console: Console) -> None:
         from testbed.results.evaluation.screen import print_evaluation
 
         if scenario.is_dir():
+            given = (policies, topologies, model, models, calibration, results)
+            if any(given) or (loads, seeds) != (LOADS, STREAMS):
+                wanted = "a scenario file; a folder is summed up anew, with no option but --json"
+                raise InputError("scenario", str(scenario), wanted)
             folder, summary = scenario, write_evaluation(scenario)
         else:
             files = _models(model or [], models)
@@ -80,6 +85,7 @@ def _evaluate(
     console: Console,
 ) -> tuple[Path, dict[str, object]]:
     from agents.placement.cells import cell_scenario, cells_of
+    from agents.placement.policies import make_policy
     from agents.placement.sweep import SweepSpec, contestants_of
     from testbed.calibrate import choose_calibration
     from testbed.evaluate import measure, write_evaluation
@@ -97,7 +103,9 @@ def _evaluate(
     chosen = _policies(policies, scenario, bool(models))
     host = choose_calibration(calibration)
     spec = SweepSpec(scenario, chosen, cells, streams, models, host.calibration)
-    contestants_of(spec)
+    for policy, file in contestants_of(spec):
+        if file is not None:
+            make_policy(policy, 0, file)  # a model that is none is told of before the sweep
     print_left_out(console, [cell_scenario(scenario, cell) for cell in cells])
     print_lines(console, host.lines())
     folder = results_folder(results, f"evaluation-{scenario.name}", linked=False)

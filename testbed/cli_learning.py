@@ -16,6 +16,7 @@ from testbed.scenario.model import Scenario
 from testbed.scenario.modelled import require_modelled, words_left_out
 from testbed.screen_left_out import print_left_out, print_lines
 
+LEARNED = ("ppo", "dqn")
 console = Console(stderr=True, highlight=False)
 
 
@@ -156,11 +157,13 @@ def export(
     from agents.placement.export import export_checked, export_pt2, weights_digest
     from agents.placement.model import load_model
 
+    network = load_model(model)
     if onnx is None and pt2 is None:
         onnx = model.with_suffix(".onnx")
-    for field, path in (("--onnx", onnx), ("--pt2", pt2)):
+    for field, path, suffix in (("--onnx", onnx, ".onnx"), ("--pt2", pt2, ".pt2")):
         _check_new(field, path)
-    network = load_model(model)
+        if path is not None and path.suffix != suffix:  # what reads such a file knows it by that
+            raise InputError(field, str(path), f"a name that ends in {suffix}")
     facts: dict[str, Any] = {"model": str(model), "weights_sha256": weights_digest(network)}
     if onnx is not None:
         facts |= {"onnx": str(onnx), **export_checked(network, onnx)._asdict()}
@@ -184,3 +187,22 @@ def _check_new(field: str, path: Path | None) -> None:
         raise InputError(field, str(path), "a file that does not exist yet")
     if path is not None and not path.parent.is_dir():
         raise InputError(field, str(path), "a file in a folder that exists")
+
+
+def given_models(scenario: Scenario, given: dict[str, tuple[str, Path | None]]) -> dict[str, Path]:
+    """Each policy's model of those that are given, by option; InputError for one without use."""
+    found: dict[str, Path] = {}
+    for option, (policy, file) in given.items():
+        if file is None:
+            continue
+        if policy not in LEARNED:
+            raise InputError(option, str(file), f"no model for {policy}, which learns nothing")
+        if policy not in scenario.policies:
+            among = ", ".join(scenario.policies)
+            raise InputError(
+                option, str(file), f"no model: {policy} is none of the policies {among}"
+            )
+        if not file.is_file():
+            raise InputError(option, str(file), "a model file written by `deftbed train`")
+        found[policy] = file
+    return found

@@ -164,7 +164,7 @@ def _run_all(
             begin = time.monotonic()
             models["ppo"] = served_file(models["ppo"], folder / "model")
             phases["export_s"] = time.monotonic() - begin
-        models = {name: _kept(model, folder / "model") for name, model in models.items()}
+        models = {name: _kept(name, model, folder / "model") for name, model in models.items()}
         for seed in scenario.seeds:
             for policy in scenario.policies:
                 bar.update(task, description=f"{policy}, seed {seed}", completed=done_s)
@@ -202,12 +202,18 @@ def _train(
     return model
 
 
-def _kept(model: Path, folder: Path) -> Path:
-    """A copy of a model among the results, so that its runs can be repeated."""
+def _kept(policy: str, model: Path, folder: Path) -> Path:
+    """A copy of a policy's model among the results, so that its runs can be repeated.
+
+    What was trained or exported into `folder` is there. Another model may have the same name.
+    """
+    if model.parent == folder:
+        return model
+    folder.mkdir(exist_ok=True)
     kept = folder / model.name
-    if not kept.exists():
-        folder.mkdir(exist_ok=True)
-        copy(model, kept)
+    if kept.exists():
+        kept = folder / f"{policy}-{model.name}"
+    copy(model, kept)
     return kept
 
 

@@ -119,6 +119,8 @@ def contestants_of(spec: SweepSpec) -> list[tuple[str, Path | None]]:
     names = [path.name for path in spec.models]
     if len(set(names)) != len(names):
         raise InputError("models", names, "file names without repetition")
+    if names and not set(LEARNED) & set(spec.policies):
+        raise InputError("models", names, "no models: none of the policies learns from one")
     for name in spec.policies:
         if name in LEARNED:
             if not spec.models:

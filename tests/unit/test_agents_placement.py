@@ -197,7 +197,7 @@ def test_evaluation_counts_what_the_twin_measured() -> None:
         ("list", "names for what it holds"),
         ("dict", "kind placement-ppo, not None"),
         ("sizes", "sizes of its network"),
-        ("weights", "request.weight.0 16, not 8"),
+        ("weights", "request.weight [16, 16], not [8, 16]"),
         ("no weights", "weights that fit"),
     ],
 )
@@ -231,9 +231,8 @@ def write_odd_model(kind: str, path: Path) -> None:
     elif kind == "no weights":
         write_checkpoint(path, {key: right[key] for key in right if key != "weights"})
     elif kind == "list":
-        sealed = [b"", b""]
         buffer = io.BytesIO()
-        torch.save(sealed, buffer)
+        torch.save([1, 2], buffer)
         body = buffer.getvalue()
         path.write_bytes(body + b"deftbed sealed 1 " + digest([body]))
 
