@@ -10,12 +10,15 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import logging
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import caching, dispatcher
 from numba.cpython import numbers
 
 KEPT_FOLDERS = 8
@@ -33,6 +36,28 @@ def _no_flags(_: Any) -> list[str]:
 # on purpose, and came out differently in one caller and in another, where their arguments were
 # known. Without the mark it wraps, as numpy's does.
 numbers._int_arith_flags = _no_flags
+
+
+class _Cache(caching.FunctionCache):  # type: ignore[misc]
+    """Numba's cache of a function; one that cannot be written is gone on without."""
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:
+            _tell_no_cache(self.cache_path, str(error))
+
+
+dispatcher.FunctionCache = _Cache  # type: ignore[attr-defined]
+_told: set[str] = set()
+
+
+def _tell_no_cache(folder: str, why: str) -> None:
+    """Say once in a process that compiled code is not kept, and why; all works without it."""
+    if not _told:
+        _told.add(folder)
+        text = f"compiled code is not kept in {folder} ({why}): each start compiles anew"
+        logging.getLogger(__name__).warning("deftbed: %s", text)
 
 
 def compiled(*arguments: Any, **options: Any) -> Any:
@@ -109,15 +134,18 @@ def _path(module: str) -> Path | None:
 
 
 @functools.cache
-def _folder(module: str) -> str:
+def _folder(module: str) -> str | None:
     base = Path(os.environ.get("NUMBA_CACHE_DIR") or _ROOT / ".numba")
     folder = base / f"{module}-{sources_digest(module)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         os.utime(folder)
+        with tempfile.TemporaryFile(dir=folder):  # else numba would look for a place of its own
+            pass
         _prune(base, module)
-    except OSError:
-        return ""  # a read-only place: numba then looks for another
+    except OSError as error:
+        _tell_no_cache(str(base), str(error))
+        return None
     return str(folder)
 
 
@@ -136,8 +164,11 @@ def _prune(base: Path, module: str) -> None:
 def _decorated(function: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
     # Numba reads the setting when a function is decorated. It is the whole process's: left as it
     # is, what is decorated next in another way would keep its cache in this module's folder.
+    folder = _folder(function.__module__)
+    if folder is None:
+        return numba.njit(*arguments, **{**options, "cache": False})(function)
     before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = _folder(function.__module__)
+    numba.config.CACHE_DIR = folder
     try:
         return numba.njit(*arguments, **options)(function)
     finally:

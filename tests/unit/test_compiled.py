@@ -39,12 +39,15 @@ def write(path: Path, imports: str, body: str) -> None:
 
 def run(checkout: Path, code: str, **environment: str) -> str:
     """What a fresh interpreter prints."""
+    return run_all(checkout, code, **environment).stdout.strip()
+
+
+def run_all(checkout: Path, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     variables = {**os.environ, "NUMBA_CACHE_DIR": str(checkout / "cache"), **environment}
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         cwd=checkout, env=variables, capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
-    return done.stdout.strip()
 
 
 DIGEST = "from testbed.compiled import sources_digest; print(sources_digest('testbed.one'))"
@@ -182,3 +185,33 @@ def test_real_modules_are_known_with_all_that_they_reach() -> None:
     assert not any(name.startswith("numba") for name in reached)
     digests = {sources_digest(name) for name in reached}
     assert len(digests) > len(reached) / 2
+
+
+FULL = """
+    import resource, signal
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+    from testbed.one import plus
+    print(plus(1), plus(1.5))
+"""
+
+
+def test_a_cache_that_cannot_be_written_is_gone_on_without_and_it_is_said_once(
+    checkout: Path,
+) -> None:
+    """As on a disk that is full: here no file may have more than a hundred bytes."""
+    done = run_all(checkout, FULL, PYTHONDONTWRITEBYTECODE="1")
+    assert done.stdout.strip() == "2 2.5"
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("deftbed: compiled code is not kept in ") and "File too large" in said
+    assert run(checkout, CALL) == "2 0", "nothing that is torn is read"
+
+
+def test_a_cache_folder_that_cannot_be_made_is_gone_on_without(checkout: Path) -> None:
+    (checkout / "cache").write_text("a file in its place")
+    done = run_all(checkout, CALL, PYTHONDONTWRITEBYTECODE="1")
+    assert done.stdout.strip() == "2 0"
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("deftbed: compiled code is not kept in ")
+    # Numba's own place beside the source knows nothing of what is called.
+    assert not [*checkout.rglob("*.nbi"), *checkout.rglob("*.nbc")]
