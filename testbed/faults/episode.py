@@ -29,7 +29,7 @@ from testbed.revision import git_revision
 from testbed.scenario.endings import Endings
 from testbed.scenario.errors import RunError, run_error
 from testbed.scenario.model import Scenario
-from testbed.scenario.names import edge_name, fdu_name, sender_name, server_name
+from testbed.scenario.names import edge_name, fdu_name, sender_name
 from testbed.scenario.placement import ledger_of
 from testbed.scenario.plan import make_plan
 from testbed.scenario.types import RunPlan
@@ -196,7 +196,7 @@ def _manifest(spec: EpisodeSpec, plan: RunPlan, run_id: str) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "origin_ns": 0,
         "requests": [asdict(request) for request in plan.requests],
-        "servers": [server_name(server.node) for server in plan.servers],
+        "servers": [asdict(server) for server in plan.servers],
         "replication": spec.scenario.replication.model_dump(),
         "backends": asdict(spec.backends),
         "kernel": platform.release(),

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from testbed.results.raw import RawFormatError
+from testbed.scenario.wording import input_error
 
 FORMAT = 1
 _Count = Annotated[int, Field(ge=0, lt=1 << 62)]
@@ -136,9 +137,5 @@ def _checked(model: type[_Model], content: Mapping[str, Any], path: Path) -> _Mo
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "missing":
-            raise RawFormatError(f"{path}: {field}", None, "a value: the key is missing") from None
-        expected = first["msg"].removeprefix("Input should be ")
-        raise RawFormatError(f"{path}: {field}", first["input"], expected) from error
+        wrong = input_error(error, content, model.model_json_schema())
+        raise RawFormatError(f"{path}: {wrong.field}", wrong.value, wrong.expected) from error
