@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,8 +143,8 @@ def read_counters(run_dir: Path, manifest: Mapping[str, Any]) -> RunCounters:
     arrivals = {path.name: read_arrivals(path) for path in sorted(raw.glob("received-*"))}
     own = {}
     for path in sorted([*raw.glob("edge-*.json"), *instance_dumps(raw)]):
-        found = _counters(path, "counters")
-        own.update({f"{path.stem}: {key}": found[key] for key in OWN_DROPS if key in found})
+        found = _counters(path, "counters", OWN_DROPS)
+        own.update({f"{path.stem}: {key}": count for key, count in found.items()})
     line = manifest.get("line") or {}
     own.update({f"line: {key}": int(line[key]) for key in LINE_FAULTS if key in line})
     return RunCounters(
@@ -165,10 +165,16 @@ def _sender_errors(path: Path) -> Mapping[str, int] | None:
     return _counters(path, "errors")
 
 
-def _counters(path: Path, name: str) -> Mapping[str, int]:
-    """The counts that a process left at its end under `name`; raises RawFormatError."""
-    found = read_object(path).get(name)
-    if not isinstance(found, dict) or not all(isinstance(each, int) for each in found.values()):
+def _counters(path: Path, name: str, keys: Iterable[str] | None = None) -> Mapping[str, int]:
+    """The counts that a process left at its end under `name`, all or those of `keys`.
+
+    Raises RawFormatError.
+    """
+    content = read_object(path).get(name)
+    if not isinstance(content, dict):
+        raise RawFormatError(f"{path}: {name}", content, "counts by name")
+    found = {key: content[key] for key in keys or content if key in content}
+    if not all(isinstance(each, int) for each in found.values()):
         raise RawFormatError(f"{path}: {name}", found, "counts by name")
     return found
 

@@ -85,8 +85,9 @@ def test_the_counters_are_those_that_the_processes_left(tmp_path: Path) -> None:
     file = ArrivalFile(raw / "received-1")
     file.set_counters(0, 5)
     file.close()
-    edge = {"counters": {"tun_drops": 6, "unclassified": 99, "kernel_drops": 0}}
-    (raw / "edge-1.json").write_text(json.dumps(edge))
+    # As an edge leaves them: its paths are no counts.
+    counters = {"tun_drops": 6, "unclassified": 99, "kernel_drops": 0, "paths": {"2": {"sent": 9}}}
+    (raw / "edge-1.json").write_text(json.dumps({"counters": counters}))
     (raw / "r0-h0-m1.json").write_text(json.dumps({"counters": {"emit_failed": 8, "no_cpu": 9}}))
     manifest = {
         "requests": [{"source": 0}, {"source": 2}],
