@@ -282,7 +282,7 @@ def test_errors_and_refused_orders_are_told(pair: Pair) -> None:
         pair.control.call(pair.socket("sender"), "add-stream", stream=nowhere)
     with pytest.raises(ControlError, match="add-stream without 'request'"):
         pair.control.call(pair.socket("sender"), "add-stream", stream={})
-    with pytest.raises(ControlError, match="op = 'fly': expected add-stream, ping"):
+    with pytest.raises(ControlError, match="op = 'fly': expected add-stream, begin, ping"):
         pair.control.call(pair.socket("sender"), "fly")
     stopped = pair.stream(2, 5000, 1_000_000, pair.now_ns())
     pair.control.call(pair.socket("sender"), "add-stream", stream=stopped)
