@@ -19,12 +19,13 @@ from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from testbed import cli_learning, cli_throughput, cli_trace, cli_twin
 from testbed.cli_evaluate import register as register_evaluate
 from testbed.results.folder import check_new
-from testbed.scenario.errors import DeftbedError, InputError
+from testbed.scenario.errors import DeftbedError, InputError, Interrupted
 from testbed.scenario.link_plan import SURELY_CARRIED_BPS, fastest_bps
 from testbed.scenario.load import load_checked, load_scenario
 from testbed.scenario.model import PolicyName, Scenario
@@ -36,11 +37,23 @@ from testbed.screen_left_out import print_left_out
 
 EXIT_FAILED = 1
 EXIT_INPUT = InputError.exit_status
-EXIT_INTERRUPTED = 130
 POLICIES: tuple[str, ...] = get_args(PolicyName)
 BENCHMARKS = ("dataplane", "fidelity", "recovery", "substrate", "twin")
 
+
+class _Commands(TyperGroup):
+    """The commands; an interrupt keeps what was noted on it, which typer would throw away."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """As typer does it."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted(interrupt) from interrupt
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -395,6 +408,7 @@ def _status(command: Callable[[], Any]) -> int:
     except TyperException as error:
         console.print(error.format_message(), markup=False)
         return EXIT_INPUT
-    except (KeyboardInterrupt, typer.Abort) as error:
-        _tell("interrupted; what was measured is kept", error)
-        return EXIT_INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort) as error:  # before a command began
+        ended = Interrupted(error)
+        _tell(str(ended), ended)
+        return ended.exit_status

@@ -16,6 +16,8 @@ from testbed.substrate.probe import CapabilityError, choose, probe
 from testbed.substrate.processes import command_of, with_variable
 
 SETTLE_S = 5.0
+OPEN_VSWITCH = ("ovs-netdev", "ovs-system")
+"""Its own interfaces, which come with its first bridge and go with its last, whoever makes them."""
 _RUN_ID = re.compile(r"^\w+ (?P<run>[0-9a-f]{6})")
 
 
@@ -34,7 +36,9 @@ def leftovers() -> frozenset[str]:
     for line in (_output("ip", "netns", "list") or "").splitlines():
         found.add(f"namespace {line.split()[0]}")
     for line in (_output("ip", "-o", "link", "show") or "").splitlines():
-        found.add(f"interface {line.split(': ')[1].split('@')[0]}")
+        name = line.split(": ")[1].split("@")[0]
+        if name not in OPEN_VSWITCH:
+            found.add(f"interface {name}")
     found |= {f"process {name}" for name in _emulation_processes()}
     return frozenset(found)
 

@@ -62,7 +62,9 @@ class ServerAgent:
     `alive`, which may be missing, is the path of the named pipe that the process holds open.
     """
 
-    def __init__(self, name: str, links: list[FduLink], heartbeat_ns: int, probes: Probes) -> None:
+    def __init__(
+        self, name: str, links: list[FduLink], heartbeat_ns: int, probes: Probes | None
+    ) -> None:
         self._name = name
         self._links = links
         self._heartbeat_ns = heartbeat_ns
@@ -73,9 +75,12 @@ class ServerAgent:
     def serve(self, control_path: str, termination: Termination) -> None:
         """Serve until SIGTERM."""
         orders = {"watch-process": self._watch, "forget-process": self._forget}
-        control = ControlSocket(control_path, {**orders, **self._probes.orders()})
+        probes = self._probes
+        if probes is not None:
+            orders |= probes.orders()
+            self._poll.register(probes, select.POLLIN)
+        control = ControlSocket(control_path, orders)
         self._poll.register(control, select.POLLIN)
-        self._poll.register(self._probes, select.POLLIN)
         self._poll.register(termination, select.POLLIN)
         due_ns = time.monotonic_ns()
         while not termination.requested:
@@ -89,8 +94,8 @@ class ServerAgent:
                     self._ended(descriptor)
                 elif descriptor == control.fileno():
                     control.serve()
-                elif descriptor == self._probes.fileno():
-                    self._probes.receive()
+                elif probes is not None and descriptor == probes.fileno():
+                    probes.receive()
                 else:
                     termination.drain()
         control.close()
@@ -134,10 +139,15 @@ class ServerAgent:
 
 
 def main(config: dict[str, Any]) -> None:
-    """The process, until SIGTERM. Keys of `config`: name, interface, mac, control_socket,
-    heartbeat_ns, fdu [{"heartbeat_socket", "control_socket"}, ...]."""
+    """The process, until SIGTERM. Keys of `config`: name, control_socket, heartbeat_ns,
+    fdu [{"heartbeat_socket", "control_socket"}, ...]; and interface and mac, which a server
+    without a network lacks, and then sends no probes."""
     links = [FduLink(**member) for member in config["fdu"]]
-    probes = Probes(config["interface"], config["mac"])
-    with Termination() as termination, contextlib.closing(probes):
+    with contextlib.ExitStack() as stack:
+        termination = stack.enter_context(Termination())
+        probes = None
+        if "interface" in config:
+            probes = Probes(config["interface"], config["mac"])
+            stack.callback(probes.close)
         agent = ServerAgent(config["name"], links, config["heartbeat_ns"], probes)
         agent.serve(config["control_socket"], termination)

@@ -27,6 +27,17 @@ class InputError(DeftbedError):
         super().__init__(f"{field} = {value!r}: expected {expected}")
 
 
+class Interrupted(DeftbedError):
+    """The user, or the system, ended the command; what was measured is kept. Status 130."""
+
+    exit_status = 130
+
+    def __init__(self, interrupt: BaseException) -> None:
+        super().__init__("interrupted; what was measured is kept")
+        for line in getattr(interrupt, "__notes__", ()):
+            self.add_note(line)
+
+
 class RunError(DeftbedError):
     """A run that began and could not go on; what was measured is kept. Status 1."""
 

@@ -56,7 +56,7 @@ def summary_of(folder: Path) -> dict[str, Any]:
 
 def test_every_policy_ran_and_delivered(compared: Path) -> None:
     summary = summary_of(compared)
-    assert (summary["format"], summary["scenario"]) == (1, "smoke")
+    assert (summary["format"], summary["scenario"]) == (2, "smoke")
     assert set(summary["policies"]) == {"deft", "greedy-delay"}
     for entry in summary["policies"].values():
         (run,) = entry["runs"]
