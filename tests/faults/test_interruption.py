@@ -63,10 +63,17 @@ PHASES = {
 """By the event after which a run is in it; "run-start" is written half a second before its time."""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("phase", PHASES)
+CASES = [
+    *((phase, signal.SIGINT) for phase in PHASES),
+    ("building", signal.SIGTERM),
+    ("before the origin", signal.SIGTERM),
+    ("traffic", signal.SIGTERM),
+]
+
+
+@pytest.mark.parametrize(("phase", "number"), CASES)
 def test_an_interrupted_run_cleans_up_and_keeps_what_it_has(
-    tmp_path: Path, number: signal.Signals, phase: str
+    tmp_path: Path, phase: str, number: signal.Signals
 ) -> None:
     folder = tmp_path / "results"
     run = start(folder)
