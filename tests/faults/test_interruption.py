@@ -117,7 +117,7 @@ def test_a_full_disk_ends_a_run_in_order_and_it_says_so(tmp_path: Path) -> None:
     """The results lie on a file system of their own, which has room for the beginning alone."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "none", str(disk)], check=True)
     try:
         folder = disk / "results"
         run = start(folder)

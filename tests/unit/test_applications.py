@@ -60,7 +60,7 @@ def test_applications_are_planned_with_their_options() -> None:
     )  # fmt: skip
     assert dict(iperf.options) == {"rate_bps": 1e6, "reverse": False}
     assert dict(http.options) == {"clients": 3, "object_bytes": 100_000, "think_s": 0.0}
-    assert plan.refused == ("traffic.applications 1 given",)
+    assert plan.refused == ("traffic.applications 2 given",)
 
 
 def test_one_of_a_request_that_this_seed_lacks_is_left_out() -> None:
@@ -121,14 +121,17 @@ def test_iperf3_keeps_the_rate_and_the_time_that_were_asked_for(
         port = free.getsockname()[1]
     context = multiprocessing.get_context("fork")
     ends: dict[str, Any] = {"kind": "iperf3", "bind": "127.0.0.1", "server": "127.0.0.1"}
-    ends |= {"port": port, "origin_ns": time.monotonic_ns(), "at_ns": 0, "end_ns": NS_PER_S}
+    ends |= {"port": port, "at_ns": 0, "end_ns": NS_PER_S}
     ends |= {"rate_bps": rate_bps, "reverse": False, "out": str(tmp_path / "report.json")}
-    serving = context.Process(target=serve, args=(ends,))
+    origin = tmp_path / "origin"
+    origin.write_text(str(time.monotonic_ns()))
+    ends |= {"origin": str(origin)}
+    serving = context.Process(target=serve, args=({**ends, "ready": str(tmp_path / "serving")},))
     serving.start()
     deadline = time.monotonic() + 30
     while not listening(port) and time.monotonic() < deadline:
         time.sleep(0.01)
-    using = context.Process(target=use, args=(ends,))
+    using = context.Process(target=use, args=({**ends, "ready": str(tmp_path / "using")},))
     using.start()
     using.join(30)
     serving.kill()

@@ -72,14 +72,15 @@ def test_context_managers_are_left_in_reverse_and_see_the_error() -> None:
 
 @pytest.fixture
 def terminating() -> Iterator[None]:
-    """SIGTERM ends what is under way as Ctrl-C does, as in the command."""
+    """SIGTERM and Ctrl-C end what is under way, as in the command; also in a job without Ctrl-C."""
 
     def handler(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, handler)
+    before = {each: signal.signal(each, handler) for each in (signal.SIGINT, signal.SIGTERM)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for each, former in before.items():
+        signal.signal(each, former)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
