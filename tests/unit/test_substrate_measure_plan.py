@@ -83,7 +83,7 @@ def test_slow_links_and_short_queues(
 
 
 def test_a_trace_is_probed_unless_it_is_silent_for_long(tmp_path: Path) -> None:
-    cases = (("1\n2\n10\n", 40), ("1\n5000\n", 0), ("5000\n5001\n", 0))
+    cases = (("1\n2\n10\n", 40), (10 * "1\n" + "5000\n", 0), (10 * "5000\n" + "5001\n", 0))
     for number, (text, probes) in enumerate(cases):
         path = tmp_path / f"trace-{number}"
         path.write_text(text)
