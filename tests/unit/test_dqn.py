@@ -153,7 +153,7 @@ CARTPOLE = DqnConfig(
     gamma=0.99,
     n_step=3,
     environments=8,
-    rounds=800,
+    rounds=1200,
     steps=16,
     updates=16,
     batch=64,
@@ -163,7 +163,7 @@ CARTPOLE = DqnConfig(
     target_mix=0.02,
     phases=((0.05, 1.0), (0.15, 0.3), (0.8, 0.1)),
     exploration_spread=1.0,
-    evaluate_every=50,
+    evaluate_every=20,
 )
 
 
