@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
@@ -36,6 +37,7 @@ from testbed.scenario.types import RunPlan
 from testbed.screen_left_out import print_left_out
 
 EXIT_FAILED = 1
+INTERRUPT_AGAIN_S = 0.01
 EXIT_INPUT = InputError.exit_status
 POLICIES: tuple[str, ...] = get_args(PolicyName)
 BENCHMARKS = ("dataplane", "fidelity", "recovery", "substrate", "twin")
@@ -379,11 +381,22 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _on_ignored(ignored: sys.UnraisableHookArgs) -> None:
+    """Send an interrupt again that came inside a destructor, where Python ignores errors."""
+    if ignored.exc_type is KeyboardInterrupt:
+        again = threading.Timer(INTERRUPT_AGAIN_S, os.kill, (os.getpid(), signal.SIGTERM))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(ignored)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the command `deftbed`."""
     # A closed terminal or a SIGTERM ends a run like Ctrl-C: in order, and cleaned up.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _on_signal)
+    sys.unraisablehook = _on_ignored
     sys.exit(_status(lambda: app(args=arguments, standalone_mode=False)))
 
 
