@@ -34,7 +34,7 @@ from testbed.scenario.modelled import left_out
 from testbed.scenario.plan import make_plan
 from testbed.scenario.remarks import remarks
 from testbed.scenario.types import RunPlan
-from testbed.screen_left_out import print_left_out
+from testbed.screens.left_out import print_left_out
 
 EXIT_FAILED = 1
 INTERRUPT_AGAIN_S = 0.01

@@ -92,7 +92,7 @@ def _evaluate(
     from testbed.results.folder import results_folder
     from testbed.scenario.modelled import require_modelled
     from testbed.scenario.plan import make_plan
-    from testbed.screen_left_out import print_left_out, print_lines
+    from testbed.screens.left_out import print_left_out, print_lines
 
     scenario = load_scenario(path)
     cells = cells_of(scenario, _loads(loads), tuple(_listed(topologies)))

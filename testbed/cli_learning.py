@@ -14,7 +14,7 @@ from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_checked
 from testbed.scenario.model import Scenario
 from testbed.scenario.modelled import require_modelled, words_left_out
-from testbed.screen_left_out import print_left_out, print_lines
+from testbed.screens.left_out import print_left_out, print_lines
 
 LEARNED = ("ppo", "dqn")
 console = Console(stderr=True, highlight=False)

@@ -29,7 +29,7 @@ from testbed.scenario.model import Scenario
 from testbed.scenario.modelled import require_modelled
 from testbed.scenario.plan import make_plan
 from testbed.screen import progress_bar
-from testbed.screen_left_out import print_left_out, print_lines
+from testbed.screens.left_out import print_left_out, print_lines
 from testbed.substrate.choice import able_host
 from testbed.substrate.greatest_rate import rate_note
 from testbed.substrate.ownership import clean_stale

@@ -13,9 +13,8 @@ from testbed.scenario.modelled import left_out
 def print_left_out(console: Console, scenarios: Iterable[Scenario]) -> None:
     """A line for each key that the twin leaves out or refuses; none if it models all."""
     found = dict.fromkeys(each for scenario in scenarios for each in left_out(scenario))
-    for each in found:
-        what = "refuses" if each.refused else "leaves out"
-        console.print(f"the twin {what} {each}", style="yellow", markup=False, soft_wrap=True)
+    verbs = {True: "refuses", False: "leaves out"}
+    print_lines(console, (f"the twin {verbs[bool(each.refused)]} {each}" for each in found))
 
 
 def print_lines(console: Console, lines: Iterable[str]) -> None:
