@@ -34,8 +34,8 @@ from testbed.scenario.plan import make_plan
 from testbed.substrate.cgroups import ServerCgroups
 from testbed.substrate.ownership import clean
 from testbed.substrate.probe import choose, probe
-from testbed.vnf.cpu import ServerCpu
-from testbed.vnf.process import prepare_for_packets
+from testbed.vnf.process.cpu import ServerCpu
+from testbed.vnf.process.process import prepare_for_packets
 
 SMOKE = Path(__file__).parents[1] / "scenarios" / "smoke.yaml"
 CORES = 0.25

@@ -1,9 +1,10 @@
 """Which consensus for the failure detection unit? `python -m bench.consensus --json`.
 
-Three members on this host: PySyncObj as the FDU uses it (`testbed.orchestration.consensus`, with
-a journal), PySyncObj with its own defaults (TCP, its own thread), and etcd, if a program `etcd`
-is on the PATH or named by --etcd (Debian: etcd-server), with its data on tmpfs and its timers as
-short as ours, asked by compare-and-set transactions through its HTTP gateway.
+Three members on this host: PySyncObj as the FDU uses it
+(`testbed.orchestration.detection.consensus`, with a journal), PySyncObj with its own defaults (TCP,
+its own thread), and etcd, if a program `etcd` is on the PATH or named by --etcd (Debian:
+etcd-server), with its data on tmpfs and its timers as short as ours, asked by compare-and-set
+transactions through its HTTP gateway.
 
 Commits are asked for one after the other at a member that does not lead, and counted until they
 are applied there; then many at once. An election is measured from SIGKILL of the leader to the
@@ -25,7 +26,7 @@ from statistics import median
 
 import numpy as np
 
-from bench.consensus_systems import (
+from bench.rigs.consensus_systems import (
     MEMBERS,
     Cluster,
     DefaultMember,

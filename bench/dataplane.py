@@ -1,14 +1,14 @@
 """What does a chain of replicated functions carry, and at what delay? `deftbed bench dataplane`.
 
-For the layout see `bench.chain_lab`, for the load `bench.stamped`. The load has 100,000 flows.
-`loss_free_pps` is bisected: less than 0.1 % lost in two seconds, by a sender that kept its times;
-a rate has failed if it failed twice. Above 20 kpps the sender looks every 50 us what is due, so
-that the core which it shares is not lost to waiting. `added` latency is over the same path with a
-plain forwarder in the place of each function (`none`, TPACKET_V2 rings), at the same rate in the
+For the layout see `bench.rigs.chain_lab`, for the load `bench.rigs.stamped`. The load has 100,000
+flows. `loss_free_pps` is bisected: less than 0.1 % lost in two seconds, by a sender that kept its
+times; a rate has failed if it failed twice. Above 20 kpps the sender looks every 50 us what is due,
+so that the core which it shares is not lost to waiting. `added` latency is over the same path with
+a plain forwarder in the place of each function (`none`, TPACKET_V2 rings), at the same rate in the
 same repetition: medians minus medians, p99 minus p99. CPU is that of primaries and backups.
 
-`deft-artefact` is the reference of `bench.deft_artefact`. Cases that are compared run one after
-the other in each repetition, and a ratio is that of two runs of one repetition. Needs root.
+`deft-artefact` is the reference of `bench.rigs.deft_artefact`. Cases that are compared run one
+after the other in each repetition, and a ratio is that of two runs of one repetition. Needs root.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from typing import Any
 
 from rich.console import Console
 
-from bench import forwarders
-from bench.chain_lab import (
+from bench.rigs import forwarders
+from bench.rigs.chain_lab import (
     ChainLab,
     Trial,
     choose_cores,
@@ -35,11 +35,11 @@ from bench.chain_lab import (
     laboratory,
     member_address,
 )
-from bench.stamped import FIRST_HOP, PATH
-from bench.workers import Place, Worker, ended_by_sigterm
-from testbed.orchestration import zygote
+from bench.rigs.stamped import FIRST_HOP, PATH
+from bench.rigs.workers import Place, Worker, ended_by_sigterm
+from testbed.cli.screens.tables import Column, FittedTable, names
+from testbed.orchestration.deploying import zygote
 from testbed.scenario.errors import RunError
-from testbed.screens.tables import Column, FittedTable, names
 
 RUNS = 3
 FLOWS = 100_000
@@ -226,12 +226,12 @@ def _process(case: Case, group: int, member: int) -> tuple[str, dict[str, Any]]:
             "hop": FIRST_HOP + group,
             "addresses": [member_address(0), member_address(1)],
         }
-        return "bench.deft_artefact:main", config
+        return "bench.rigs.deft_artefact:main", config
     function_config = FUNCTIONS[case.function]
     config = instance_config(
         group, member, case.function, function_config, case.replication, MAX_FLOWS
     )
-    return "testbed.vnf.runtime:main", config
+    return "testbed.vnf.process.runtime:main", config
 
 
 def host_line() -> dict[str, Any]:

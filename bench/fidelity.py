@@ -27,13 +27,13 @@ from typing import Any, get_args
 import numpy as np
 from rich.console import Console
 
-from bench.line_rig import Outcome, Rig, rig
+from bench.rigs.line_rig import Outcome, Rig, rig
+from bench.rigs.workers import ended_by_sigterm
 from bench.sender_lag import sender_lag
-from bench.workers import ended_by_sigterm
-from testbed.results.fidelity import loss_interval
+from testbed.records.fidelity import loss_interval
 from testbed.scenario.impairments import GilbertElliott, Impairments
 from testbed.scenario.types import NS_PER_S, Link
-from testbed.substrate.links import LinkBackend
+from testbed.substrate.links.links import LinkBackend
 from testbed.substrate.probe import choose, probe
 
 RUNS = 3

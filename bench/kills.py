@@ -29,8 +29,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.workers import ended_by_sigterm
-from testbed.results.events import read_events
+from bench.rigs.workers import ended_by_sigterm
+from testbed.records.events import read_events
 from testbed.scenario.errors import RunError
 from testbed.substrate import cgroups, switch_class
 from testbed.substrate.commands import run
@@ -100,7 +100,7 @@ class Harness:
     def __init__(self, scenario: Path, parent: Path) -> None:
         self.witness = secrets.token_hex(8)
         self.folder = parent / self.witness
-        code = "from testbed.cli import main; main()"
+        code = "from testbed.cli.main import main; main()"
         words = [sys.executable, "-c", code, "run", str(scenario), "--results", str(self.folder)]
         bare = {name: value for name, value in os.environ.items() if name != RUN_VARIABLE}
         with open(parent / f"{self.witness}.log", "wb") as log:

@@ -2,8 +2,8 @@
 
 A firewall with a backup serves 10,000 flows at 5,000 packets a second when a third member is asked
 in, takes the snapshot and follows the log, and becomes the primary (the steps of
-`testbed.orchestration.reconfigure.move`, without its controller and FDU). The heir lives in the
-backup's namespace; what it sends is redirected to where the receiver listens.
+`testbed.orchestration.deploying.reconfigure.move`, without its controller and FDU). The heir lives
+in the backup's namespace; what it sends is redirected to where the receiver listens.
 
 `added_delay` is that of packets that were sent from the order on until a second after the end of
 the move, less the median delay before. Order is looked at flow by flow, as duplicates leave it.
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.chain_lab import (
+from bench.rigs.chain_lab import (
     QUIET_NS,
     RECEIVER_FRAMES,
     ChainLab,
@@ -29,8 +29,8 @@ from bench.chain_lab import (
     laboratory,
     member_address,
 )
-from bench.loadgen import Intake, Received, Sent
-from bench.stamped import (
+from bench.rigs.loadgen import Intake, Received, Sent
+from bench.rigs.stamped import (
     FIRST_HOP,
     NUMBER_AT,
     NUMBER_BITS,
@@ -40,8 +40,8 @@ from bench.stamped import (
     receive_stamped,
     send_stamped,
 )
-from bench.workers import ended_by_sigterm
-from testbed.orchestration import zygote
+from bench.rigs.workers import ended_by_sigterm
+from testbed.orchestration.deploying import zygote
 from testbed.scenario.errors import RunError
 from testbed.substrate.commands import run
 
@@ -72,7 +72,7 @@ def start_member(lab: ChainLab, member: int, configuration: dict[str, Any] | Non
     )
     address = member_address(min(member, 1))
     changed = {"address": address, "port": 7000 + member, "configuration": configuration}
-    lab.start(place, "testbed.vnf.runtime:main", {**config, **changed})
+    lab.start(place, "testbed.vnf.process.runtime:main", {**config, **changed})
     return lab.unique(place)
 
 

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from testbed.faults.campaign import (
+from testbed.cli.screens.tables import Column, FittedTable, names
+from testbed.lab.faults.campaign import (
     CampaignSpec,
     Row,
     prepare,
@@ -27,11 +28,10 @@ from testbed.faults.campaign import (
     valid_rows,
     with_replication,
 )
-from testbed.faults.episode import EpisodeSpec
-from testbed.faults.record import read_episode
+from testbed.lab.faults.episode import EpisodeSpec
+from testbed.lab.faults.record import read_episode
 from testbed.scenario.load import load_scenario
 from testbed.scenario.model import Scenario
-from testbed.screens.tables import Column, FittedTable, names
 
 SCENARIO = Path(__file__).parents[1] / "scenarios" / "faults.yaml"
 RATE_PPS = 500.0

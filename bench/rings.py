@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from statistics import median
 
-from bench.forwarders import (
+from bench.rigs.forwarders import (
     TARGETS,
     Forwarded,
     forward_by_messages,
@@ -26,9 +26,18 @@ from bench.forwarders import (
     forward_by_socket,
     forward_by_spinning,
 )
-from bench.loadgen import Intake, Load, Outcome, Received, Sent, outcome, receive_load, send_load
-from bench.workers import Place, Worker, ended_by_sigterm, namespaces, veth
-from bench.xdp import forward_by_xdp
+from bench.rigs.loadgen import (
+    Intake,
+    Load,
+    Outcome,
+    Received,
+    Sent,
+    outcome,
+    receive_load,
+    send_load,
+)
+from bench.rigs.workers import Place, Worker, ended_by_sigterm, namespaces, veth
+from bench.rigs.xdp import forward_by_xdp
 from testbed.scenario.errors import RunError
 from testbed.vnf.dataplane import nsh
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.networks import lead, network_of, row
-from testbed.orchestration.site import SENDER_PRIORITY, TRAFFIC_PRIORITY
-from testbed.results.raw import SCHEDULE_DTYPE, read_arrivals, sent_path
+from bench.rigs.networks import lead, network_of, row
+from testbed.orchestration.deploying.site import SENDER_PRIORITY, TRAFFIC_PRIORITY
+from testbed.records.raw import SCHEDULE_DTYPE, read_arrivals, sent_path
 from testbed.scenario.types import NS_PER_S
 from testbed.substrate.network import Host
 
@@ -23,7 +23,7 @@ LOAD_PPS, LOAD_S, L3_BYTES = 5_000, 3.0, 200
 PORT, SOURCE_PORT = 5_001, 6_001
 _START = """
 import importlib, json, os, sys
-from testbed.vnf.process import prepare_for_packets
+from testbed.vnf.process.process import prepare_for_packets
 prepare_for_packets()
 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(int(sys.argv[3])))
 importlib.import_module(sys.argv[1]).main(json.loads(sys.argv[2]))

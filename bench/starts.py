@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.chain_lab import ChainLab, instance_config, laboratory
-from bench.workers import ended_by_sigterm
-from testbed.orchestration import zygote
+from bench.rigs.chain_lab import ChainLab, instance_config, laboratory
+from bench.rigs.workers import ended_by_sigterm
+from testbed.orchestration.deploying import zygote
 
 STARTS = 40
 MAX_FLOWS = (1 << 12, 1 << 17)
@@ -30,7 +30,7 @@ def starts_ms(lab: ChainLab, function: str, max_flows: int, count: int) -> list[
     took = []
     for _ in range(count):
         order = instance_config(0, 0, function, config, "none", max_flows)
-        took.append(1e3 * lab.start("p0", "testbed.vnf.runtime:main", order))
+        took.append(1e3 * lab.start("p0", "testbed.vnf.process.runtime:main", order))
         lab.end()
     return took
 

@@ -23,11 +23,11 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.line_rig import HEADER, NUMBER_AT, TIME_AT, listening, taken
-from bench.loadgen import Load, Sent, send_load
-from bench.networks import Times, lead, longest_path, network_of
-from bench.workers import Place, Worker, ended_by_sigterm
-from testbed.orchestration.site import SENDER_PRIORITY
+from bench.rigs.line_rig import HEADER, NUMBER_AT, TIME_AT, listening, taken
+from bench.rigs.loadgen import Load, Sent, send_load
+from bench.rigs.networks import Times, lead, longest_path, network_of
+from bench.rigs.workers import Place, Worker, ended_by_sigterm
+from testbed.orchestration.deploying.site import SENDER_PRIORITY
 from testbed.scenario.endings import Endings
 from testbed.scenario.links import LinkSpec
 from testbed.scenario.topohub_graph import from_topohub

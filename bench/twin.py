@@ -19,19 +19,19 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from agents.common.policy import Policy
 from agents.placement.cells import Cell, cell_scenario
 from agents.placement.features import masks
 from agents.placement.plans import held_out_plans, training_plans
 from agents.placement.policies import make_policy
 from agents.placement.ppo import Learner, PpoConfig
 from agents.placement.timing import decision_times
+from testbed.cli.screens.tables import Column, FittedTable, names, words
 from testbed.compiled import compiled_view
+from testbed.decisions.placement import BoolArray, PlacementObservation
+from testbed.decisions.policy import Policy
 from testbed.scenario.load import load_scenario
 from testbed.scenario.model import Scenario
-from testbed.scenario.placement import BoolArray, PlacementObservation
 from testbed.scenario.types import NS_PER_S, Placement, RunPlan
-from testbed.screens.tables import Column, FittedTable, names, words
 from testbed.twin.constants import constants_for
 from testbed.twin.decisions import DecisionBatch
 from testbed.twin.pack import IntArray, PlanArrays, pack_plans

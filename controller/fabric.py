@@ -23,7 +23,7 @@ from controller.rules import (
 from controller.switch import Connection, Switch, failures
 from controller.update import EMPTY, Rules, by_match, change, make_rounds, whole
 from controller.wiring import Wiring
-from testbed.results.events import EventLog
+from testbed.records.events import EventLog
 from testbed.scenario.errors import RunError
 from testbed.scenario.steering import Segment
 from testbed.scenario.types import NS_PER_S

@@ -15,7 +15,7 @@ from pathlib import Path
 from controller.app import listen
 from controller.fabric import Fabric
 from controller.northbound import Northbound
-from testbed.results.events import EventLog
+from testbed.records.events import EventLog
 
 _STOP = {signal.SIGTERM, signal.SIGINT}
 

@@ -59,7 +59,7 @@ compile_data_plane() {
     say "compiling the data plane: a few minutes when its code is new"
     mkdir -p "$cache"
     touch "$mark.begun"
-    .venv/bin/python -c 'import testbed.vnf.runtime, testbed.orchestration.fdu'
+    .venv/bin/python -c 'import testbed.vnf.process.runtime, testbed.orchestration.detection.fdu'
     mv "$mark.begun" "$mark"
 }
 
@@ -169,7 +169,7 @@ exec "$PWD/.venv/bin/python" "\$0" "\$@"
 '''
 import sys
 
-from testbed.cli import main
+from testbed.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,8 +17,8 @@ from pathlib import Path
 from socketserver import TCPServer
 from typing import Any
 
+from testbed.records.events import EventLog
 from testbed.records.threads import run_together
-from testbed.results.events import EventLog
 from traffic.start import await_origin
 
 NS_PER_S = 1_000_000_000

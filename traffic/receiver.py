@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from testbed.results.events import EventLog
-from testbed.results.raw import ArrivalFile
+from testbed.records.events import EventLog
+from testbed.records.payload import HEADER, MAGIC
+from testbed.records.raw import ArrivalFile
 from traffic.loop import Loop, OrderError, origin_of
-from traffic.payload import HEADER, MAGIC
 
 RECEIVE_BUFFER_BYTES = 4 << 20
 BURST = 64

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from testbed.results.raw import SCHEDULE_DTYPE, Records
+from testbed.records.raw import SCHEDULE_DTYPE, Records
 from testbed.scenario.modulation import unit_process
 from testbed.scenario.types import NS_PER_S, Request, RunPlan
 

@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from testbed.records.events import EventLog
 from testbed.records.files import write_text
-from testbed.results.events import EventLog
-from testbed.results.raw import (
+from testbed.records.payload import PayloadMaker
+from testbed.records.raw import (
     SCHEDULE_DTYPE,
     RawFormatError,
     Records,
@@ -32,7 +33,6 @@ from testbed.results.raw import (
 )
 from testbed.scenario.recording import CONTENT_DTYPE
 from traffic.loop import Loop, OrderError, Timer, origin_of
-from traffic.payload import PayloadMaker
 
 COUNTERS_FORMAT = 1
 BURST = 64

@@ -8,7 +8,8 @@ from pathlib import Path as FilePath
 import numpy as np
 from numpy.typing import NDArray
 
-from testbed.results.raw import (
+from testbed.records.payload import IP_UDP_BYTES
+from testbed.records.raw import (
     SCHEDULE_DTYPE,
     Records,
     contents_path,
@@ -21,7 +22,6 @@ from testbed.scenario.modulation import Path, draw_path, points, product, shifte
 from testbed.scenario.sizes import flow_sizes
 from testbed.scenario.types import NS_PER_S, Request, RunPlan
 from testbed.scenario.workload import Flows, Mmpp, OnOff, Process, Replay
-from traffic.payload import IP_UDP_BYTES
 from traffic.replay import replay
 from traffic.schedule import packet_schedule
 

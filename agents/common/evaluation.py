@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agents.common.policy import Policy
+from testbed.decisions.policy import Policy
 from testbed.scenario.types import RunPlan
 from testbed.twin.constants import CostWeights, TwinConstants
 from testbed.twin.replay import play

@@ -42,7 +42,7 @@ from agents.provisioning.types import (
     Observation,
     State,
 )
-from testbed.scenario.placement import BoolArray, PlacementObservation
+from testbed.decisions.placement import BoolArray, PlacementObservation
 from testbed.scenario.types import Placement
 
 _STAND_IN = {"lb": "nat"}

@@ -15,8 +15,8 @@ from agents.placement.features import (
     request_features,
 )
 from agents.placement.plans import training_plans
+from testbed.decisions.placement import BoolArray
 from testbed.scenario.model import Scenario
-from testbed.scenario.placement import BoolArray
 from testbed.scenario.types import NS_PER_S
 from testbed.twin.constants import CostWeights, constants_for
 from testbed.twin.decisions import DecisionBatch

@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from testbed.compiled import compiled_view
-from testbed.scenario.placement import BoolArray, PlacementObservation
+from testbed.decisions.placement import BoolArray, PlacementObservation
 from testbed.twin.observe import Observations, pack_observations
 from testbed.twin.state import BACKUP, MOVE, PLACE
 

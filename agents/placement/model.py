@@ -8,8 +8,8 @@ from pathlib import Path
 from agents.common.checkpoints import load_weights, read_checkpoint, write_checkpoint
 from agents.common.networks import PlacementNetwork
 from agents.placement.features import NODE_FEATURES, REQUEST_FEATURES, make_inputs
+from testbed.decisions.placement import PlacementObservation
 from testbed.scenario.errors import InputError
-from testbed.scenario.placement import PlacementObservation
 from testbed.scenario.types import Placement
 from testbed.twin.observe import pack_observations
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
-from agents.common.policy import Policy
 from agents.placement.baselines import (
     BestFitPolicy,
     DeftPolicy,
@@ -16,6 +15,7 @@ from agents.placement.baselines import (
     RandomPolicy,
     RoundRobinPolicy,
 )
+from testbed.decisions.policy import Policy
 from testbed.scenario.errors import InputError
 from testbed.scenario.model import PolicyName
 from testbed.scenario.plan import DEFAULT_FUNCTIONS

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from agents.common.evaluation import evaluate
-from agents.common.policy import Policy
 from agents.placement.cells import Cell, cell_scenario
 from agents.placement.plans import held_out_plans
 from agents.placement.policies import BOUNDS, LEARNED, make_policy
+from testbed.decisions.placement import PlacementObservation
+from testbed.decisions.policy import Policy
 from testbed.scenario.errors import InputError
 from testbed.scenario.model import Scenario
-from testbed.scenario.placement import PlacementObservation
 from testbed.scenario.types import Placement, RunPlan
 from testbed.statistics.quantiles import nearest_rank
 from testbed.twin.calibration import Calibration

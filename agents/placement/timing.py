@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agents.common.policy import Policy
-from testbed.scenario.placement import PlacementObservation
+from testbed.decisions.placement import PlacementObservation
+from testbed.decisions.policy import Policy
 from testbed.statistics.quantiles import quantile_of
 
 WARM_UP = 20

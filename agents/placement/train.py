@@ -14,11 +14,11 @@ import torch
 from agents.common.checkpoints import checkpoint_of, earlier, write_checkpoint
 from agents.common.evaluation import Evaluation, evaluate
 from agents.common.logs import Log
-from agents.common.policy import Policy
 from agents.placement.baselines import DeftPolicy, GreedyDelayPolicy
 from agents.placement.model import PpoPolicy, save_model
 from agents.placement.plans import held_out_plans, training_plans, validation_plans
 from agents.placement.ppo import Learner, PpoConfig, mean_cost
+from testbed.decisions.policy import Policy
 from testbed.scenario.errors import RunError
 from testbed.scenario.model import Scenario
 from testbed.scenario.types import NS_PER_S, RunPlan

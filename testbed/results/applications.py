@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from testbed.results.events import read_events
+from testbed.records.events import read_events
 from testbed.statistics.quantiles import quantiles
 
 NS_PER_S = 1_000_000_000

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from testbed.results.manifest import read_results_manifest
-from testbed.results.raw import RawFormatError
+from testbed.records.manifest import read_results_manifest
+from testbed.records.raw import RawFormatError
 
 BASELINE = "deft"
 

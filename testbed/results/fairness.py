@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from testbed.records.raw import RawFormatError
+from testbed.records.run_records import read_records
 from testbed.results.asked import read_asked
-from testbed.results.raw import RawFormatError
-from testbed.results.run_records import read_records
 
 ASKED = ("chain", "flow", "seq", "l3_bytes", "scheduled_ns")
 """The columns of a packet that must not depend on the policy."""

@@ -45,7 +45,7 @@ _KEPT = ["chain", "sfc", "flow", "seq", "l3_bytes", "scheduled_ns", "received_ns
 def of_packets(packets: pd.DataFrame) -> pd.DataFrame:
     """The metrics of each packet: the rows of `packets`, ordered by (chain, flow, seq).
 
-    `packets` has the columns of `testbed.results.packets`. Beside those of `_KEPT` a row has sent,
+    `packets` has the columns of `testbed.records.packets`. Beside those of `_KEPT` a row has sent,
     received (bool), delay_ns, ipdv_ns, pdv_ns, lag_ns, gap_error_ns, extent (Int64, null where
     there is none), reordered (bool) and duplicates (int64).
     """

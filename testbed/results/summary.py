@@ -55,7 +55,7 @@ def summarise(
 ) -> dict[str, Any]:
     """The run's entry of summary.json.
 
-    `packets` has the columns of `testbed.results.packets`, `events` are in the order of time; of
+    `packets` has the columns of `testbed.records.packets`, `events` are in the order of time; of
     `manifest` only "seed" and "valid" are used.
     """
     decisions = {int(e["request"]): bool(e["accepted"]) for e in _named(events, "decision")}

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from testbed.results.events import read_events
-from testbed.results.fidelity import fidelity_reasons
-from testbed.results.manifest import read_object
+from testbed.records.events import read_events
+from testbed.records.fidelity import fidelity_reasons
+from testbed.records.manifest import read_object
+from testbed.records.packets import UNMATCHED
+from testbed.records.raw import RawFormatError, instance_dumps, read_arrivals
 from testbed.results.not_done import not_done
-from testbed.results.packets import UNMATCHED
-from testbed.results.raw import RawFormatError, instance_dumps, read_arrivals
 from testbed.results.whereabouts import Whereabouts
 from testbed.scenario.model import ToleranceSpec
 from testbed.scenario.names import parse_server, sender_name

@@ -65,7 +65,7 @@ class ToleranceSpec(Model):
 
 
 class TraceSpec(Model):
-    """Edges and instances note when they saw each packet: see `testbed.results.traces`."""
+    """Edges and instances note when they saw each packet: see `testbed.records.traces`."""
 
     rows: int = Field(
         default=50_000,

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from testbed.decisions.placement import FloatArray
 from testbed.scenario.errors import InputError
 from testbed.scenario.limits import MAX_PACKETS, MAX_STEPS, MAX_UNITS
 from testbed.scenario.model import Scenario
 from testbed.scenario.modulation import Path, draw_path, mass, points
 from testbed.scenario.node_names import node_index
 from testbed.scenario.paths import delay_matrix_ns
-from testbed.scenario.placement import FloatArray
 from testbed.scenario.recording import Recording
 from testbed.scenario.sizes import imix
 from testbed.scenario.traffic import ChainSpec, TrafficSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 from testbed.scenario.link_plan import link_changes
 from testbed.scenario.model import Scenario
 from testbed.scenario.topology import make_topology
-from testbed.substrate.netem import lacking
+from testbed.substrate.links.netem import lacking
 from testbed.substrate.probe import Backends, Capabilities, choose, probe
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from testbed.results.events import EventLog
+from testbed.records.events import EventLog
 from testbed.scenario.endings import carry_out, clean_up
 from testbed.scenario.names import server_name
 from testbed.scenario.types import LinkChange, RunPlan
@@ -16,8 +16,8 @@ from testbed.substrate import mininet_nodes, switch_class
 from testbed.substrate.buffers import deep_buffers
 from testbed.substrate.commands import ip_batch
 from testbed.substrate.layout import HostPlan, Layout, interface_group, make_layout, mark, wiring
-from testbed.substrate.line import LineCounters, read_counters
-from testbed.substrate.links import (
+from testbed.substrate.links.line import LineCounters, read_counters
+from testbed.substrate.links.links import (
     Carrier,
     Netem,
     Userspace,

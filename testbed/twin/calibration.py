@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from testbed.decisions.placement import FloatArray
 from testbed.scenario.errors import InputError
-from testbed.scenario.placement import FloatArray
 from testbed.scenario.types import ReplicationMode, Topology
 
 FORMAT = 1

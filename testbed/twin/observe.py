@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from testbed.compiled import compiled_view
-from testbed.scenario.placement import BoolArray, FloatArray, PlacementObservation
+from testbed.decisions.placement import BoolArray, FloatArray, PlacementObservation
 from testbed.twin.constants import Rates
 from testbed.twin.kernel import load_factor_at
 from testbed.twin.pack import IntArray, PlanArrays

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from testbed.scenario.placement import PlacementObservation
+from testbed.decisions.placement import PlacementObservation
 from testbed.scenario.types import Placement, Request, RunPlan
 from testbed.twin.constants import CostWeights, TwinConstants
 from testbed.twin.decisions import DecisionBatch, ended

@@ -8,7 +8,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from testbed.scenario.placement import FloatArray
+from testbed.decisions.placement import FloatArray
 from testbed.scenario.types import NS_PER_S, Placement, RunPlan
 from testbed.twin.constants import CostWeights, TwinConstants
 from testbed.twin.decisions import DecisionBatch, ended

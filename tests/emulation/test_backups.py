@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from testbed.results.events import read_events
+from testbed.records.events import read_events
 from testbed.substrate.ownership import known_runs
-from tests.emulation.test_smoke import ROOT, deftbed
+from tests.emulation.test_smoke import deftbed
+from tests.support.places import ROOT
 
 pytestmark = pytest.mark.emulation
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from bench import dataplane
-from bench.chain_lab import laboratory
 from bench.dataplane import ARTEFACT, Case, Effort
+from bench.rigs.chain_lab import laboratory
 
 pytestmark = pytest.mark.emulation
 

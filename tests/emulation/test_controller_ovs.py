@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from controller.client import ControllerClient, ControllerError
-from testbed.results.events import read_events
+from testbed.records.events import read_events
 from testbed.scenario.steering import Segment, path_mac
-from tests.emulation.controller_lab import (
+from tests.support.controller_lab import (
     BOUND_S,
     NODES,
     Relay,

@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 from scapy.utils import checksum
 
-from testbed.orchestration.control import ControlError
-from testbed.results.events import read_events
+from testbed.orchestration.messages.control import ControlError
+from testbed.records.events import read_events
 from testbed.scenario.steering import SHARDS, path_mac, shard_of, with_shard
 from testbed.vnf.dataplane import nsh
 from testbed.vnf.dataplane.socket import FRAME_BYTES, FrameSocket
-from testbed.vnf.stamp import Stamp
-from testbed.vnf.stamper import BUCKETS
-from tests.emulation.dataplane_lab import INTERFACE, Lab, until
-from tests.emulation.edge_lab import (
+from testbed.vnf.edge.stamp import Stamp
+from testbed.vnf.edge.stamper import BUCKETS
+from tests.support.dataplane_lab import INTERFACE, Lab, until
+from tests.support.edge_lab import (
     ADDRESSES,
     ADDRESSES6,
     FAMILIES,

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from testbed.faults.judge import judge
-from testbed.faults.record import read_episode
-from testbed.results import packets as packet_records
+from testbed.lab.faults.judge import judge
+from testbed.lab.faults.record import read_episode
+from testbed.records import packets as packet_records
 from testbed.substrate.ownership import known_runs
-from tests.emulation.test_smoke import ROOT, deftbed
+from tests.emulation.test_smoke import deftbed
+from tests.support.places import ROOT
 
 pytestmark = pytest.mark.emulation
 

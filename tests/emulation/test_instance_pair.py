@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from testbed.results.events import read_events
-from testbed.vnf.cpu import ServerCpu
+from testbed.records.events import read_events
 from testbed.vnf.dataplane import nsh
 from testbed.vnf.dataplane.socket import FRAME_BYTES, FrameSocket
-from testbed.vnf.stamp import Stamp
-from testbed.vnf.stamper import DuplicateFilter
-from tests.emulation.dataplane_lab import INTERFACE, Lab, until
+from testbed.vnf.edge.stamp import Stamp
+from testbed.vnf.edge.stamper import DuplicateFilter
+from testbed.vnf.process.cpu import ServerCpu
+from tests.support.dataplane_lab import INTERFACE, Lab, until
 
 pytestmark = pytest.mark.emulation
 
@@ -168,7 +168,7 @@ def start_group(
             # The third member waits to be asked in.
             "configuration": configuration(1, 0, [1]) if member < 2 else None,
         }
-        lab.start(f"server{member}", "testbed.vnf.runtime", config)
+        lab.start(f"server{member}", "testbed.vnf.process.runtime", config)
     with lab.inside("driver"):
         frames = FrameSocket(INTERFACE, [(PATH, HOP + 1)])
     return Driver(frames, nsh.mac_bytes(mac))

@@ -17,19 +17,19 @@ from pathlib import Path
 
 import pytest
 
-from testbed.results.fidelity import link_reasons
+from testbed.records.fidelity import link_reasons
 from testbed.scenario.impairments import Impairments
 from testbed.scenario.link_plan import SURELY_CARRIED_BPS
 from testbed.scenario.model import ToleranceSpec
 from testbed.scenario.types import LinkChange, RunPlan
 from testbed.substrate.greatest_rate import measure_greatest_rate
-from testbed.substrate.line import DirectionCounters
+from testbed.substrate.links.line import DirectionCounters
 from testbed.substrate.measure import measure_links
 from testbed.substrate.network import Network
 from testbed.substrate.ownership import processes_of
 from testbed.substrate.probe import choose, probe
 from testbed.substrate.processes import command_of, lives
-from tests.emulation.substrate_support import (
+from tests.support.substrate_support import (
     VIRTUAL_MAC,
     add_rule,
     forget,
@@ -127,7 +127,9 @@ def test_counters_survive_a_kill_and_the_network_can_still_be_removed(build: Bui
         pytest.skip("netem has no process")
     assert len(send(network, 50, 200, 0.0)) == 50
     run_id = network.layout.run_id
-    line = [pid for pid in processes_of(run_id) if "testbed.substrate.line" in command_of(pid)]
+    line = [
+        pid for pid in processes_of(run_id) if "testbed.substrate.links.line" in command_of(pid)
+    ]
     assert len(line) == 1
     os.kill(line[0], signal.SIGKILL)
     wait_for(lambda: not lives(line[0]), "the line is still there")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from bench.loadgen import (
+from bench.rigs.loadgen import (
     Intake,
     Load,
     Received,
@@ -18,7 +18,7 @@ from bench.loadgen import (
     receive_load,
     send_load,
 )
-from bench.workers import Place, Worker, WorkerError, namespaces, veth
+from bench.rigs.workers import Place, Worker, WorkerError, namespaces, veth
 from testbed.vnf.dataplane import nsh
 
 pytestmark = pytest.mark.emulation

@@ -16,7 +16,7 @@ from testbed.substrate.namespaces import inside
 from testbed.substrate.network import Network
 from testbed.substrate.ownership import has_record, is_alive
 from testbed.substrate.processes import lives
-from tests.emulation.substrate_support import (
+from tests.support.substrate_support import (
     NO_CONTROLLER_PORT,
     VIRTUAL_MAC,
     add_rule,

@@ -12,20 +12,20 @@ from typing import Any
 
 import pytest
 
-from testbed import run as run_module
-from testbed.lab import Lab, open_lab
-from testbed.orchestration.watch import ServerWatch
-from testbed.run import RunSpec, run_one
+from testbed.lab import run as run_module
+from testbed.lab.lab import Lab, open_lab
+from testbed.lab.run import RunSpec, run_one
+from testbed.orchestration.detection.watch import ServerWatch
 from testbed.scenario.load import load_scenario
 from testbed.substrate.choice import backends_for
 from testbed.substrate.commands import CommandError
 from testbed.substrate.network import Network
 from testbed.substrate.ownership import known_runs
 from testbed.substrate.probe import probe
+from tests.support.places import SMOKE
 
 pytestmark = pytest.mark.emulation
 
-SMOKE = Path(__file__).parents[2] / "scenarios" / "smoke.yaml"
 KILL_S = 2.0
 
 

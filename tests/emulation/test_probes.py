@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from testbed.lab import Lab, open_lab
-from testbed.orchestration import chain, deploy, reconfigure, users
-from testbed.orchestration.deploy import Chain
-from testbed.orchestration.servers import start_servers
-from testbed.orchestration.warm import KeptWarm, Way, warm, ways_of
+from testbed.lab.lab import Lab, open_lab
+from testbed.orchestration.deploying import chain, deploy, reconfigure, users
+from testbed.orchestration.deploying.deploy import Chain
+from testbed.orchestration.deploying.servers import start_servers
+from testbed.orchestration.deploying.warm import KeptWarm, Way, warm, ways_of
 from testbed.scenario.load import load_scenario
 from testbed.scenario.names import GroupKey, edge_name, instance_name
 from testbed.scenario.plan import make_plan
@@ -25,10 +25,10 @@ from testbed.scenario.types import Placement
 from testbed.substrate.commands import run
 from testbed.substrate.ownership import clean
 from testbed.substrate.probe import choose, probe
+from tests.support.places import SMOKE
 
 pytestmark = pytest.mark.emulation
 
-SMOKE = Path(__file__).parents[2] / "scenarios" / "smoke.yaml"
 WAIT_S = 10.0
 SEEN_BY_INSTANCES = ("received", "malformed", "foreign", "kernel_drops")
 SEEN_BY_EDGES = ("malformed", "foreign", "kernel_drops")

@@ -18,7 +18,8 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 from scapy.utils import wrpcap
 
-from tests.emulation.test_smoke import SMOKE, deftbed
+from tests.emulation.test_smoke import deftbed
+from tests.support.places import SMOKE
 
 pytestmark = pytest.mark.emulation
 

@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.loadgen import clock_ns
-from bench.workers import inside, namespaces, veth
+from bench.rigs.loadgen import clock_ns
+from bench.rigs.workers import inside, namespaces, veth
 from testbed.compiled import compiled
 from testbed.substrate.commands import run
-from testbed.vnf.arrays import Bytes
 from testbed.vnf.dataplane import nsh
 from testbed.vnf.dataplane.memory import copy_bytes
 from testbed.vnf.dataplane.ring import (
@@ -38,7 +37,8 @@ from testbed.vnf.dataplane.ring import (
 )
 from testbed.vnf.dataplane.socket import FrameSocket
 from testbed.vnf.dataplane.system import now_ns, poll_readable, poll_set
-from tests.emulation.dataplane_lab import until
+from testbed.vnf.state.arrays import Bytes
+from tests.support.dataplane_lab import until
 
 pytestmark = pytest.mark.emulation
 

@@ -15,11 +15,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from testbed.faults.state import FLOW_TAG, KEY_WORDS, PACKETS
+from testbed.lab.faults.state import FLOW_TAG, KEY_WORDS, PACKETS
 from testbed.scenario.names import group_names, member_name
 from testbed.substrate.ownership import known_runs
-from tests.emulation.dataplane_lab import until
-from tests.emulation.test_smoke import COMMAND, ENVIRONMENT, ROOT, deftbed
+from tests.emulation.test_smoke import COMMAND, ENVIRONMENT, deftbed
+from tests.support.dataplane_lab import until
+from tests.support.places import ROOT
 
 pytestmark = pytest.mark.emulation
 

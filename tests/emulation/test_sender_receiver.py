@@ -18,19 +18,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from testbed.orchestration.control import ControlClient, ControlError
-from testbed.results import packets as packet_records
-from testbed.results.events import read_events
-from testbed.results.raw import SCHEDULE_DTYPE, read_arrivals
+from testbed.orchestration.messages.control import ControlClient, ControlError
+from testbed.records import packets as packet_records
+from testbed.records.events import read_events
+from testbed.records.payload import PayloadMaker
+from testbed.records.raw import SCHEDULE_DTYPE, read_arrivals
 from testbed.results.summary import summarise
 from testbed.results.validity import judge
 from testbed.scenario.model import ToleranceSpec
-from traffic.payload import PayloadMaker
+from tests.support.places import ROOT
 from traffic.sender import CHUNK
 
 pytestmark = pytest.mark.emulation
 
-ROOT = Path(__file__).resolve().parents[2]
 CLONE_NEWNET = 0x40000000
 _UdpSocket = socket.socket  # the class below has a method called socket
 SOURCE, DESTINATION = "10.77.0.1", "10.77.0.5"

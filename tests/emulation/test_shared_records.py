@@ -12,12 +12,12 @@ import pytest
 
 from testbed.vnf.dataplane import nsh
 from testbed.vnf.dataplane.socket import FRAME_BYTES, FrameSocket
+from testbed.vnf.edge.stamp import Stamp
 from testbed.vnf.functions.nat_state import BLOCK
 from testbed.vnf.functions.port_scans import PAIR_TAG
-from testbed.vnf.stamp import Stamp
-from tests.emulation.dataplane_lab import INTERFACE, Lab, until
 from tests.emulation.test_instance_pair import udp_packet
-from tests.faults.fdu_lab import MembershipLab
+from tests.support.dataplane_lab import INTERFACE, Lab, until
+from tests.support.fdu_lab import MembershipLab
 
 pytestmark = pytest.mark.emulation
 
@@ -51,7 +51,7 @@ class Sharing:
         mac = self.lab.host(f"server{number}", address)
         self.lab.start(
             f"server{number}",
-            "testbed.vnf.runtime",
+            "testbed.vnf.process.runtime",
             {
                 **self.lab.common(name),
                 "group": f"g{number}",

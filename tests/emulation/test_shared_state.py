@@ -15,16 +15,17 @@ from typing import Any
 import pytest
 import yaml
 
-from testbed.faults.record import read_episode
+from testbed.lab.faults.record import read_episode
 from testbed.vnf.dataplane import nsh
 from testbed.vnf.dataplane.socket import FrameSocket
+from testbed.vnf.edge.stamp import Stamp
 from testbed.vnf.functions.registry import make_function
 from testbed.vnf.functions.traffic_view import contribution, described
-from testbed.vnf.records import KEY_WORDS
-from testbed.vnf.stamp import Stamp
-from tests.emulation.dataplane_lab import INTERFACE, Lab, until
+from testbed.vnf.state.records import KEY_WORDS
 from tests.emulation.test_instance_pair import udp_packet
-from tests.emulation.test_smoke import ROOT, deftbed
+from tests.emulation.test_smoke import deftbed
+from tests.support.dataplane_lab import INTERFACE, Lab, until
+from tests.support.places import ROOT
 
 pytestmark = pytest.mark.emulation
 
@@ -131,7 +132,7 @@ def start(lab: Lab, name: str, backups: list[int]) -> None:
         "core": None,
         "configuration": configuration(group, 1, 0, backups),
     }
-    lab.start(name, "testbed.vnf.runtime", config)
+    lab.start(name, "testbed.vnf.process.runtime", config)
 
 
 class Sender:

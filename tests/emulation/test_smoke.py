@@ -23,12 +23,12 @@ from testbed.scenario.load import load_scenario
 from testbed.scenario.plan import make_plan
 from testbed.substrate.ownership import known_runs
 from testbed.twin.replay import play
+from tests.support.places import ROOT
 
 pytestmark = pytest.mark.emulation
 
-ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "scenarios" / "smoke.yaml"
-COMMAND = [sys.executable, "-c", "from testbed.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from testbed.cli.main import main; main()"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
@@ -87,7 +87,7 @@ def test_a_packet_that_was_rescheduled_is_found(compared: Path, tmp_path: Path) 
     forged = tmp_path / "forged"
     shutil.copytree(compared, forged)
     path = forged / "deft" / "seed-1" / "packets.parquet"
-    from testbed.results import packets
+    from testbed.records import packets
 
     frame = packets.read(path)
     shifted = frame["scheduled_ns"].to_numpy(np.int64).copy()
@@ -182,7 +182,7 @@ def test_a_model_that_is_no_model_is_refused_before_anything_is_built(tmp_path: 
 
 
 def test_without_root_it_says_so_and_how() -> None:
-    code = "import os; from testbed.cli import main; os.setuid(65534); main()"
+    code = "import os; from testbed.cli.main import main; os.setuid(65534); main()"
     done = subprocess.run(
         [sys.executable, "-c", code, "run", str(SMOKE)],
         capture_output=True,

@@ -13,19 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from testbed.lab import Lab, open_lab
-from testbed.orchestration import chain, deploy, users
-from testbed.orchestration.chain import destination_port
-from testbed.orchestration.servers import start_servers
+from testbed.lab.lab import Lab, open_lab
+from testbed.orchestration.deploying import chain, deploy, users
+from testbed.orchestration.deploying.chain import destination_port
+from testbed.orchestration.deploying.servers import start_servers
 from testbed.scenario.load import load_scenario
 from testbed.scenario.plan import make_plan
 from testbed.scenario.types import Placement
 from testbed.substrate.ownership import clean
 from testbed.substrate.probe import choose, probe
+from tests.support.places import SMOKE
 
 pytestmark = pytest.mark.emulation
 
-SMOKE = Path(__file__).parents[2] / "scenarios" / "smoke.yaml"
 BYTES = 400_000
 NAT_ADDRESS = "100.64.0.1"
 """Of the first function of request 0."""

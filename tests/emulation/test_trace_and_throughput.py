@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 import yaml
 
-from testbed.results import packets as packet_records
+from testbed.lab.throughput.stage import read_trial
+from testbed.records import packets as packet_records
 from testbed.results.hops import PARTS
 from testbed.results.metrics import measure, of_packets
-from testbed.throughput.stage import read_trial
+from tests.support.places import ROOT
 
 pytestmark = pytest.mark.emulation
 
-ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "scenarios" / "smoke.yaml"
-COMMAND = [sys.executable, "-c", "from testbed.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from testbed.cli.main import main; main()"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 

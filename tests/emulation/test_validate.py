@@ -13,12 +13,12 @@ import pytest
 import yaml
 
 from testbed.twin.calibration import Calibration, Estimate
+from tests.support.places import ROOT
 
 pytestmark = pytest.mark.emulation
 
-ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "scenarios" / "smoke.yaml"
-COMMAND = [sys.executable, "-c", "from testbed.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from testbed.cli.main import main; main()"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 CALIBRATION = Calibration(
     {

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from testbed.orchestration.control import ControlClient, OrderRefused
-from testbed.results.raw import SCHEDULE_DTYPE, read_arrivals, sent_path
+from testbed.orchestration.messages.control import ControlClient, OrderRefused
+from testbed.records.raw import SCHEDULE_DTYPE, read_arrivals, sent_path
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 START = """
 import importlib, json, sys
 importlib.import_module(sys.argv[1]).main(json.loads(sys.argv[2]))

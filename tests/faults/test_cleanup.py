@@ -29,12 +29,12 @@ from testbed.substrate.ownership import (
     stale_runs,
     state_folder,
 )
+from tests.support.places import ROOT
 
 pytestmark = [
     pytest.mark.emulation,
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
 ]
-ROOT = Path(__file__).resolve().parents[2]
 BUILDER = """
 import sys, time
 from pathlib import Path

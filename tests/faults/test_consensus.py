@@ -17,9 +17,9 @@ import pytest
 from pysyncobj.node import Node
 from pysyncobj.poller import createPoller
 
-from testbed.orchestration.consensus import Consensus, UnixTransport
-from testbed.orchestration.datagrams import bound_socket, long_queues
-from tests.faults.fdu_lab import FORK, wait_for
+from testbed.orchestration.detection.consensus import Consensus, UnixTransport
+from testbed.orchestration.messages.datagrams import bound_socket, long_queues
+from tests.support.fdu_lab import FORK, wait_for
 
 NAMES = ("a", "b", "c")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from testbed.orchestration.fdu_client import FduError, FduRefused
-from tests.faults.fdu_lab import HEARTBEAT_NS, TIMEOUT_NS, MembershipLab, wait_for
+from testbed.orchestration.detection.fdu_client import FduError, FduRefused
+from tests.support.fdu_lab import HEARTBEAT_NS, TIMEOUT_NS, MembershipLab, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -14,17 +14,17 @@ from typing import Any
 
 import pytest
 
-from testbed.results import packets
+from testbed.records import packets
 from testbed.substrate.ownership import clean_stale, known_runs, processes_of
+from tests.support.places import ROOT
 
 pytestmark = pytest.mark.emulation
 
-ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "scenarios" / "smoke.yaml"
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "from testbed.cli import main; main()", "run", str(SMOKE)]
+    command = [sys.executable, "-c", "from testbed.cli.main import main; main()", "run", str(SMOKE)]
     return subprocess.Popen(
         [*command, "--results", str(folder)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -99,7 +99,13 @@ def test_an_interrupted_run_cleans_up_and_keeps_what_it_has(
 
 def reported(folder: Path) -> dict[str, Any]:
     """What `deftbed report` says of a folder, which it has to read."""
-    command = [sys.executable, "-c", "from testbed.cli import main; main()", "report", "--json"]
+    command = [
+        sys.executable,
+        "-c",
+        "from testbed.cli.main import main; main()",
+        "report",
+        "--json",
+    ]
     done = subprocess.run(
         [*command, str(folder)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -7,7 +7,7 @@ import select
 import signal
 from pathlib import Path
 
-from testbed.vnf.process import hold_sign_of_life
+from testbed.vnf.process.process import hold_sign_of_life
 
 WAIT_MS = 5000
 

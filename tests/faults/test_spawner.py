@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from testbed.orchestration.spawner import Spawner, SpawnError
+from testbed.orchestration.deploying.spawner import Spawner, SpawnError
 from testbed.substrate.ownership import RunRecord, state_folder
 from testbed.substrate.processes import lives, variable_of
 
@@ -131,7 +131,7 @@ def test_the_death_of_the_harness_ends_its_processes(tmp_path: Path, number: int
     code = f"""
 import signal, sys
 from pathlib import Path
-from testbed.orchestration.spawner import Spawner, SpawnError
+from testbed.orchestration.deploying.spawner import Spawner, SpawnError
 spawner = Spawner({RUN_ID!r}, Path({str(tmp_path)!r}) / "log")
 spawner.start("child", {__name__!r} + ":sleeper", {{"file": {str(tmp_path / "child")!r}}})
 signal.pause()

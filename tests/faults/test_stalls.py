@@ -13,13 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from testbed.orchestration.stalls import NOTED_NS
-from testbed.results.events import read_events
+from testbed.orchestration.detection.stalls import NOTED_NS
+from testbed.records.events import read_events
+from tests.support.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 WATCH = """
 import json, sys
-from testbed.orchestration.stalls import main
+from testbed.orchestration.detection.stalls import main
 main(json.loads(sys.argv[1]))
 """
 STOPPED_S = 0.3

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 from scapy.layers.inet import IP, UDP
 
-from testbed.results.captures import describe
+from testbed.records.capture_files import describe
 from testbed.substrate.captures import Captures
 from testbed.substrate.commands import CommandError, run
 from testbed.vnf.dataplane import nsh
-from testbed.vnf.stamp import Stamp
+from testbed.vnf.edge.stamp import Stamp
+from tests.support.places import ROOT
 
 pytestmark = [
     pytest.mark.peers,
@@ -27,7 +28,6 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is not installed"),
 ]
 SOURCE = "06:00:00:00:00:01"
-ROOT = Path(__file__).resolve().parents[2]
 HOLDER = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
@@ -13,10 +11,9 @@ from stable_baselines3.common.env_checker import check_env as check_env_sb3
 
 from agents.placement.env import PlacementEnv
 from testbed.scenario.load import load_scenario
+from tests.support.places import SMOKE
 
 pytestmark = pytest.mark.peers
-
-SMOKE = Path(__file__).parents[2] / "scenarios" / "smoke.yaml"
 
 
 @pytest.fixture

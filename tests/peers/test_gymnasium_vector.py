@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -18,10 +17,11 @@ from agents.placement.env import PlacementEnv, PlacementVectorEnv
 from agents.provisioning.env import ProvisioningEnv, ProvisioningVectorEnv
 from agents.provisioning.generator import GeneratorConfig
 from testbed.scenario.load import load_scenario
+from tests.support.places import SCENARIOS
 
 pytestmark = pytest.mark.peers
 
-SCENARIO = load_scenario(Path(__file__).parents[2] / "scenarios" / "admission.yaml")
+SCENARIO = load_scenario(SCENARIOS / "admission.yaml")
 SHORT = GeneratorConfig(centres=(2, 3), arrival_steps=4)
 
 

@@ -6,7 +6,6 @@ Before and between any two actions it may stop for ever, or for a while.
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.replication import membership
 from testbed.vnf.replication.handling import active, release_bound
 from testbed.vnf.replication.log import OUTPUT_BIT, entry_at
@@ -38,6 +37,7 @@ from testbed.vnf.replication.member import (
 )
 from testbed.vnf.replication.messages import SNAPSHOT, take_message
 from testbed.vnf.replication.protocol import next_time_ns, on_released
+from testbed.vnf.state.arrays import Words
 from tests.protocol import names, plan
 from tests.protocol.controls import before_release, bound_of
 from tests.protocol.fdu import role_of

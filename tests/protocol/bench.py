@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from testbed.vnf.arrays import Words
+from testbed.vnf.state.arrays import Words
 from tests.protocol import names
 from tests.protocol.counting import count_packets
 from tests.protocol.world import (

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from testbed.vnf.arrays import Words
+from testbed.vnf.state.arrays import Words
 from tests.protocol import names
 from tests.protocol.bench import Bench
 from tests.protocol.world import FOUND, FOUND_AT, FOUND_KEPT, STATS_AT

@@ -6,7 +6,6 @@ The product has no switches for this. A check that notices none of these has not
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.replication.flow_table import find_flow
 from testbed.vnf.replication.member import (
     AT_FLOWS,
@@ -38,6 +37,7 @@ from testbed.vnf.replication.member import (
     peer_at,
 )
 from testbed.vnf.replication.messages import LOG, SNAPSHOT
+from testbed.vnf.state.arrays import Words
 from tests.protocol import names
 from tests.protocol.world import CONTROL, CONTROL_HITS, NEWER, OLDER, SHORTENED_NS, slot_at
 

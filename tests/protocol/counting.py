@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Bytes, Words
 from testbed.vnf.functions.effect import begin_put, drop, erase, forward, put
 from testbed.vnf.functions.function import PROCESS_SIGNATURE
-from testbed.vnf.records import Records, find, new_records
+from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.records import Records, find, new_records
 
 CAPACITY, VALUE_WORDS = 16, 3
 SMALLEST, LARGE = 12, 72

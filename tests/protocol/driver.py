@@ -12,9 +12,7 @@ import numpy as np
 from numba import types
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Bytes, Words
 from testbed.vnf.functions.function import PROCESS_TYPE, Process
-from testbed.vnf.records import Records, contents
 from testbed.vnf.replication import member as words
 from testbed.vnf.replication.handling import on_answer, on_granted, on_packet, release_bound
 from testbed.vnf.replication.log import OUTPUT_BIT, entry_at, length_of, output_at, words_of
@@ -40,6 +38,8 @@ from testbed.vnf.replication.protocol import (
     on_time,
 )
 from testbed.vnf.replication.shared import ask_due, take_ask
+from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.records import Records, contents
 from tests.protocol.counting import count_packets, input_length, new_counting_state, write_input
 
 GROUP = 77

@@ -9,9 +9,9 @@ from __future__ import annotations
 from numba import types
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.functions.function import PROCESS_TYPE, Process
 from testbed.vnf.replication.member import Member
+from testbed.vnf.state.arrays import Words
 from tests.protocol.simulator import run_schedule
 from tests.protocol.world import MEMBERS, WORDS
 

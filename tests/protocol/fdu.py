@@ -8,7 +8,6 @@ known, and each to the process that it knows as the member, not to one that came
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.replication import membership as record
 from testbed.vnf.replication.member import (
     DRAINING,
@@ -19,6 +18,7 @@ from testbed.vnf.replication.member import (
     peer_at,
 )
 from testbed.vnf.replication.protocol import is_drained
+from testbed.vnf.state.arrays import Words
 from tests.protocol import names, plan
 from tests.protocol.network import arrival_ns, copies_of
 from tests.protocol.plan import planned

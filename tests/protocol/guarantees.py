@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.functions.effect import (
     FILL,
     FORWARD,
@@ -13,7 +12,6 @@ from testbed.vnf.functions.effect import (
     clear,
 )
 from testbed.vnf.functions.function import Process
-from testbed.vnf.records import COUNT, Records, apply, find
 from testbed.vnf.replication import membership
 from testbed.vnf.replication.copying import copy_to_words
 from testbed.vnf.replication.flow_table import find_flow
@@ -29,6 +27,8 @@ from testbed.vnf.replication.member import (
     Member,
     reset_member,
 )
+from testbed.vnf.state.arrays import Words
+from testbed.vnf.state.records import COUNT, Records, apply, find
 from tests.protocol import names, plan
 from tests.protocol.counting import write_input
 from tests.protocol.fdu import EPOCH_AT, primary, role_of

@@ -7,9 +7,9 @@ survives if its node lies on the way of the last primary.
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.replication.log import entry_at, words_of
 from testbed.vnf.replication.member import LOG_FIRST, NEXT, SNAPSHOT_EPOCH, SNAPSHOT_INDEX
+from testbed.vnf.state.arrays import Words
 from tests.protocol.names import DIFFERENT_ENTRY, G2, UNKNOWN_SNAPSHOT, VOID
 from tests.protocol.world import (
     KNOWN,

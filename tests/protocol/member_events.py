@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.functions.function import Process
 from testbed.vnf.replication.handling import on_packet
 from testbed.vnf.replication.member import (
@@ -36,6 +35,7 @@ from testbed.vnf.replication.protocol import (
     on_message,
     on_time,
 )
+from testbed.vnf.state.arrays import Words
 from tests.protocol import names, plan
 from tests.protocol.actors import GROUP, act, check_leases, emit_decided, mirror, runs, step
 from tests.protocol.controls import (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
+from testbed.vnf.state.arrays import Words
 from tests.protocol import names
 from tests.protocol.plan import (
     CUT_BEGIN_NS,

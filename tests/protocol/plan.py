@@ -6,7 +6,7 @@ A value can be forced (`world.FORCED_AT`), for tests that want one thing to happ
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
+from testbed.vnf.state.arrays import Words
 from tests.protocol.world import FORCED_AT, MS, PLAN_AT, SLOTS, chance, draw
 
 PIPELINED, DEFT, NONE = 0, 1, 2

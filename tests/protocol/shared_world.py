@@ -12,10 +12,10 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from testbed.orchestration.change_feed import ChangeFeed
-from testbed.orchestration.group_records import Records
+from testbed.orchestration.detection.change_feed import ChangeFeed
+from testbed.orchestration.detection.group_records import Records
+from testbed.vnf.process.shared_records import SharedRecords
 from testbed.vnf.replication.member import SHARED_INDEX
-from testbed.vnf.shared_records import SharedRecords
 from tests.protocol.driver import MS, Node, replication
 from tests.protocol.tickets import draw_ticket, new_ticket_state
 

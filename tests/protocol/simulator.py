@@ -9,7 +9,6 @@ A schedule follows from its seed, or from its entropy, alone.
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.functions.function import Process
 from testbed.vnf.replication import membership
 from testbed.vnf.replication.member import (
@@ -30,6 +29,7 @@ from testbed.vnf.replication.member import (
     Member,
     reset_member,
 )
+from testbed.vnf.state.arrays import Words
 from tests.protocol import names, plan
 from tests.protocol.actors import begin_process, mirror
 from tests.protocol.counting import input_length

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbed.vnf.arrays import Words
 from testbed.vnf.replication.early import SLACK_WORDS
 from testbed.vnf.replication.log import words_of
 from testbed.vnf.replication.member import (
@@ -30,6 +29,7 @@ from testbed.vnf.replication.member import (
     SNAPSHOT_GOT,
 )
 from testbed.vnf.replication.messages import AGAIN, LOG, SNAPSHOT
+from testbed.vnf.state.arrays import Words
 from tests.protocol.driver import Node, exchange, group, replication
 
 ONE_EACH = replication(batch_packets=1)

@@ -6,7 +6,6 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbed.vnf.arrays import Words
 from testbed.vnf.replication import flow_table, flows
 from testbed.vnf.replication.member import (
     AT_FLOWS,
@@ -34,6 +33,7 @@ from testbed.vnf.replication.member import (
     OLD_EPOCH,
     TAKEN,
 )
+from testbed.vnf.state.arrays import Words
 from tests.protocol.driver import Node, replication
 
 PACKET = np.arange(64, dtype=np.uint8)

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbed.vnf.records import contents
 from testbed.vnf.replication import log
 from testbed.vnf.replication.member import (
     AT_LOG,
@@ -18,6 +17,7 @@ from testbed.vnf.replication.member import (
     NEXT,
     S_BOUND,
 )
+from testbed.vnf.state.records import contents
 from tests.protocol.driver import Node, group, replication
 
 

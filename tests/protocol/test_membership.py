@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from testbed.vnf.arrays import Words
 from testbed.vnf.replication import membership as m
+from testbed.vnf.state.arrays import Words
 
 MAJORITY = 2
 

@@ -6,8 +6,8 @@ import resource
 
 import numpy as np
 
-from testbed.vnf.records import new_records
 from testbed.vnf.replication.member import ReplicationConfig, new_member
+from testbed.vnf.state.records import new_records
 
 PAGE_BYTES = resource.getpagesize()
 CONFIG = ReplicationConfig(

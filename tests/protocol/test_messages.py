@@ -7,7 +7,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from testbed.vnf.arrays import Words
 from testbed.vnf.replication.following import promised_ns
 from testbed.vnf.replication.member import (
     COMMITTED,
@@ -28,6 +27,7 @@ from testbed.vnf.replication.member import (
     WANTED,
 )
 from testbed.vnf.replication.messages import ACK, HEAD_WORDS, LOG, SNAPSHOT
+from testbed.vnf.state.arrays import Words
 from tests.protocol.driver import GROUP, MS, Node, advance, exchange, group, replication
 
 numbers = st.one_of(

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from controller.client import ControllerClient, ControllerError
 from controller.fabric import Fabric
 from controller.northbound import MAX_LINE_BYTES, Northbound, methods, reply
-from testbed.results.events import EventLog, read_events
+from testbed.records.events import EventLog, read_events
 from testbed.scenario.steering import Segment, path_mac
-from tests.unit.controller_support import make_wiring
-from tests.unit.test_controller_fabric import WIRING, Bench
+from tests.support.controller_support import make_wiring
+from tests.unit.controller.test_fabric import WIRING, Bench
 
 MAC = path_mac(2, 0, 0)
 BOUND_S = 20.0

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from testbed.orchestration.shared_state import Operation, SharedState
+from testbed.orchestration.detection.shared_state import Operation, SharedState
 from testbed.vnf.dataplane.calls import on_answer
+from testbed.vnf.process.shared_records import SharedRecords
 from testbed.vnf.replication.member import ASK_FILL, ASK_NUMBER, INPUTS, NEXT, SHARED_INDEX
-from testbed.vnf.shared_records import SharedRecords
 from tests.protocol.driver import Node, exchange, group, replication
 from tests.protocol.shared_world import SharedWorld, violations
 from tests.protocol.tickets import VALUE_WORDS, draw_ticket, new_ticket_state

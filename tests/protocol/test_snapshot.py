@@ -9,8 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbed.vnf.arrays import Words
-from testbed.vnf.records import contents
 from testbed.vnf.replication.flow_table import find_flow
 from testbed.vnf.replication.member import (
     AT_SNAPSHOT,
@@ -29,6 +27,8 @@ from testbed.vnf.replication.member import (
 )
 from testbed.vnf.replication.messages import HEAD_WORDS, SNAPSHOT
 from testbed.vnf.replication.snapshot import install_snapshot, take_snapshot
+from testbed.vnf.state.arrays import Words
+from testbed.vnf.state.records import contents
 from tests.protocol.driver import Node, advance, exchange, group, replication
 
 

@@ -8,11 +8,11 @@ number, which is the configuration.
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Bytes, Words
 from testbed.vnf.functions.effect import forward, put
 from testbed.vnf.functions.function import PROCESS_SIGNATURE
 from testbed.vnf.functions.sharing import TAG_SHIFT
-from testbed.vnf.records import Records, find, new_records
+from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.records import Records, find, new_records
 
 COUNTER_TAG, TICKET_TAG, SEEN_TAG = 0x60, 0x61, 0x01
 CAPACITY, VALUE_WORDS = 512, 2

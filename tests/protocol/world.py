@@ -11,9 +11,9 @@ import numpy as np
 from numba import types
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.replication.member import MEMBER, Member, ReplicationConfig, new_member
 from testbed.vnf.replication.membership import SIZE as GROUP_WORDS
+from testbed.vnf.state.arrays import Words
 from tests.protocol.counting import new_counting_state
 
 SLOTS = 4

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from agents.placement.baselines.program import IntArray, Program
-from testbed.scenario.placement import BoolArray, FloatArray
+from testbed.decisions.placement import BoolArray, FloatArray
 from testbed.scenario.types import NS_PER_S
 from testbed.twin.constants import CostWeights, TwinConstants
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from testbed.scenario.placement import BoolArray, PlacementObservation
+from testbed.decisions.placement import BoolArray, PlacementObservation
 from testbed.scenario.types import Placement
 
 HEADROOM = 0.8

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents.placement.baselines.compose import HEADROOM, answer
-from testbed.scenario.placement import BoolArray, PlacementObservation
+from testbed.decisions.placement import BoolArray, PlacementObservation
 from testbed.scenario.types import NS_PER_S, Placement
 
 

@@ -17,9 +17,9 @@ from agents.placement.baselines.chain_cost import ChainVariables, StaticCost, St
 from agents.placement.baselines.compose import answer
 from agents.placement.baselines.milp import demands, read_chain
 from agents.placement.baselines.program import IntArray, Program
+from testbed.decisions.placement import BoolArray, FloatArray, PlacementObservation
 from testbed.scenario.errors import RunError
 from testbed.scenario.paths import delay_matrix_ns
-from testbed.scenario.placement import BoolArray, FloatArray, PlacementObservation
 from testbed.scenario.types import NS_PER_S, Placement, Request, RunPlan, load_factor
 
 LIMIT_S = 120.0

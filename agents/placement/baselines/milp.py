@@ -10,7 +10,7 @@ import numpy as np
 from agents.placement.baselines.chain_cost import ChainVariables, StaticCost, Stretch, add_chain
 from agents.placement.baselines.compose import answer
 from agents.placement.baselines.program import IntArray, Program
-from testbed.scenario.placement import BoolArray, FloatArray, PlacementObservation, refusal
+from testbed.decisions.placement import BoolArray, FloatArray, PlacementObservation, refusal
 from testbed.scenario.types import NS_PER_S, FunctionName, FunctionProfile, Placement
 
 

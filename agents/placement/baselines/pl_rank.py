@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents.placement.baselines.compose import answer
-from testbed.scenario.placement import BoolArray, FloatArray, PlacementObservation
+from testbed.decisions.placement import BoolArray, FloatArray, PlacementObservation
 from testbed.scenario.types import Placement
 
 NEAREST_NS = 1e6

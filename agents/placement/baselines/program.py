@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from testbed.scenario.placement import FloatArray
+from testbed.decisions.placement import FloatArray
 
 IntArray = NDArray[np.int64]
 

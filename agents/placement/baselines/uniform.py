@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents.placement.baselines.compose import answer
-from testbed.scenario.placement import BoolArray, PlacementObservation
+from testbed.decisions.placement import BoolArray, PlacementObservation
 from testbed.scenario.types import Placement
 
 _TASKS = ("place", "backup", "move")

@@ -14,7 +14,7 @@ from testbed.records.files import write_text
 from testbed.results.evaluation import plots
 from testbed.results.evaluation.figures import BY_KEY, COMPARED, FIGURES, TOLD
 from testbed.results.evaluation.verdict import Verdict, sentence, streams_needed, verdict
-from testbed.results.plot_style import slot
+from testbed.results.report.plot_style import slot
 from testbed.statistics.jackknife import LEAST_PAIRS
 
 TEMPLATES = Path(__file__).parents[1] / "templates"

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from testbed.results.evaluation.figures import BY_KEY, EvaluationFigure
-from testbed.results.plot_style import PAPER, colour, dash, marker, style, to_svg
+from testbed.results.report.plot_style import PAPER, colour, dash, marker, style, to_svg
 
 SHOWN = (
     "acceptance", "latency_p50_ns", "latency_p99_ns", "lost", "overload_s", "goodput_pps", "cost",

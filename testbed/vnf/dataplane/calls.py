@@ -11,13 +11,13 @@ from numba import types
 from numba.experimental import structref
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.dataplane import loop
 from testbed.vnf.dataplane.loop import Plane, new_plane
 from testbed.vnf.dataplane.ring import Ring
 from testbed.vnf.functions.function import PROCESS_TYPE, Process
 from testbed.vnf.replication import handling, protocol, shared
 from testbed.vnf.replication.member import MEMBER, Member
+from testbed.vnf.state.arrays import Words
 
 _BYTE, _WORD = np.zeros(1, np.uint8), np.zeros(1, np.int64)
 _PLANE = numba.typeof(new_plane(Ring(_BYTE, _BYTE, _WORD), _WORD, _WORD))

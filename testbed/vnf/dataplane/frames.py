@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Bytes
 from testbed.vnf.dataplane.nsh import (
     ETHERTYPE_NSH,
     HEADER_BYTES,
@@ -16,6 +15,7 @@ from testbed.vnf.dataplane.nsh import (
     METADATA_TYPE,
 )
 from testbed.vnf.functions.checksums import be16, be32, byte, put_be16, put_be32
+from testbed.vnf.state.arrays import Bytes
 
 FLOW_AT = 26
 """Where a frame says its flow."""

@@ -19,10 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from testbed.compiled import compiled
-from testbed.results import traces
-from testbed.results.traces import no_trace
-from testbed.vnf.arrays import Bytes, Words
-from testbed.vnf.cpu import admit
+from testbed.records import traces
+from testbed.records.traces import no_trace
 from testbed.vnf.dataplane.ahead import look_ahead
 from testbed.vnf.dataplane.frames import Head, read_head, write_head
 from testbed.vnf.dataplane.nsh import HEADER_BYTES
@@ -55,6 +53,7 @@ from testbed.vnf.dataplane.system import (
 from testbed.vnf.dataplane.tracing import note_emitted, note_frame, note_logged
 from testbed.vnf.functions.checksums import byte
 from testbed.vnf.functions.function import Process
+from testbed.vnf.process.cpu import admit
 from testbed.vnf.replication.batches import close_batch
 from testbed.vnf.replication.copying import copy_from_words
 from testbed.vnf.replication.flow_table import BASE_PATH_MASK
@@ -79,6 +78,7 @@ from testbed.vnf.replication.member import (
 from testbed.vnf.replication.messages import message_due, take_message
 from testbed.vnf.replication.protocol import next_time_ns, on_idle, on_message, on_released, on_time
 from testbed.vnf.replication.shared import ask_due
+from testbed.vnf.state.arrays import Bytes, Words
 
 SEND_AGAIN_NS = 100_000
 """How soon frames are offered again to an interface that took none."""

@@ -13,7 +13,7 @@ from numba.core.cgutils import ir  # llvmlite's
 from numba.extending import intrinsic
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Bytes
+from testbed.vnf.state.arrays import Bytes
 
 _memmove: Any = types.ExternalFunction("memmove", types.intp(types.intp, types.intp, types.intp))
 _Generator = Callable[[Any, Any, Any, Any], Any]

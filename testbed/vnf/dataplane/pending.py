@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Bytes, Words
 from testbed.vnf.dataplane.frames import Head
 from testbed.vnf.replication.copying import copy_from_words, copy_to_words
 from testbed.vnf.replication.member import NEVER
+from testbed.vnf.state.arrays import Bytes, Words
 
 ROOM = 1024
 """Packets, and notes, that may wait at a time."""

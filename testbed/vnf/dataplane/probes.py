@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-from testbed.vnf.control import Order
 from testbed.vnf.dataplane.nsh import mac_bytes, probe, read_probe
 from testbed.vnf.dataplane.socket import FRAME_BYTES, FrameSocket
+from testbed.vnf.process.control import Order
 
 
 class Probes:

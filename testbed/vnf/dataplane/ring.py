@@ -25,7 +25,6 @@ from typing import NamedTuple
 import numpy as np
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Bytes, Words
 from testbed.vnf.dataplane.memory import (
     load_acquire,
     load_u16,
@@ -43,6 +42,7 @@ from testbed.vnf.dataplane.socket import (
     target_filter,
 )
 from testbed.vnf.dataplane.system import flush, now_ns, take_error
+from testbed.vnf.state.arrays import Bytes, Words
 
 FRAME_BYTES = 2048
 """A slot: header and frame."""

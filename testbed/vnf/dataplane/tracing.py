@@ -1,13 +1,13 @@
 """What an instance notes of the packets that pass, if its scenario asks for a trace; compiled.
 
-The rows, and the memory that they go to, are those of `testbed.results.traces`. Without a trace
+The rows, and the memory that they go to, are those of `testbed.records.traces`. Without a trace
 each of these functions is one comparison.
 """
 
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.results.traces import (
+from testbed.records.traces import (
     EMITTED,
     HEAD_WORDS,
     LOGGED,
@@ -17,11 +17,11 @@ from testbed.results.traces import (
     ROW_WORDS,
     ROWS,
 )
-from testbed.vnf.arrays import Words
 from testbed.vnf.dataplane.frames import Head
 from testbed.vnf.dataplane.system import now_ns
 from testbed.vnf.replication.log import OUTPUT_BIT, entry_at, is_granted
 from testbed.vnf.replication.member import LOG_FIRST, NEXT, PRIMARY, ROLE
+from testbed.vnf.state.arrays import Words
 
 SEEN = 4
 """Place in the header of a trace: entries of the log below are noted, or were somebody else's."""

@@ -17,7 +17,7 @@ DATAGRAM_BYTES = 65_536
 
 
 class ExchangeEndpoint:
-    """What `testbed.vnf.runtime` waits for, calls when it is due, and closes."""
+    """What `testbed.vnf.process.runtime` waits for, calls when it is due, and closes."""
 
     def __init__(self, function: Function, config: Mapping[str, Any] | None, address: str) -> None:
         """`config` is {"port", "period_ns"}, or None: then nothing is exchanged. Raises OSError."""

@@ -19,7 +19,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from testbed.vnf.arrays import Words
 from testbed.vnf.exchange.gather import gather
 from testbed.vnf.exchange.known import Known
 from testbed.vnf.exchange.messages import (
@@ -36,6 +35,7 @@ from testbed.vnf.functions.function import Function
 from testbed.vnf.functions.share import Share
 from testbed.vnf.replication import member as layout
 from testbed.vnf.replication.member import Member
+from testbed.vnf.state.arrays import Words
 
 PAUSE_NS = 1_000_000
 """From one piece of work to the next: packets are handled in between."""

@@ -7,8 +7,8 @@ import numpy as np
 from numba import types
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
-from testbed.vnf.records import RECORDS, Records, find
+from testbed.vnf.state.arrays import Words
+from testbed.vnf.state.records import RECORDS, Records, find
 
 _WORDS = numba.typeof(np.zeros(1, np.int64))
 _ROWS = numba.typeof(np.zeros((1, 1), np.int64))

@@ -2,7 +2,7 @@
 
 Of two values of a word the larger is the later one, of two notes that with the larger version (and
 of equal versions, which say the same unless somebody lies, the larger bytes): so parts may come
-late, twice and in any order (see `testbed.vnf.crdt` for the laws).
+late, twice and in any order (see `testbed.vnf.state.crdt` for the laws).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from testbed.vnf.arrays import Words
 from testbed.vnf.exchange.messages import PART_RECORDS, values_in
 from testbed.vnf.functions.share import Contribution
+from testbed.vnf.state.arrays import Words
 
 
 class Known:

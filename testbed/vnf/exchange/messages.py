@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgpack
 import numpy as np
 
-from testbed.vnf.arrays import Words
+from testbed.vnf.state.arrays import Words
 
 PART_RECORDS = 512
 MAX_PART_BYTES = 50_000

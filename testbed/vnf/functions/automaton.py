@@ -23,7 +23,7 @@ import numpy as np
 
 from testbed.compiled import compiled
 from testbed.scenario.errors import InputError
-from testbed.vnf.arrays import Bytes, Words
+from testbed.vnf.state.arrays import Bytes, Words
 
 ROOT = 0
 HEADER_WORDS = 3

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Bytes
+from testbed.vnf.state.arrays import Bytes
 
 
 @compiled

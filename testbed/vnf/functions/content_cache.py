@@ -19,12 +19,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Bytes, Words
 from testbed.vnf.functions.checksums import be64, byte
 from testbed.vnf.functions.effect import begin_put, erase, put
 from testbed.vnf.functions.function import MAX_PACKET_BYTES
 from testbed.vnf.functions.table import plain_key
-from testbed.vnf.records import KEY_WORDS, Key, Records, find
+from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.records import KEY_WORDS, Key, Records, find
 
 CONTENT_TAG, RING_TAG = 0x01, 0x02
 

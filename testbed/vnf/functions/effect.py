@@ -1,8 +1,8 @@
 """What a function says about a packet: its new length, why it was dropped, how the state changes.
 
 An effect is an array of words: a header, then `FILL` words of operations (see
-`testbed.vnf.records`). A function reads the state as it was before the packet; its operations are
-applied after it, in the order in which they were written.
+`testbed.vnf.state.records`). A function reads the state as it was before the packet; its operations
+are applied after it, in the order in which they were written.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.functions.sharing import FIRST_LINEARIZABLE, TAG_SHIFT
-from testbed.vnf.records import ERASE, KEY_WORDS, PUT, Key
+from testbed.vnf.state.arrays import Words
+from testbed.vnf.state.records import ERASE, KEY_WORDS, PUT, Key
 
 LENGTH, REASON, FILL, OVERFLOW, SHARED = 0, 1, 2, 3, 4
 """Places in an effect; OVERFLOW counts operations that found no room, SHARED those on

@@ -32,7 +32,6 @@ from typing import Any
 import numpy as np
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Bytes, Words
 from testbed.vnf.functions.config import check_keys, choice, integer
 from testbed.vnf.functions.effect import begin_put, drop, forward, put
 from testbed.vnf.functions.firewall_rules import allowed, read_rules
@@ -70,7 +69,8 @@ from testbed.vnf.functions.tcp_states import (
     is_opening,
     next_state,
 )
-from testbed.vnf.records import KEY_WORDS, Key, Records, find
+from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.records import KEY_WORDS, Key, Records, find
 
 INVALID_STATE, NO_CONNECTION, DENIED, TABLE_FULL = range(len(REASONS), len(REASONS) + 4)
 ANSWERED = ASKED + 1

@@ -12,9 +12,9 @@ from typing import Any
 
 from testbed.compiled import compiled
 from testbed.scenario.errors import InputError
-from testbed.vnf.arrays import Words
 from testbed.vnf.functions.config import ANY_NETWORK, Network, choice, network
 from testbed.vnf.functions.packet import ICMP, TCP, UDP, View, is_icmp
+from testbed.vnf.state.arrays import Words
 
 PROTOCOLS = {"icmp": ICMP, "tcp": TCP, "udp": UDP}
 _ANY = -1

@@ -19,7 +19,6 @@ import numpy as np
 from numba import types
 
 from testbed.scenario.types import FunctionName
-from testbed.vnf.arrays import Bytes, Words
 from testbed.vnf.functions.effect import (
     FILL,
     FORWARD,
@@ -29,7 +28,8 @@ from testbed.vnf.functions.effect import (
     clear,
     new_effect,
 )
-from testbed.vnf.records import RECORDS, Records, apply, new_records
+from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.records import RECORDS, Records, apply, new_records
 
 MAX_PACKET_BYTES = 1500
 """Bytes of an IP packet that a buffer has room for."""

@@ -31,7 +31,6 @@ from typing import Any, Final
 import numpy as np
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Bytes, Words
 from testbed.vnf.functions import automaton
 from testbed.vnf.functions.automaton import (
     ROOT,
@@ -68,7 +67,8 @@ from testbed.vnf.functions.packet import (
 from testbed.vnf.functions.port_scans import Limits, ask, is_blocked, source_key
 from testbed.vnf.functions.signatures import DEFAULT_SIGNATURES, read_signatures
 from testbed.vnf.functions.table import EXPIRES, admit, plain_key, table_records
-from testbed.vnf.records import KEY_WORDS, Key, Records, find
+from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.records import KEY_WORDS, Key, Records, find
 
 STREAM_TAG, STREAM_SLOT_TAG, COUNT_TAG = 0x01, 0x02, 0x40
 NEXT_SEQUENCE, STATE = EXPIRES + 1, EXPIRES + 2

@@ -13,7 +13,7 @@ from testbed.vnf.functions.function import Function, Process
 from testbed.vnf.functions.maglev import is_prime, maglev_table
 from testbed.vnf.functions.packet import REASONS, TCP, UDP
 from testbed.vnf.functions.table import table_records
-from testbed.vnf.records import KEY_WORDS
+from testbed.vnf.state.records import KEY_WORDS
 
 VERSION, VIRTUAL_HIGH, VIRTUAL_LOW, PORT, PROTOCOL = 0, 1, 2, 3, 4
 UDP_NS, TCP_ESTABLISHED_NS, TCP_TRANSITORY_NS, ICMP_NS = 5, 6, 7, 8

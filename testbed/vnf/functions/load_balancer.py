@@ -27,7 +27,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Bytes, Words
 from testbed.vnf.functions.effect import begin_put, drop, forward
 from testbed.vnf.functions.function import PROCESS_SIGNATURE, Function
 from testbed.vnf.functions.lb_config import (
@@ -71,7 +70,8 @@ from testbed.vnf.functions.rewrite import (
 )
 from testbed.vnf.functions.table import EXPIRES, REFRESH_NS, admit, find_live, refreshed
 from testbed.vnf.functions.tcp_sessions import OPENED, closing, established, next_bits
-from testbed.vnf.records import Key, Records, find
+from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.records import Key, Records, find
 
 BITS, BACKEND_HIGH, BACKEND_LOW = 1, 2, 3
 """Words of a connection's value, after the time at which it expires."""

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
+from testbed.vnf.state.arrays import Words
 
 
 def maglev_table(names: Sequence[bytes], weights: Sequence[int], size: int) -> Words:

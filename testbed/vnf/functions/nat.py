@@ -37,7 +37,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Bytes, Words
 from testbed.vnf.functions.effect import drop, forward
 from testbed.vnf.functions.function import PROCESS_SIGNATURE, Function
 from testbed.vnf.functions.nat_config import (
@@ -99,7 +98,8 @@ from testbed.vnf.functions.rewrite import (
     sum_icmp_anew,
 )
 from testbed.vnf.functions.table import find_live
-from testbed.vnf.records import Records, find
+from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.records import Records, find
 
 
 @compiled

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from testbed.scenario.errors import InputError
-from testbed.vnf.arrays import Words
 from testbed.vnf.functions.config import address, boolean, check_keys, choice, integer, network
 from testbed.vnf.functions.function import Function, Process
 from testbed.vnf.functions.nat_pool import CLASSES
@@ -37,6 +36,7 @@ from testbed.vnf.functions.nat_state import (
 from testbed.vnf.functions.packet import REASONS
 from testbed.vnf.functions.prefix6 import adjustment_between
 from testbed.vnf.functions.table import table_records
+from testbed.vnf.state.arrays import Words
 
 FILTERINGS = ("address-dependent", "endpoint-independent", "address-and-port-dependent")
 ADDRESS_DEPENDENT, ENDPOINT_INDEPENDENT = 0, 1

@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.functions.effect import erase, put
 from testbed.vnf.functions.nat_state import (
     BLOCK_SHIFT,
@@ -30,7 +29,8 @@ from testbed.vnf.functions.nat_state import (
 )
 from testbed.vnf.functions.packet import ICMP
 from testbed.vnf.functions.table import plain_key
-from testbed.vnf.records import Key, Records, find
+from testbed.vnf.state.arrays import Words
+from testbed.vnf.state.records import Key, Records, find
 
 LEAST_PORT_OF_USERS = 1024
 CLASSES = 5

@@ -25,12 +25,12 @@ instance that claims blocks asks for one of nobody's when its own have no port l
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.functions.effect import FILL, HEADER_WORDS, new_effect, put
 from testbed.vnf.functions.packet import ICMP, TCP, UDP
 from testbed.vnf.functions.sharing import FIRST_LINEARIZABLE
 from testbed.vnf.functions.table import find_live, plain_key
-from testbed.vnf.records import Key, Records, find
+from testbed.vnf.state.arrays import Words
+from testbed.vnf.state.records import Key, Records, find
 
 PUBLIC, FILTERING, FIRST_PORT, LAST_PORT = 0, 1, 2, 3
 UDP_NS, TCP_ESTABLISHED_NS, TCP_TRANSITORY_NS, ICMP_NS = 4, 5, 6, 7

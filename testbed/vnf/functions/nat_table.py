@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.functions.effect import begin_put, erase, put
 from testbed.vnf.functions.nat_pool import no_longer_full
 from testbed.vnf.functions.nat_state import (
@@ -35,7 +34,8 @@ from testbed.vnf.functions.nat_state import (
 from testbed.vnf.functions.packet import ICMP, TCP
 from testbed.vnf.functions.table import LOOKED_AT, REFRESH_NS, plain_key
 from testbed.vnf.functions.tcp_sessions import established, next_bits
-from testbed.vnf.records import Key, Records, find
+from testbed.vnf.state.arrays import Words
+from testbed.vnf.state.records import Key, Records, find
 
 MAX_REMOTES = 64
 """Sessions of one mapping; beyond it the one that would expire first goes."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Bytes
 from testbed.vnf.functions.checksums import (
     adjust16,
     be16,
@@ -21,7 +20,8 @@ from testbed.vnf.functions.checksums import (
     sum16,
     sum_of_word,
 )
-from testbed.vnf.records import Key
+from testbed.vnf.state.arrays import Bytes
+from testbed.vnf.state.records import Key
 
 ICMP, TCP, UDP, ICMP6 = 1, 6, 17, 58
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10

@@ -19,11 +19,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.functions.effect import begin_put, put
 from testbed.vnf.functions.packet import View
 from testbed.vnf.functions.table import EXPIRES, admit, expiry
-from testbed.vnf.records import Key, Records, find
+from testbed.vnf.state.arrays import Words
+from testbed.vnf.state.records import Key, Records, find
 
 SOURCE_TAG, SOURCE_SLOT_TAG, PAIR_TAG, PAIR_SLOT_TAG = 0x60, 0x61, 0x62, 0x63
 START, BLOCKED_UNTIL, PAIRS = EXPIRES + 1, EXPIRES + 2, EXPIRES + 3

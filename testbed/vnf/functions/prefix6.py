@@ -8,8 +8,8 @@ bits: bits 48-63 for prefixes up to /48 (3.4), else the first 16 bits after bit 
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Bytes
 from testbed.vnf.functions.checksums import be16, be64, fold, put_be16, put_be64
+from testbed.vnf.state.arrays import Bytes
 
 LONGEST_FOR_SUBNET = 48
 

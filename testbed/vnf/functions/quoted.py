@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Bytes
 from testbed.vnf.functions.checksums import be16, be32, be64, byte, fold, sum16
 from testbed.vnf.functions.packet import (
     MALFORMED,
@@ -21,6 +20,7 @@ from testbed.vnf.functions.packet import (
     void_view,
     walk_extensions,
 )
+from testbed.vnf.state.arrays import Bytes
 
 
 @compiled

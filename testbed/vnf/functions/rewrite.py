@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Bytes
 from testbed.vnf.functions.checksums import (
     checksum,
     difference16,
@@ -23,6 +22,7 @@ from testbed.vnf.functions.packet import (
     View,
     l4_checksum_at,
 )
+from testbed.vnf.state.arrays import Bytes
 
 KEEP_PORT = -1
 """In place of a port: it stays."""

@@ -11,9 +11,9 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from testbed.vnf.arrays import Words
 from testbed.vnf.functions.function import Function
-from testbed.vnf.records import Records
+from testbed.vnf.state.arrays import Words
+from testbed.vnf.state.records import Records
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ The tag is the top byte of a key's first word, never 0 and at most 0x7F.
     tag          scope         whose it is
     0x01 - 0x3F  LOCAL         the flows of one bucket; it goes where the bucket goes
     0x40 - 0x5F  MERGEABLE     this instance's own contribution, which only grows; others merge it
-                               with theirs in the background (`testbed.vnf.crdt`)
+                               with theirs in the background (`testbed.vnf.state.crdt`)
     0x60 - 0x7F  LINEARIZABLE  all instances alike: a packet whose effect has operations on such
                                records waits until they have their place among all others'
 
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from testbed.vnf.records import Key
+from testbed.vnf.state.records import Key
 
 TAG_SHIFT = 56
 FIRST_MERGEABLE, FIRST_LINEARIZABLE, LAST_TAG = 0x40, 0x60, 0x7F

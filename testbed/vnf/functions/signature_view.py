@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from testbed.vnf.arrays import Words
-from testbed.vnf.crdt import GrowCounter
 from testbed.vnf.functions.function import Function
 from testbed.vnf.functions.idps import COUNT_TAG, RULES
 from testbed.vnf.functions.share import Contribution, Share
 from testbed.vnf.functions.sharing import TAG_SHIFT
+from testbed.vnf.state.arrays import Words
+from testbed.vnf.state.crdt import GrowCounter
 
 
 def _keys(function: Function) -> Words:

@@ -26,10 +26,10 @@ of the same bucket and go together where buckets move.
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.functions.effect import begin_put, erase, put
 from testbed.vnf.functions.sharing import FIRST_LINEARIZABLE
-from testbed.vnf.records import KEY_WORDS, Key, Records, find, home
+from testbed.vnf.state.arrays import Words
+from testbed.vnf.state.records import KEY_WORDS, Key, Records, find, home
 
 EXPIRES = 0
 """The word of an entry's value that says when it expires."""

@@ -12,10 +12,10 @@ a new flow no segment counts as sent for the first time before the next.
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.functions.effect import begin_put, put
 from testbed.vnf.functions.table import plain_key
-from testbed.vnf.records import Records, find
+from testbed.vnf.state.arrays import Words
+from testbed.vnf.state.records import Records, find
 
 PROGRESS_TAG = 0x03
 WAYS = 8

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Array
 from testbed.vnf.functions.packet import ACK, FIN, RST, SYN
+from testbed.vnf.state.arrays import Array
 
 SYN_SENT, SYN_RECEIVED, ESTABLISHED, FIN_FORWARD, FIN_REVERSE, FIN_BOTH, CLOSED = range(1, 8)
 ASKED = 8

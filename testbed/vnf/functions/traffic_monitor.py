@@ -29,13 +29,13 @@ from typing import Any
 import numpy as np
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Bytes, Words
 from testbed.vnf.functions.config import check_keys, integer
 from testbed.vnf.functions.effect import begin_put, drop, forward, put
 from testbed.vnf.functions.function import PROCESS_SIGNATURE, Function
 from testbed.vnf.functions.packet import OK, REASONS, flow_key, parse
 from testbed.vnf.functions.table import EXPIRES, admit, plain_key, table_records
-from testbed.vnf.records import KEY_WORDS, Key, Records, find
+from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.records import KEY_WORDS, Key, Records, find
 
 FLOW_TAG, SLOT_TAG = 0x01, 0x02
 TOTALS_TAG, SKETCH_TAG = 0x40, 0x41

@@ -17,8 +17,6 @@ import numba
 import numpy as np
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
-from testbed.vnf.crdt import CountMinSketch, GrowCounter, Latest, Replica
 from testbed.vnf.functions import share
 from testbed.vnf.functions.function import Function
 from testbed.vnf.functions.share import Share
@@ -37,7 +35,9 @@ from testbed.vnf.functions.traffic_monitor import (
     column_of,
     mixed,
 )
-from testbed.vnf.records import COUNT, KEY_WORDS, Records
+from testbed.vnf.state.arrays import Words
+from testbed.vnf.state.crdt import CountMinSketch, GrowCounter, Latest, Replica
+from testbed.vnf.state.records import COUNT, KEY_WORDS, Records
 
 Contents: TypeAlias = Mapping[tuple[int, ...], tuple[int, ...]]
 """A state, as `records.contents` gives it."""

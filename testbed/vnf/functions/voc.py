@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Bytes, Words
 from testbed.vnf.functions.config import check_keys, integer
 from testbed.vnf.functions.effect import begin_put, drop, forward
 from testbed.vnf.functions.function import PROCESS_SIGNATURE, Function
 from testbed.vnf.functions.packet import OK, REASONS, flow_key, parse, set_tos
 from testbed.vnf.functions.table import EXPIRES, admit, table_records
-from testbed.vnf.records import KEY_WORDS, Records, find
+from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.records import KEY_WORDS, Records, find
 
 AF41, AF43 = 34, 38
 """Codepoints 100010 and 100110 (RFC 2597 6)."""

@@ -35,7 +35,6 @@ from typing import Any
 import numpy as np
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Bytes, Words
 from testbed.vnf.functions.checksums import (
     be16,
     be32,
@@ -81,7 +80,8 @@ from testbed.vnf.functions.packet import (
 )
 from testbed.vnf.functions.table import plain_key
 from testbed.vnf.functions.tcp_progress import WAYS, advance, restart
-from testbed.vnf.records import Key, Records, find
+from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.records import Key, Records, find
 
 COUNTS_TAG = 0x40
 PACKETS, SAVED_BYTES, MISSES = 0, 1, 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.functions.function import Process
 from testbed.vnf.replication.batches import update_commit
 from testbed.vnf.replication.handling import drain_ready, forget_acknowledged
@@ -51,6 +50,7 @@ from testbed.vnf.replication.member import (
     peer_at,
 )
 from testbed.vnf.replication.messages import AGAIN, NEEDS, send_from_acked
+from testbed.vnf.state.arrays import Words
 
 
 @compiled

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.replication.member import (
     CLOSED,
     COMMITTED,
@@ -26,6 +25,7 @@ from testbed.vnf.replication.member import (
     S_PROTECTED,
     peer_at,
 )
+from testbed.vnf.state.arrays import Words
 
 FEW_ENTRIES = 8
 """So few entries on their way make no batch wait: there is little to save."""

@@ -9,7 +9,6 @@ each has the place of its entry there, or 0.
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.replication.log import sound_entry, table_at, words_of
 from testbed.vnf.replication.member import (
     AT_SNAPSHOT,
@@ -22,6 +21,7 @@ from testbed.vnf.replication.member import (
     SNAPSHOT_ROOM,
     Member,
 )
+from testbed.vnf.state.arrays import Words
 
 SLACK_WORDS = 256
 """Words of entries that had their turn lie among those that wait: as many as those, and these."""

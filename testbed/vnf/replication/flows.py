@@ -7,7 +7,6 @@ epoch, sequence number); a newer epoch has its turn when nothing of an older one
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Bytes, Words
 from testbed.vnf.replication.copying import copy_to_words
 from testbed.vnf.replication.member import (
     BEYOND_WINDOW,
@@ -51,6 +50,7 @@ from testbed.vnf.replication.member import (
     UNUSED_INPUT,
     UNUSED_NOTE,
 )
+from testbed.vnf.state.arrays import Bytes, Words
 
 MAX_GAP = 1 << 16
 """A packet that is further than this ahead of its turn is refused: its stamp cannot be right."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.replication.early import (
     early_at,
     forget_early,
@@ -49,6 +48,7 @@ from testbed.vnf.replication.member import (
 )
 from testbed.vnf.replication.messages import HEAD_WORDS, ask_again, owe_ack, owe_nothing
 from testbed.vnf.replication.snapshot import install_snapshot
+from testbed.vnf.state.arrays import Words
 
 PARTS_AHEAD = 62
 """Parts of a snapshot that may have come before the next one: bits of a word."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Bytes, Words
 from testbed.vnf.functions.effect import (
     FORWARD,
     HEADER_WORDS,
@@ -14,7 +13,6 @@ from testbed.vnf.functions.effect import (
     clear,
 )
 from testbed.vnf.functions.function import Process
-from testbed.vnf.records import sound
 from testbed.vnf.replication.copying import copy_from_words
 from testbed.vnf.replication.flow_table import find_flow
 from testbed.vnf.replication.flows import (
@@ -94,6 +92,8 @@ from testbed.vnf.replication.member import (
     peer_at,
 )
 from testbed.vnf.replication.shared import ask, next_answered, waits
+from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.records import sound
 
 
 @compiled

@@ -5,7 +5,7 @@
               40 there is an output, 41-56 the function's reason of a drop
     1         bits 0-23 path, 24-39 bucket, 40-55 the stamper's epoch
     2, 3, 4   flow, seq, the output's seq
-    5-        operations on the state (`testbed.vnf.records`), then the output
+    5-        operations on the state (`testbed.vnf.state.records`), then the output
 
 An entry says what became of one input. One with the reason GRANTED says how shared records change
 (see `shared`): its word 2 is how many such changes there were with it. Entries are whole in the
@@ -15,9 +15,7 @@ ring: none wraps around its end.
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.functions.effect import FILL, HEADER_WORDS
-from testbed.vnf.records import KEY_WORDS, apply, expect, sound
 from testbed.vnf.replication.copying import copy_to_words
 from testbed.vnf.replication.flows import mark
 from testbed.vnf.replication.member import (
@@ -42,6 +40,8 @@ from testbed.vnf.replication.member import (
     SHARED_INDEX,
     Member,
 )
+from testbed.vnf.state.arrays import Words
+from testbed.vnf.state.records import KEY_WORDS, apply, expect, sound
 
 OUTPUT_BIT = 1 << 40
 

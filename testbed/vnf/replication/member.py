@@ -19,9 +19,9 @@ import numpy as np
 
 from testbed.compiled import compiled
 from testbed.scenario.types import ReplicationMode
-from testbed.vnf.arrays import Bytes, Words
 from testbed.vnf.functions.effect import HEADER_WORDS, OPERATION_WORDS
-from testbed.vnf.records import KEY_WORDS, Records, new_records
+from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.records import KEY_WORDS, Records, new_records
 
 MAX_MEMBERS = 8
 PACKET_ROOM_BYTES = 1536

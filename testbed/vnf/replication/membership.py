@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
+from testbed.vnf.state.arrays import Words
 
 MAX_MEMBERS = 8
 NONE, LEARNER, BACKUP, PRIMARY = 0, 1, 2, 3

@@ -30,7 +30,6 @@ common clock, just clocks of the same speed.
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.replication.log import entry_at, words_of
 from testbed.vnf.replication.member import (
     ASK_AGAIN,
@@ -80,6 +79,7 @@ from testbed.vnf.replication.member import (
     peer_at,
 )
 from testbed.vnf.replication.snapshot import take_snapshot
+from testbed.vnf.state.arrays import Words
 
 LOG, ACK, SNAPSHOT = 1, 2, 3
 NEEDS, AGAIN = 1, 2

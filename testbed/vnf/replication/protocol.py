@@ -12,7 +12,6 @@ An event changes cursors; `messages.take_message` then gives the messages that a
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.functions.function import Process
 from testbed.vnf.replication.acknowledging import is_untold, on_ack
 from testbed.vnf.replication.batches import batch_due_ns, close_batch, update_commit
@@ -90,6 +89,7 @@ from testbed.vnf.replication.messages import (
     send_again,
 )
 from testbed.vnf.replication.shared import forget_asks
+from testbed.vnf.state.arrays import Words
 
 
 @compiled

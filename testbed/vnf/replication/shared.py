@@ -8,17 +8,15 @@ like any other, so backups and heirs know the shared records as the primary does
 the waiting packets are processed anew, and those that have nothing more to ask for are logged.
 
 Words of an ask, for each packet: how many words follow; then, for each of its operations on a
-linearizable record, the operation as in `testbed.vnf.records`, and what the record is expected to
-be before: 1 and the words of its value, or 0 if it is not there.
+linearizable record, the operation as in `testbed.vnf.state.records`, and what the record is
+expected to be before: 1 and the words of its value, or 0 if it is not there.
 """
 
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
 from testbed.vnf.functions.effect import FILL, HEADER_WORDS
 from testbed.vnf.functions.sharing import FIRST_LINEARIZABLE, TAG_SHIFT
-from testbed.vnf.records import PUT, find
 from testbed.vnf.replication.member import (
     ASK_ANSWERED,
     ASK_FILL,
@@ -36,6 +34,8 @@ from testbed.vnf.replication.member import (
     ROLE,
     Member,
 )
+from testbed.vnf.state.arrays import Words
+from testbed.vnf.state.records import PUT, find
 
 
 @compiled

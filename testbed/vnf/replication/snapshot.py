@@ -9,8 +9,6 @@ yet, then these entries: a member that joins may have to emit them again.
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.arrays import Words
-from testbed.vnf.records import COUNT, KEY_WORDS, insert
 from testbed.vnf.replication.flow_table import find_logged
 from testbed.vnf.replication.flows import discard_handled
 from testbed.vnf.replication.log import entry_at, sound_entry, take_entry, words_of
@@ -41,6 +39,8 @@ from testbed.vnf.replication.member import (
     SNAPSHOT_WORDS,
     Member,
 )
+from testbed.vnf.state.arrays import Words
+from testbed.vnf.state.records import COUNT, KEY_WORDS, insert
 
 FLOW_MARKS = 5
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-ROOM = Path(__file__).parents[3] / "testbed" / "statistics"
+from tests.support.places import ROOT
+
+ROOM = ROOT / "testbed" / "statistics"
 PROJECT = ("testbed", "agents", "controller", "traffic", "bench", "tests")
 
 

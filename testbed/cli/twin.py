@@ -1,0 +1,126 @@
+"""The commands about the twin's truth: `deftbed calibrate` and `deftbed validate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from testbed.results.folder import check_new
+from testbed.scenario.errors import InputError
+
+console = Console(stderr=True, highlight=False)
+
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
+CALIBRATION_HELP = (
+    "a file of `deftbed calibrate`, or none for the twin's defaults "
+    "[results/calibration.json if it is there, else the defaults]"
+)
+HELD_OUT = ("scenarios/smoke.yaml", "scenarios/validation/ring.yaml", "scenarios/abilene.yaml")
+
+
+def calibrate(
+    out: Annotated[
+        Path, typer.Option(help="the calibration file to write; one that is there is replaced")
+    ] = Path("results/calibration.json"),
+    results: Annotated[
+        Path | None,
+        typer.Option(help="the folder to make for the runs [results/calibration-<time>]"),
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="fit the runs of this folder anew; run nothing")
+    ] = None,
+    repetitions: Annotated[int, typer.Option(help="how often each run is made", min=1)] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Measure this host by short emulation runs and fit the twin's constants to them."""
+    from testbed.calibration.calibrate import calibrate as carry_out
+    from testbed.calibration.calibrate import refit
+    from testbed.cli.screens.twin import print_calibration, progress_bar
+
+    if source is not None:
+        calibration, folder = refit(source, out), source
+    else:
+        _need_root()
+        check_new(results)
+        with progress_bar(console) as progress:
+            calibration, folder = carry_out(out, results, repetitions, progress)
+    if as_json:
+        print(json.dumps({**calibration.to_json(), "file": str(out), "results": str(folder)}))
+    else:
+        print_calibration(calibration, out)
+
+
+def validate(
+    scenarios: Annotated[
+        list[Path] | None, typer.Argument(help=f"[{', '.join(HELD_OUT)}]", show_default=False)
+    ] = None,
+    calibration: Annotated[Path | None, typer.Option(help=CALIBRATION_HELP)] = None,
+    policies: Annotated[
+        str, typer.Option(help="with commas between [each scenario's, but for learned ones]")
+    ] = "",
+    seeds: Annotated[
+        str, typer.Option(help="with commas between [each scenario's first three]")
+    ] = "",
+    source: Annotated[
+        list[Path] | None,
+        typer.Option("--from", help="a results folder to use; run nothing (may be repeated)"),
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="the folder to make [results/validation-<time>]")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run scenarios in the emulation and in the twin, placements the same: the twin's error."""
+    from testbed.calibration.calibrate import choose_calibration
+    from testbed.calibration.validate import (
+        chosen_scenario,
+        new_folder,
+        run_scenarios,
+        validate_into,
+    )
+    from testbed.cli.screens.twin import print_validation, progress_bar
+
+    constants = choose_calibration(calibration)
+    if source and scenarios:
+        raise InputError("--from", str(source[0]), "either scenarios or --from")
+    check_new(results)
+    if source:
+        folders, folder = list(source), results
+    else:
+        paths = scenarios or [Path(name) for name in HELD_OUT]
+        chosen = [chosen_scenario(path, _names(policies), _numbers(seeds)) for path in paths]
+        _need_root()
+        folder = new_folder(results)
+        with progress_bar(console) as progress:
+            folders = run_scenarios(folder, chosen, progress)
+    content, folder = validate_into(folder, folders, constants)
+    if as_json:
+        print(json.dumps({**content, "validation": str(folder)}))
+    else:
+        print_validation(content, folder)
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        found = [int(part) for part in _names(text)]
+    except ValueError as error:
+        raise InputError("--seeds", text, "whole numbers with commas between") from error
+    if any(seed < 0 for seed in found):
+        raise InputError("--seeds", text, "seeds of at least 0")
+    return found
+
+
+def _need_root() -> None:
+    from testbed.cli.main import (
+        _need_root as need_root,  # the command line's own; it registers these
+    )
+
+    need_root("run an emulation")

@@ -1,0 +1,1 @@
+"""The words in which a world asks and a policy answers."""

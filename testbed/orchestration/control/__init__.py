@@ -1,0 +1,1 @@
+"""The timeline of a run: requests, faults, overload, scaling, orders."""

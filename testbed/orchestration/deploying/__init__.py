@@ -1,0 +1,1 @@
+"""Puts chains on the emulated network, changes them, and takes them off."""

@@ -1,0 +1,1 @@
+"""Finds failures, and agrees on who is in which replica group."""

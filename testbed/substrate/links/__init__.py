@@ -1,0 +1,1 @@
+"""What carries the links of a network."""

@@ -1,0 +1,1 @@
+"""The processes of the data plane: orders, CPU, start and end."""
