@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from agents.placement.baselines import RandomPolicy
 from testbed.cli.screens.tables import Column, FittedTable, names
 from testbed.lab.faults.campaign import (
     CampaignSpec,
@@ -86,7 +87,7 @@ def _kills(
 
 def _prepared(spec: RecoverySpec, scenario: Scenario, name: str) -> CampaignSpec:
     folder = None if spec.folder is None else spec.folder / name
-    return prepare(scenario, spec.kills, spec.seed, ["kill-primary"], folder)
+    return prepare(scenario, RandomPolicy, spec.kills, spec.seed, ["kill-primary"], folder)
 
 
 def one_chain(scenario: Scenario, rule: str, backups: int) -> Scenario:
@@ -135,6 +136,7 @@ def _without_fault(spec: RecoverySpec, progress: Callable[[str], None]) -> dict[
     campaign = _prepared(spec, scenario, "none")
     episode = EpisodeSpec(
         scenario=scenario,
+        policy=RandomPolicy(spec.seed),
         seed=spec.seed,
         kinds=("none",),
         folder=campaign.folder / "episode-000",

@@ -21,21 +21,21 @@ from rich.console import Console
 
 from agents.placement.cells import Cell, cell_scenario
 from agents.placement.features import masks
+from agents.placement.on_twin import play
 from agents.placement.plans import held_out_plans, training_plans
 from agents.placement.policies import make_policy
 from agents.placement.ppo import Learner, PpoConfig
 from agents.placement.timing import decision_times
 from testbed.cli.screens.tables import Column, FittedTable, names, words
 from testbed.compiled import compiled_view
-from testbed.decisions.placement import BoolArray, PlacementObservation
+from testbed.decisions.placement import PlacementObservation
 from testbed.decisions.policy import Policy
 from testbed.scenario.load import load_scenario
 from testbed.scenario.model import Scenario
-from testbed.scenario.types import NS_PER_S, Placement, RunPlan
+from testbed.scenario.types import NS_PER_S, BoolArray, Placement, RunPlan
 from testbed.twin.constants import constants_for
 from testbed.twin.decisions import DecisionBatch
 from testbed.twin.pack import IntArray, PlanArrays, pack_plans
-from testbed.twin.replay import play
 
 SCENARIO = Path(__file__).resolve().parents[1] / "scenarios" / "abilene.yaml"
 SUBSTRATES = (None, "sndlib/geant", "sndlib/germany50")

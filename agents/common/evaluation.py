@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from agents.placement.on_twin import play
 from testbed.decisions.policy import Policy
 from testbed.scenario.types import RunPlan
 from testbed.twin.constants import CostWeights, TwinConstants
-from testbed.twin.replay import play
 from testbed.twin.simulate import TwinResult, histogram_quantile_ns
 
 

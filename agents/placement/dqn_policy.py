@@ -42,8 +42,8 @@ from agents.provisioning.types import (
     Observation,
     State,
 )
-from testbed.decisions.placement import BoolArray, PlacementObservation
-from testbed.scenario.types import Placement
+from testbed.decisions.placement import PlacementObservation
+from testbed.scenario.types import BoolArray, Placement
 
 _STAND_IN = {"lb": "nat"}
 """Functions that the paper does not have, by the one that is most like them."""

@@ -15,9 +15,8 @@ from agents.placement.features import (
     request_features,
 )
 from agents.placement.plans import training_plans
-from testbed.decisions.placement import BoolArray
 from testbed.scenario.model import Scenario
-from testbed.scenario.types import NS_PER_S
+from testbed.scenario.types import NS_PER_S, BoolArray
 from testbed.twin.constants import CostWeights, constants_for
 from testbed.twin.decisions import DecisionBatch
 from testbed.twin.pack import IntArray, pack_plans

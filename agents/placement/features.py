@@ -35,9 +35,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.placement.observe import pack_observations
 from testbed.compiled import compiled_view
-from testbed.decisions.placement import BoolArray, PlacementObservation
-from testbed.twin.observe import Observations, pack_observations
+from testbed.decisions.placement import PlacementObservation
+from testbed.scenario.types import BoolArray
+from testbed.twin.observe import Observations
 from testbed.twin.state import BACKUP, MOVE, PLACE
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from pathlib import Path
 from agents.common.checkpoints import load_weights, read_checkpoint, write_checkpoint
 from agents.common.networks import PlacementNetwork
 from agents.placement.features import NODE_FEATURES, REQUEST_FEATURES, make_inputs
+from agents.placement.observe import pack_observations
 from testbed.decisions.placement import PlacementObservation
 from testbed.scenario.errors import InputError
 from testbed.scenario.types import Placement
-from testbed.twin.observe import pack_observations
 
 _HEADER = {
     "format": 4,  # 3: other use of a backup's server where a primary moves there

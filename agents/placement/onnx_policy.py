@@ -9,10 +9,10 @@ import numpy as np
 import onnxruntime
 
 from agents.placement.features import NODE_FEATURES, REQUEST_FEATURES, InputArrays, input_arrays
+from agents.placement.observe import pack_observations
 from agents.placement.onnx_format import IntArray, open_session
 from testbed.decisions.placement import PlacementObservation
 from testbed.scenario.types import Placement
-from testbed.twin.observe import pack_observations
 
 
 class OnnxPolicy:

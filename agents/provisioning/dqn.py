@@ -21,9 +21,9 @@ from agents.common.logs import Log
 from agents.common.replay import NStep, PrioritisedReplay
 from agents.provisioning.config import DqnConfig
 from agents.provisioning.evaluation import score
+from agents.provisioning.learning import Problem, ProvisioningProblem
 from agents.provisioning.model import make_network, save_model, training_header
 from agents.provisioning.network import row_width
-from agents.provisioning.problem import Problem, ProvisioningProblem
 from agents.provisioning.types import ACTIONS, BoolArray, Float32Array, FloatArray, IntArray
 from testbed.scenario.errors import RunError
 

@@ -32,6 +32,14 @@ RANKED = ("latency_p50_ns", "latency_p99_ns", "dropped")
 MIN_POLICIES = 3
 """Of two policies every correlation is 1 or -1."""
 
+LABELS = {
+    "latency_p50_ns": "latency p50",
+    "latency_p99_ns": "latency p99",
+    "delivered_pps": "delivered",
+    "dropped": "dropped",
+}
+"""The figures in words."""
+
 
 class Figures(NamedTuple):
     """What the packets of a run went through; None if nothing arrived.
@@ -171,3 +179,14 @@ def _overall(rows: Sequence[Mapping[str, Any]], figure: str) -> dict[str, Any]:
         "rows": len(errors),
         "missed": [f"{row['scenario']}, {row['policy']}" for row in missed],
     }
+
+
+def error_text(error: float, figure: str, signed: bool = False) -> str:
+    """An error as people read it: percent, or percentage points of a share."""
+    digits = f"{100 * error:+.1f}" if signed else f"{100 * error:.0f}"
+    return f"{digits} {'pp' if figure == 'dropped' else '%'}"
+
+
+def rank_text(rank: float | None) -> str:
+    """A rank correlation, or that there is none."""
+    return "-" if rank is None else f"{rank:.2f}"

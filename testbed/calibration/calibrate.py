@@ -1,32 +1,23 @@
-"""`deftbed calibrate`: runs the calibration scenarios, fits the constants, writes them to a file.
-
-Every command whose twin can have a calibration looks for it in one way (`choose_calibration`), says
-which one it is and how its host differs from this one, and notes that among its results.
-"""
+"""`deftbed calibrate`: runs the calibration scenarios, fits the constants, writes a file."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
+from testbed.calibration.choice import host_facts
 from testbed.calibration.recorded import RecordedRun, read_results
 from testbed.calibration.runs import POLICY, CalibrationRun, Purpose, calibration_runs
+from testbed.decisions.problem import MakePolicy
 from testbed.records.files import write_json, write_text
-from testbed.results.folder import RESULTS, hand_back, make_folder, results_folder
+from testbed.results.folder import hand_back, make_folder, results_folder
 from testbed.scenario.endings import Endings
 from testbed.scenario.errors import InputError
 from testbed.scenario.model import Scenario
-from testbed.twin.calibration import CONSTANTS, Calibration, Estimate, parse_calibration
+from testbed.twin.calibration import CONSTANTS, Calibration, Estimate
 
-DEFAULT_FILE = Path(RESULTS) / "calibration.json"
-NONE = Path("none")
 ATTEMPTS = 3
 RUN_OVERHEAD_S = 9.0
 """First guess of what a run takes beside its traffic."""
@@ -35,67 +26,12 @@ Progress = Callable[[str, float], None]
 """What is being done, and which share of all is done."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """The calibration that a command's twin has, where it is from, and what is to be said of it.
-
-    Without one (`calibration` None) the twin has its defaults. `doubts` says how the host on which
-    it was made differs from that on which it is used, and why its runs were not valid.
-    """
-
-    calibration: Calibration | None = None
-    file: str | None = None
-    doubts: tuple[str, ...] = ()
-
-    def identity(self) -> dict[str, Any] | None:
-        """What a manifest or a report says of it; None for the defaults."""
-        if self.calibration is None:
-            return None
-        facts = self.calibration.identity()
-        return {**facts, "file": self.file, "doubts": list(self.doubts)}
-
-    def lines(self) -> list[str]:
-        """What a person is told of it."""
-        if self.calibration is None:
-            return ["the twin has its default constants: no calibration"]
-        made = self.calibration.source.get("date", "at an unknown time")
-        doubts = [f"the calibration is in doubt: {doubt}" for doubt in self.doubts]
-        return [f"the twin is calibrated by {self.file}, made {made}", *doubts]
-
-
-DEFAULTS = Chosen()
-"""The twin's own constants."""
-
-
-def choose_calibration(option: Path | None, backends: Mapping[str, Any] | None = None) -> Chosen:
-    """The calibration of a command by its `--calibration`: the one rule of all commands.
-
-    That file; `none`: the twin's defaults; not given: the default file if there is one, else the
-    defaults. `backends` are those that the command has chosen, if it emulates. Raises InputError
-    for a file that cannot be read or is no calibration.
-    """
-    if option == NONE or (option is None and not DEFAULT_FILE.is_file()):
-        return DEFAULTS
-    file = option or DEFAULT_FILE
-    found = read_calibration(file)
-    here = host_facts(backends or {})
-    if backends is None:
-        del here["backends"]
-    return Chosen(found, str(file), doubts(found, here))
-
-
-def read_calibration(file: Path) -> Calibration:
-    """The calibration in a file; raises InputError if it cannot be read or is none."""
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        expected = f"a file written by `deftbed calibrate`, or none ({error})"
-        raise InputError("--calibration", str(file), expected) from error
-    return parse_calibration(data)
-
-
 def calibrate(
-    out: Path, results: Path | None, repetitions: int, progress: Progress
+    out: Path,
+    results: Path | None,
+    repetitions: int,
+    make_policy: MakePolicy,
+    progress: Progress,
 ) -> tuple[Calibration, Path]:
     """Run, fit and write; the calibration and the folder of its runs.
 
@@ -104,7 +40,7 @@ def calibrate(
     folder = results_folder(results, "calibration")
     with Endings() as endings:
         endings.add(hand_back, folder)
-        carry_out(folder, calibration_runs(repetitions), progress)
+        carry_out(folder, calibration_runs(repetitions), make_policy, progress)
         return refit(folder, out), folder
 
 
@@ -117,7 +53,9 @@ def refit(folder: Path, out: Path) -> Calibration:
     return calibration
 
 
-def carry_out(folder: Path, runs: Sequence[CalibrationRun], progress: Progress) -> None:
+def carry_out(
+    folder: Path, runs: Sequence[CalibrationRun], make_policy: MakePolicy, progress: Progress
+) -> None:
     """Carry out each run into a results folder of its own below `folder`; raises RunError."""
     shares = [run.scenario.traffic.duration_s + RUN_OVERHEAD_S for run in runs]
     for number, run in enumerate(runs):
@@ -126,12 +64,18 @@ def carry_out(folder: Path, runs: Sequence[CalibrationRun], progress: Progress) 
         def tell(what: str, share: float, done: float = done, whole: float = whole) -> None:
             progress(what, (done + share * whole) / sum(shares))
 
-        run_policies(folder / f"{run.purpose}-{number:02d}", run.scenario, (POLICY,), tell)
+        run_policies(
+            folder / f"{run.purpose}-{number:02d}", run.scenario, (POLICY,), make_policy, tell
+        )
     progress("fitting", 1.0)
 
 
 def run_policies(
-    folder: Path, scenario: Scenario, policies: Sequence[str], progress: Progress
+    folder: Path,
+    scenario: Scenario,
+    policies: Sequence[str],
+    make_policy: MakePolicy,
+    progress: Progress,
 ) -> None:
     """Run policies x the scenario's seeds into a results folder with a scenario.yaml.
 
@@ -152,7 +96,7 @@ def run_policies(
             done = number * len(policies) + place
             progress(f"{scenario.name}: {policy}, seed {seed}", done / whole)
             where = folder / policy / f"seed-{seed}"
-            spec = RunSpec(scenario, policy, seed, where, None, backends, capabilities)
+            spec = RunSpec(scenario, make_policy, policy, seed, where, None, backends, capabilities)
             for attempt in range(1, ATTEMPTS + 1):
                 if run_one(spec, lambda _: None)["valid"] or attempt == ATTEMPTS:
                     break
@@ -223,43 +167,3 @@ def _read(folder: Path) -> tuple[list[tuple[Purpose, RecordedRun]], list[str]]:
             runs += [(purpose, run) for run in found.runs]
             torn += [f"{path.parent.name}: {why}" for why in found.torn]
     return runs, torn
-
-
-def host_facts(backends: Mapping[str, Any]) -> dict[str, Any]:
-    """What the constants depend on: processor, cores, kernel and back ends."""
-    return {
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "backends": dict(backends),
-    }
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    found = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(found, platform.processor())
-
-
-def doubts(calibration: Calibration, here: Mapping[str, Any]) -> tuple[str, ...]:
-    """Why a calibration may not be of the host with the facts `here`, in words.
-
-    `here` holds some of what `host_facts` gives; what either side does not know is not compared.
-    """
-    found = []
-    for name in ("cpu", "cores", "kernel", "backends"):
-        there = calibration.host.get(name)
-        if there is not None and name in here and there != here[name]:
-            found.append(f"{name}: made with {_words(there)}, used with {_words(here[name])}")
-    reasons = calibration.source.get("reasons", ())
-    return (*found, *(f"a run of it was not valid: {reason}" for reason in reasons))
-
-
-def _words(fact: Any) -> str:
-    if isinstance(fact, Mapping):
-        return ", ".join(f"{name} {value}" for name, value in sorted(fact.items()))
-    return str(fact)

@@ -11,8 +11,15 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from testbed.calibration.accuracy import FIGURES, RANK_TARGET, RANKED, TARGETS
-from testbed.cli.screens.twin import LABELS, error_text, rank_text
+from testbed.calibration.accuracy import (
+    FIGURES,
+    LABELS,
+    RANK_TARGET,
+    RANKED,
+    TARGETS,
+    error_text,
+    rank_text,
+)
 from testbed.records.files import write_text
 from testbed.results.report.page import TEMPLATES
 from testbed.results.report.plot_style import INK, POLICY_COLOURS, marker, slot, style, to_svg

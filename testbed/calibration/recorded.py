@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from testbed.decisions.placement import FloatArray
 from testbed.records.raw import RawFormatError
 from testbed.records.run_records import RunRecords, read_records
 from testbed.scenario.errors import InputError
@@ -18,7 +17,7 @@ from testbed.scenario.load import load_scenario
 from testbed.scenario.model import Scenario
 from testbed.scenario.names import parse_group
 from testbed.scenario.plan import make_plan, plan_digest
-from testbed.scenario.types import Placement, RunPlan
+from testbed.scenario.types import FloatArray, Placement, RunPlan
 from testbed.twin.simulate import NewBackup
 
 Placed = Mapping[int, tuple[Placement, ...] | None]

@@ -7,20 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from testbed.calibration.recorded import RecordedRun
-from testbed.calibration.runs import LOAD_CORES, LOAD_SERVICE_S, Purpose
-from testbed.decisions.placement import FloatArray
-from testbed.scenario.types import NS_PER_S, Placement, Request
-from testbed.twin.calibration import (
-    COMMIT_ROUND_TRIPS,
+from testbed.calibration.fit import (
     ChainSample,
-    Estimate,
     fit_latency,
     fit_mean,
     fit_start,
     saturated_service_ns,
-    switch_ports,
 )
+from testbed.calibration.recorded import RecordedRun
+from testbed.calibration.runs import LOAD_CORES, LOAD_SERVICE_S, Purpose
+from testbed.scenario.types import NS_PER_S, FloatArray, Placement, Request
+from testbed.twin.calibration import COMMIT_ROUND_TRIPS, Estimate, switch_ports
 from testbed.twin.constants import constants_for
 from testbed.twin.pack import path_matrices
 from testbed.twin.simulate import simulate

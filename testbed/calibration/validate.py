@@ -14,9 +14,10 @@ from typing import Any, get_args
 import numpy as np
 
 from testbed.calibration.accuracy import Figures, Pair, assess
-from testbed.calibration.calibrate import Chosen, doubts
+from testbed.calibration.choice import doubts
 from testbed.calibration.page import write_page
 from testbed.calibration.recorded import RecordedRun, read_results
+from testbed.decisions.problem import MakePolicy
 from testbed.records.files import write_json
 from testbed.results.folder import hand_back, results_folder
 from testbed.scenario.errors import InputError
@@ -26,7 +27,7 @@ from testbed.scenario.modelled import left_out, require_modelled
 from testbed.scenario.plan import make_plan
 from testbed.scenario.types import NS_PER_S, RunPlan
 from testbed.statistics.quantiles import nearest_rank
-from testbed.twin.calibration import Calibration
+from testbed.twin.calibration import Calibration, Chosen
 from testbed.twin.constants import constants_for
 from testbed.twin.simulate import TwinResult, simulate
 from testbed.twin.starts import begin_when_ready, ready_ns
@@ -169,7 +170,9 @@ def new_folder(results: Path | None) -> Path:
     return results_folder(results, "validation")
 
 
-def run_scenarios(folder: Path, scenarios: Sequence[Scenario], progress: Progress) -> list[Path]:
+def run_scenarios(
+    folder: Path, scenarios: Sequence[Scenario], make_policy: MakePolicy, progress: Progress
+) -> list[Path]:
     """Run each scenario's policies and seeds into a folder of its own; the folders.
 
     Raises InputError for a host that cannot, RunError if a run fails.
@@ -188,7 +191,7 @@ def run_scenarios(folder: Path, scenarios: Sequence[Scenario], progress: Progres
             progress(what, (done + share * whole) / sum(shares))
 
         where = folder / f"{number:02d}-{scenario.name}"
-        run_policies(where, scenario, scenario.policies, tell)
+        run_policies(where, scenario, scenario.policies, make_policy, tell)
         folders.append(where)
     progress("comparing", 1.0)
     return folders

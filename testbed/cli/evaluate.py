@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from testbed.cli.twin import CALIBRATION_HELP
+from testbed.cli.options import AsJson, Calibrated, console, listed
+from testbed.cli.screens.progress import progress_bar
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario
 from testbed.scenario.model import Scenario
@@ -22,55 +22,49 @@ LOADS = "0.5,1,1.5,2"
 STREAMS = 20
 
 
-def register(app: typer.Typer, console: Console) -> None:
-    """Add the command to an application; progress goes to `console`."""
+def evaluate(
+    scenario: Annotated[
+        Path,
+        typer.Argument(help="a scenario file; or an evaluation's folder, to sum it up anew"),
+    ],
+    policies: Annotated[
+        str, typer.Option(help="with commas between [deft, all online heuristics, models']")
+    ] = "",
+    loads: Annotated[str, typer.Option(help="factors on the requests")] = LOADS,
+    topologies: Annotated[
+        str, typer.Option(help="graphs of topohub, with commas between [the scenario's own]")
+    ] = "",
+    seeds: Annotated[int, typer.Option(help="request streams in each cell", min=1)] = STREAMS,
+    model: Annotated[
+        list[Path] | None,
+        typer.Option(help="a model of --policies' ppo or dqn [ppo]; once for each"),
+    ] = None,
+    models: Annotated[str, typer.Option(help="a pattern of such files, in quotes")] = "",
+    calibration: Calibrated = None,
+    results: Annotated[
+        Path | None, typer.Option(help="the folder to make [results/evaluation-<name>-<time>]")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare policies on the twin: over loads, topologies and many request streams."""
+    from agents.placement.evaluation import write_evaluation
+    from testbed.cli.screens.evaluation import print_evaluation
 
-    @app.command()
-    def evaluate(
-        scenario: Annotated[
-            Path,
-            typer.Argument(help="a scenario file; or an evaluation's folder, to sum it up anew"),
-        ],
-        policies: Annotated[
-            str, typer.Option(help="with commas between [deft, all online heuristics, models']")
-        ] = "",
-        loads: Annotated[str, typer.Option(help="factors on the requests")] = LOADS,
-        topologies: Annotated[
-            str, typer.Option(help="graphs of topohub, with commas between [the scenario's own]")
-        ] = "",
-        seeds: Annotated[int, typer.Option(help="request streams in each cell", min=1)] = STREAMS,
-        model: Annotated[
-            list[Path] | None,
-            typer.Option(help="a model of --policies' ppo or dqn [ppo]; once for each"),
-        ] = None,
-        models: Annotated[str, typer.Option(help="a pattern of such files, in quotes")] = "",
-        calibration: Annotated[Path | None, typer.Option(help=CALIBRATION_HELP)] = None,
-        results: Annotated[
-            Path | None, typer.Option(help="the folder to make [results/evaluation-<name>-<time>]")
-        ] = None,
-        as_json: Annotated[
-            bool, typer.Option("--json", help="print one JSON object on standard output")
-        ] = False,
-    ) -> None:
-        """Compare policies on the twin: over loads, topologies and many request streams."""
-        from agents.placement.evaluation import write_evaluation
-        from testbed.cli.screens.evaluation import print_evaluation
-
-        if scenario.is_dir():
-            given = (policies, topologies, model, models, calibration, results)
-            if any(given) or (loads, seeds) != (LOADS, STREAMS):
-                wanted = "a scenario file; a folder is summed up anew, with no option but --json"
-                raise InputError("scenario", str(scenario), wanted)
-            folder, summary = scenario, write_evaluation(scenario)
-        else:
-            files = _models(model or [], models)
-            folder, summary = _evaluate(
-                scenario, policies, loads, topologies, seeds, files, calibration, results, console
-            )
-        if as_json:
-            print(json.dumps({**summary, "results": str(folder)}))
-        else:
-            print_evaluation(summary, folder)
+    if scenario.is_dir():
+        given = (policies, topologies, model, models, calibration, results)
+        if any(given) or (loads, seeds) != (LOADS, STREAMS):
+            wanted = "a scenario file; a folder is summed up anew, with no option but --json"
+            raise InputError("scenario", str(scenario), wanted)
+        folder, summary = scenario, write_evaluation(scenario)
+    else:
+        files = _models(model or [], models)
+        folder, summary = _evaluate(
+            scenario, policies, loads, topologies, seeds, files, calibration, results
+        )
+    if as_json:
+        print(json.dumps({**summary, "results": str(folder)}))
+    else:
+        print_evaluation(summary, folder)
 
 
 def _evaluate(
@@ -82,20 +76,19 @@ def _evaluate(
     models: tuple[Path, ...],
     calibration: Path | None,
     results: Path | None,
-    console: Console,
 ) -> tuple[Path, dict[str, object]]:
     from agents.placement.cells import cell_scenario, cells_of
     from agents.placement.evaluation import measure, write_evaluation
     from agents.placement.policies import make_policy
     from agents.placement.sweep import SweepSpec, contestants_of
-    from testbed.calibration.calibrate import choose_calibration
+    from testbed.calibration.choice import choose_calibration
     from testbed.cli.screens.left_out import print_left_out, print_lines
     from testbed.results.folder import results_folder
     from testbed.scenario.modelled import require_modelled
     from testbed.scenario.plan import make_plan
 
     scenario = load_scenario(path)
-    cells = cells_of(scenario, _loads(loads), tuple(_listed(topologies)))
+    cells = cells_of(scenario, _loads(loads), tuple(listed(topologies)))
     for cell in cells:
         moved = cell_scenario(scenario, cell)
         require_modelled(moved)
@@ -109,18 +102,9 @@ def _evaluate(
     print_left_out(console, [cell_scenario(scenario, cell) for cell in cells])
     print_lines(console, host.lines())
     folder = results_folder(results, f"evaluation-{scenario.name}", linked=False)
-    columns = (
-        TextColumn("{task.description:<44}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
     with _told_what_is_kept(folder, console):
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task("", total=1.0)
-            measure(
-                path, spec, folder,
-                lambda what, share: bar.update(task, description=what, completed=share),
-                host.identity(),
-            )  # fmt: skip
+        with progress_bar(console) as progress:
+            measure(path, spec, folder, progress, host.identity())
         summary = write_evaluation(folder)
     return folder, summary
 
@@ -151,7 +135,7 @@ def _policies(text: str, scenario: Scenario, with_models: bool) -> tuple[str, ..
     if not text:
         learned = [name for name in LEARNED if name == "ppo"] if with_models else []
         return tuple(dict.fromkeys([scenario.baseline, "deft", *HEURISTICS, *learned]))
-    names = _listed(text)
+    names = listed(text)
     for name in names:
         if name not in POLICIES:
             raise InputError("--policies", name, f"some of {', '.join(POLICIES)}")
@@ -173,13 +157,9 @@ def _models(files: list[Path], pattern: str) -> tuple[Path, ...]:
 
 def _loads(text: str) -> tuple[float, ...]:
     try:
-        found = tuple(float(each) for each in _listed(text))
+        found = tuple(float(each) for each in listed(text))
     except ValueError:
         found = ()
     if not found or not all(0 < load < 1e3 for load in found) or len(set(found)) != len(found):
         raise InputError("--loads", text, "numbers above 0 without repetition, e.g. 0.5,1,2")
     return found
-
-
-def _listed(text: str) -> list[str]:
-    return [each.strip() for each in text.split(",") if each.strip()]

@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from agents.problems import PROBLEMS, problem
+from testbed.cli.options import CALIBRATION_HELP, AsJson, Calibrated, console, listed
 from testbed.cli.screens.left_out import print_left_out, print_lines
-from testbed.cli.twin import CALIBRATION_HELP
+from testbed.cli.screens.progress import progress_bar
+from testbed.decisions.problem import Problem
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_checked
 from testbed.scenario.model import Scenario
 from testbed.scenario.modelled import require_modelled, words_left_out
 
-LEARNED = ("ppo", "dqn")
-console = Console(stderr=True, highlight=False)
-
 
 def train(
     scenario: Annotated[Path, typer.Argument(help="a scenario file")],
-    problem: Annotated[
-        str | None, typer.Option(help="placement or provisioning [what the algorithm learns]")
+    problem_name: Annotated[
+        str | None,
+        typer.Option("--problem", help=f"{' or '.join(PROBLEMS)} [what the algorithm learns]"),
     ] = None,
     algorithm: Annotated[
         str | None, typer.Option(help="ppo, or dqn for provisioning [ppo]")
@@ -44,31 +44,54 @@ def train(
         Path | None, typer.Option(help="a file with hyperparameters, e.g. of `deftbed tune`")
     ] = None,
     calibration: Annotated[Path | None, typer.Option(help=f"ppo: {CALIBRATION_HELP}")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a policy from nothing: ppo on the twin of a scenario, dqn in its paper's world."""
-    from agents.common.training import TrainingJob, algorithm_for, train_policy
     from agents.placement.cells import Cell, cell_scenario
-    from testbed.calibration.calibrate import DEFAULTS, choose_calibration
+    from testbed.calibration.choice import choose_calibration
+    from testbed.decisions.problem import TrainingJob
+    from testbed.twin.calibration import DEFAULTS
 
-    algorithm = algorithm_for(problem, algorithm)
+    learned, algorithm = learned_by(problem_name, algorithm)
     out = out or Path(f"{algorithm}.pt")
     _check_new("--out", out)
     loaded = _with_training(load_checked(scenario), None, seed)
-    names = [name.strip() for name in topologies.split(",") if name.strip()]
-    cells = [Cell(1.0, name, name) for name in names]
+    cells = [Cell(1.0, name, name) for name in listed(topologies)]
     substrates = [loaded, *(cell_scenario(loaded, cell) for cell in cells)]
     logs = logs or out.with_name(out.stem + "-logs")
-    host = choose_calibration(calibration) if algorithm == "ppo" or calibration else DEFAULTS
-    if algorithm == "ppo":
+    on_twin = algorithm in learned.on_twin
+    host = choose_calibration(calibration) if on_twin or calibration else DEFAULTS
+    if on_twin:
         print_left_out(console, substrates)
         print_lines(console, host.lines())
     job = TrainingJob(tuple(substrates), out, decisions, logs, resume, config, host)
-    report = train_policy(algorithm, job, console)
+    with progress_bar(console) as progress:
+        report = learned.trainers[algorithm](
+            job, lambda share: progress(f"training {algorithm}", share)
+        )
     if as_json:
         print(json.dumps(report))
     else:
         console.print(f"{out}: trained in {report['wall_s']:.0f} s; curves in {logs}", markup=False)
+
+
+def learned_by(name: str | None, algorithm: str | None) -> tuple[Problem, str]:
+    """The problem and the algorithm that are meant: by name, by either, or placement by `ppo`.
+
+    Raises InputError for an unknown name, and for an algorithm that learns another problem.
+    """
+    if name is not None:
+        found = problem(name)
+        if algorithm not in (None, *found.algorithms):
+            expected = f"{', '.join(found.algorithms)}, which learns {found.name}"
+            raise InputError("--algorithm", algorithm, expected)
+        return found, algorithm or found.algorithms[0]
+    every = [problem(each) for each in PROBLEMS]
+    for found in every:
+        if algorithm in (None, *found.algorithms):
+            return found, algorithm or found.algorithms[0]
+    known = dict.fromkeys(each for found in every for each in found.algorithms)
+    raise InputError("--algorithm", algorithm, f"one of {', '.join(known)}")
 
 
 def _with_training(scenario: Scenario, decisions: int | None, seed: int | None) -> Scenario:
@@ -96,15 +119,14 @@ def tune(
         Path | None, typer.Option(help="a config to start from, for what is not searched too")
     ] = None,
     resume: Annotated[bool, typer.Option(help="go on with a study that was cut off")] = False,
-    calibration: Annotated[Path | None, typer.Option(help=CALIBRATION_HELP)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+    calibration: Calibrated = None,
+    as_json: AsJson = False,
 ) -> None:
     """Search hyperparameters of ppo; prints the best config, for `deftbed train --config`."""
     from agents.placement.config import config_text, read_config
     from agents.placement.tune import TrialNote
     from agents.placement.tune import tune as search
-    from testbed.calibration.calibrate import choose_calibration
-    from testbed.cli.screens.summary import progress_bar
+    from testbed.calibration.choice import choose_calibration
 
     loaded = _with_training(load_checked(scenario), decisions, None)
     require_modelled(loaded)
@@ -119,8 +141,7 @@ def tune(
         fate = "ended early" if note.pruned else "done"
         console.print(f"trial {note.number}: validation cost {note.cost:.4g}, {fate}")
 
-    with progress_bar(console) as bar:
-        task = bar.add_task("tuning ppo on the twin", total=1.0)
+    with progress_bar(console) as progress:
         report = search(
             loaded,
             out,
@@ -129,7 +150,7 @@ def tune(
             seed,
             base,
             resume,
-            lambda done: bar.update(task, completed=done),
+            lambda done: progress("tuning ppo on the twin", done),
             tell,
             host.calibration,
         )
@@ -151,7 +172,7 @@ def export(
         Path | None, typer.Option(help="the ONNX file to write [MODEL with .onnx, if no --pt2]")
     ] = None,
     pt2: Annotated[Path | None, typer.Option(help="the .pt2 file to write [none]")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print one JSON object")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a trained placement network as a file that ONNX Runtime or torch runs elsewhere."""
     from agents.placement.export import export_checked, export_pt2, weights_digest
@@ -195,7 +216,7 @@ def given_models(scenario: Scenario, given: dict[str, tuple[str, Path | None]]) 
     for option, (policy, file) in given.items():
         if file is None:
             continue
-        if policy not in LEARNED:
+        if policy not in problem("placement").learned:
             raise InputError(option, str(file), f"no model for {policy}, which learns nothing")
         if policy not in scenario.policies:
             among = ", ".join(scenario.policies)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,12 +10,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from agents.problems import problem
+from testbed.cli.options import AsJson, console, need_root
 from testbed.cli.screens.tables import Column, FittedTable
 from testbed.results.folder import check_new
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_checked
-
-console = Console(stderr=True, highlight=False)
 
 
 def throughput(
@@ -49,9 +48,7 @@ def throughput(
     results: Annotated[
         Path | None, typer.Option(help="the folder to make [results/throughput-<name>-<time>]")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="print one JSON object on standard output")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Find the highest rate without loss (RFC 2544) and TCP's metrics (RFC 6349) of a chain."""
     loaded = load_checked(scenario)
@@ -60,10 +57,10 @@ def throughput(
         if not low <= share < 1:
             raise InputError(name, share, f"at least {low:g} and below 1")
     check_new(results)
-    if policy in ("ppo", "dqn"):
+    placement = problem("placement")
+    if policy in placement.learned:
         raise InputError("--policy", policy, "one that needs no training")
-    if os.geteuid() != 0:
-        raise InputError("user", os.geteuid(), "root, which it takes to run an emulation; try sudo")
+    need_root("run an emulation")
     from testbed.lab.throughput.measure import Options, measure_throughput
 
     options = Options(
@@ -79,7 +76,11 @@ def throughput(
         tcp_s=tcp,
     )
     folder, report = measure_throughput(
-        loaded, options, results, lambda line: console.print(line, markup=False)
+        loaded,
+        placement.make_policy,
+        options,
+        results,
+        lambda line: console.print(line, markup=False),
     )
     if as_json:
         print(json.dumps({**report, "results": str(folder)}))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from testbed.cli.options import AsJson
 from testbed.cli.screens.tables import Column, FittedTable, words
 from testbed.scenario.errors import InputError
 
@@ -33,9 +34,7 @@ _WHAT = {
 def trace(
     run: Annotated[Path, typer.Argument(help="a run's folder, e.g. results/latest/deft/seed-1")],
     packet: Annotated[str, typer.Argument(help="CHAIN/FLOW/SEQ, e.g. 0/1/25")],
-    as_json: Annotated[
-        bool, typer.Option("--json", help="print one JSON object on standard output")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show the way of one packet of a recorded run, hop by hop, and what became of it.
 

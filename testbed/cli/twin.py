@@ -7,18 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from agents.problems import problem
+from testbed.cli.options import AsJson, Calibrated, console, listed, need_root
+from testbed.cli.screens.progress import progress_bar
 from testbed.results.folder import check_new
 from testbed.scenario.errors import InputError
 
-console = Console(stderr=True, highlight=False)
-
-AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
-CALIBRATION_HELP = (
-    "a file of `deftbed calibrate`, or none for the twin's defaults "
-    "[results/calibration.json if it is there, else the defaults]"
-)
 HELD_OUT = ("scenarios/smoke.yaml", "scenarios/validation/ring.yaml", "scenarios/abilene.yaml")
 
 
@@ -39,15 +34,17 @@ def calibrate(
     """Measure this host by short emulation runs and fit the twin's constants to them."""
     from testbed.calibration.calibrate import calibrate as carry_out
     from testbed.calibration.calibrate import refit
-    from testbed.cli.screens.twin import print_calibration, progress_bar
+    from testbed.cli.screens.twin import print_calibration
 
     if source is not None:
         calibration, folder = refit(source, out), source
     else:
-        _need_root()
+        need_root("run an emulation")
         check_new(results)
         with progress_bar(console) as progress:
-            calibration, folder = carry_out(out, results, repetitions, progress)
+            calibration, folder = carry_out(
+                out, results, repetitions, problem("placement").make_policy, progress
+            )
     if as_json:
         print(json.dumps({**calibration.to_json(), "file": str(out), "results": str(folder)}))
     else:
@@ -58,7 +55,7 @@ def validate(
     scenarios: Annotated[
         list[Path] | None, typer.Argument(help=f"[{', '.join(HELD_OUT)}]", show_default=False)
     ] = None,
-    calibration: Annotated[Path | None, typer.Option(help=CALIBRATION_HELP)] = None,
+    calibration: Calibrated = None,
     policies: Annotated[
         str, typer.Option(help="with commas between [each scenario's, but for learned ones]")
     ] = "",
@@ -75,14 +72,14 @@ def validate(
     as_json: AsJson = False,
 ) -> None:
     """Run scenarios in the emulation and in the twin, placements the same: the twin's error."""
-    from testbed.calibration.calibrate import choose_calibration
+    from testbed.calibration.choice import choose_calibration
     from testbed.calibration.validate import (
         chosen_scenario,
         new_folder,
         run_scenarios,
         validate_into,
     )
-    from testbed.cli.screens.twin import print_validation, progress_bar
+    from testbed.cli.screens.twin import print_validation
 
     constants = choose_calibration(calibration)
     if source and scenarios:
@@ -92,11 +89,11 @@ def validate(
         folders, folder = list(source), results
     else:
         paths = scenarios or [Path(name) for name in HELD_OUT]
-        chosen = [chosen_scenario(path, _names(policies), _numbers(seeds)) for path in paths]
-        _need_root()
+        chosen = [chosen_scenario(path, listed(policies), _numbers(seeds)) for path in paths]
+        need_root("run an emulation")
         folder = new_folder(results)
         with progress_bar(console) as progress:
-            folders = run_scenarios(folder, chosen, progress)
+            folders = run_scenarios(folder, chosen, problem("placement").make_policy, progress)
     content, folder = validate_into(folder, folders, constants)
     if as_json:
         print(json.dumps({**content, "validation": str(folder)}))
@@ -104,23 +101,11 @@ def validate(
         print_validation(content, folder)
 
 
-def _names(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
 def _numbers(text: str) -> list[int]:
     try:
-        found = [int(part) for part in _names(text)]
+        found = [int(part) for part in listed(text)]
     except ValueError as error:
         raise InputError("--seeds", text, "whole numbers with commas between") from error
     if any(seed < 0 for seed in found):
         raise InputError("--seeds", text, "seeds of at least 0")
     return found
-
-
-def _need_root() -> None:
-    from testbed.cli.main import (
-        _need_root as need_root,  # the command line's own; it registers these
-    )
-
-    need_root("run an emulation")

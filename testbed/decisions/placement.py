@@ -10,26 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.types import (
     NS_PER_S,
+    BoolArray,
+    FloatArray,
     FunctionName,
     FunctionProfile,
     Placement,
     Request,
     RunPlan,
     Server,
+    Task,
 )
 
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
-Task = Literal["place", "backup", "move"]
-"""What is asked: a new function's members, one more backup, or another node for a primary."""
 _Costs = Callable[[FunctionProfile, float], tuple[float, float]]
 
 

@@ -5,19 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress, TaskID
-
-from agents.common.training import TrainingJob, run_training
-from agents.placement.policies import make_policy
-from testbed.calibration.calibrate import Chosen, choose_calibration
-from testbed.cli.screens.left_out import print_left_out, print_lines
-from testbed.cli.screens.summary import progress_bar
+from testbed.decisions.problem import Problem, TrainingJob
 from testbed.lab.run import RunSpec, run_one
 from testbed.records.files import copy, write_json
 from testbed.records.revision import git_revision
@@ -27,80 +19,81 @@ from testbed.results.folder import hand_back, results_folder
 from testbed.results.report.page import write_report
 from testbed.results.summaries import write_summary
 from testbed.scenario.endings import Endings
-from testbed.scenario.link_plan import SURELY_CARRIED_BPS, fastest_bps
 from testbed.scenario.model import Scenario
 from testbed.scenario.modelled import require_modelled
-from testbed.scenario.plan import make_plan
-from testbed.substrate.choice import able_host
-from testbed.substrate.greatest_rate import rate_note
 from testbed.substrate.ownership import clean_stale
 from testbed.substrate.probe import Backends, Capabilities
+from testbed.twin.calibration import Chosen
 
-RUN_OVERHEAD_S = 5.0
-TRAIN_S = 45.0
+RUN_OVERHEAD_S = 10.0
+TRAIN_S = 85.0
 """First guesses for the time left; the bar corrects itself."""
-LEARNED = ("ppo", "dqn")
-CALIBRATED = ("ppo", "milp", "milp-hindsight")
-"""Policies in which the constants of the host play a part."""
-Models = Mapping[str, Path]
-"""The files of learned policies by name; those that are missing are trained."""
+
+Progress = Callable[[str, float], None]
+"""What is being done, and which share of all is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonSpec:
+    """What is to be compared.
+
+    path         the scenario's file, of which the results keep a copy
+    models       the files of learned policies by name; those that are missing are trained
+    host         the calibration of the twin in which what is missing is trained, and what solvers
+                 know of the host
+    include_invalid     compare runs that are not valid, too
+    """
+
+    path: Path
+    scenario: Scenario
+    problem: Problem
+    capabilities: Capabilities
+    backends: Backends
+    host: Chosen
+    models: Mapping[str, Path] = field(default_factory=dict)
+    include_invalid: bool = False
+
+    def trained(self) -> list[str]:
+        """The policies that have to be trained."""
+        among = (name for name in self.problem.learned if name in self.scenario.policies)
+        return [name for name in among if name not in self.models]
 
 
 def compare_policies(
-    path: Path,
-    scenario: Scenario,
-    models: Models,
-    results: Path | None,
-    console: Console,
-    include_invalid: bool = False,
-    calibration: Path | None = None,
+    spec: ComparisonSpec, results: Path | None, say: Callable[[str], None], progress: Progress
 ) -> tuple[Path, dict[str, Any]]:
     """Run, summarise, report; the results folder and the content of its summary.json.
 
-    Runs that are not valid are in no comparison, unless `include_invalid`.
-
-    The twin in which what is not given is trained, and what solvers know of the host, has the
-    `calibration` that the option of that name chooses.
-
-    Raises InputError before anything is built, RunError if a run fails.
+    `say` is told facts in a line each. Runs that are not valid are in no comparison, unless
+    `spec.include_invalid`. Raises InputError before anything is built, RunError if a run fails.
     """
-    capabilities, backends = able_host(scenario)
-    host = choose_calibration(calibration, asdict(backends))
-    if "ppo" in scenario.policies and "ppo" not in models:
+    scenario = spec.scenario
+    if spec.problem.on_twin & set(spec.trained()):
         require_modelled(scenario)
-        print_left_out(console, [scenario])
-    print_lines(console, host.lines() if set(CALIBRATED) & set(scenario.policies) else [])
-    for name, model in models.items():
-        make_policy(name, scenario.seeds[0], model)  # a model that is none is told of now
+    for name, model in spec.models.items():
+        # A model that is none is told of now.
+        spec.problem.make_policy(name, scenario.seeds[0], model)
     for line in clean_stale():
-        console.print(f"left by a run that died: {line}", markup=False)
+        say(f"left by a run that died: {line}")
     folder = results_folder(results, scenario.name)
     phases: dict[str, float] = {}
-    manifest = {**_manifest(scenario, backends), "calibration": host.identity()}
+    manifest = {**_manifest(scenario, spec.backends), "calibration": spec.host.identity()}
     summary: dict[str, Any] = {}
     with Endings() as endings:
         endings.add(hand_back, folder)
-        endings.add(lambda: summary.update(_report(folder, include_invalid)))
+        endings.add(lambda: summary.update(_report(folder, spec.include_invalid)))
         endings.add(_end_manifest, folder, manifest, phases)
         write_json(folder / "manifest.json", manifest)
-        copy(path, folder / "scenario.yaml")
-        console.print(
+        copy(spec.path, folder / "scenario.yaml")
+        backends = spec.backends
+        say(
             f"{scenario.name}: policies {', '.join(scenario.policies)}, seeds "
             f"{', '.join(map(str, scenario.seeds))}; datapath {backends.datapath}, "
             f"links {backends.link}, cgroup {backends.cgroup}"
         )
-        _tell_fast_links(scenario, backends, console)
-        _run_all(folder, scenario, models, backends, capabilities, phases, console, host)
+        _run_all(spec, folder, phases, progress)
         manifest["complete"] = True
     return folder, summary
-
-
-def _tell_fast_links(scenario: Scenario, backends: Backends, console: Console) -> None:
-    wanted_bps = fastest_bps(make_plan(scenario, seed) for seed in scenario.seeds)
-    if wanted_bps > SURELY_CARRIED_BPS:
-        note = rate_note(wanted_bps, backends, scenario.tolerances)
-        if note is not None:
-            console.print(note, style="yellow", markup=False, soft_wrap=True)
 
 
 def _end_manifest(folder: Path, manifest: dict[str, Any], phases: Mapping[str, float]) -> None:
@@ -136,67 +129,63 @@ def _note_phase(folder: Path, name: str, seconds: float) -> None:
 
 
 def _run_all(
-    folder: Path,
-    scenario: Scenario,
-    given: Models,
-    backends: Backends,
-    capabilities: Capabilities,
-    phases: dict[str, float],
-    console: Console,
-    host: Chosen,
+    spec: ComparisonSpec, folder: Path, phases: dict[str, float], progress: Progress
 ) -> None:
-    trains = [name for name in LEARNED if name in scenario.policies and name not in given]
+    scenario, trains = spec.scenario, spec.trained()
     run_s = scenario.traffic.duration_s + scenario.traffic.drain_s + RUN_OVERHEAD_S
     total_s = run_s * len(scenario.policies) * len(scenario.seeds) + TRAIN_S * len(trains)
-    models = dict(given)
-    with progress_bar(console) as bar:
-        task = bar.add_task("", total=total_s)
-        done_s = 0.0
-        for name in trains:
-            bar.update(task, description=f"training {name}")
-            advance = partial(_advance_share, bar, task, done_s)
-            models[name] = _train(name, scenario, folder / "model", advance, phases, host)
-            done_s += TRAIN_S
-        if "ppo" in scenario.policies and models["ppo"].suffix != ".onnx":
-            from agents.placement.export import served_file
+    done_s = 0.0
 
-            bar.update(task, description="exporting ppo", completed=done_s)
-            begin = time.monotonic()
-            models["ppo"] = served_file(models["ppo"], folder / "model")
+    def tell(what: str, since_s: float = 0.0) -> None:
+        progress(what, (done_s + since_s) / total_s)
+
+    models = dict(spec.models)
+    for name in trains:
+        models[name] = _train(spec, name, folder / "model", tell, phases)
+        done_s += TRAIN_S
+    for name, model in models.items():
+        tell(f"exporting {name}")
+        begin = time.monotonic()
+        served = spec.problem.served(name, model, folder / "model")
+        if served != model:
             phases["export_s"] = time.monotonic() - begin
-        models = {name: _kept(name, model, folder / "model") for name, model in models.items()}
-        for seed in scenario.seeds:
-            for policy in scenario.policies:
-                bar.update(task, description=f"{policy}, seed {seed}", completed=done_s)
-                spec = RunSpec(
-                    scenario,
-                    policy,
-                    seed,
-                    folder / policy / f"seed-{seed}",
-                    models.get(policy),
-                    backends,
-                    capabilities,
-                    host.calibration,
-                )
-                begin = time.monotonic()
-                run_one(spec, partial(_advance, bar, task, done_s + RUN_OVERHEAD_S / 2))
-                phases[f"{policy}/seed-{seed}_s"] = time.monotonic() - begin
-                done_s += run_s
-        bar.update(task, completed=total_s, description="done")
+        models[name] = _kept(name, served, folder / "model")
+    for seed in scenario.seeds:
+        for policy in scenario.policies:
+            what = f"{policy}, seed {seed}"
+            tell(what)
+            run = RunSpec(
+                scenario,
+                spec.problem.make_policy,
+                policy,
+                seed,
+                folder / policy / f"seed-{seed}",
+                models.get(policy),
+                spec.backends,
+                spec.capabilities,
+                spec.host.calibration,
+            )
+            begin = time.monotonic()
+            run_one(run, lambda at_s, what=what: tell(what, RUN_OVERHEAD_S / 2 + at_s))  # type: ignore[misc]
+            phases[f"{policy}/seed-{seed}_s"] = time.monotonic() - begin
+            done_s += run_s
+    progress("done", 1.0)
 
 
 def _train(
+    spec: ComparisonSpec,
     name: str,
-    scenario: Scenario,
     folder: Path,
-    progress: Callable[[float], None],
+    tell: Callable[[str, float], None],
     phases: dict[str, float],
-    host: Chosen,
 ) -> Path:
     folder.mkdir(exist_ok=True)
     begin = time.monotonic()
     model = folder / f"{name}.pt"
-    report = run_training(name, TrainingJob((scenario,), model, calibration=host), progress)
+    report = spec.problem.trainers[name](
+        TrainingJob((spec.scenario,), model, calibration=spec.host),
+        lambda share: tell(f"training {name}", share * TRAIN_S),
+    )
     write_json(folder / f"training-{name}.json", report)
     phases[f"train_{name}_s"] = time.monotonic() - begin
     return model
@@ -215,14 +204,6 @@ def _kept(policy: str, model: Path, folder: Path) -> Path:
         kept = folder / f"{policy}-{model.name}"
     copy(model, kept)
     return kept
-
-
-def _advance_share(bar: Progress, task: TaskID, start_s: float, share: float) -> None:
-    bar.update(task, completed=start_s + share * TRAIN_S)
-
-
-def _advance(bar: Progress, task: TaskID, start_s: float, at_s: float) -> None:
-    bar.update(task, completed=start_s + at_s)
 
 
 def _manifest(scenario: Scenario, backends: Backends) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
-from agents.placement.policies import make_policy
 from testbed import __version__
 from testbed.decisions.placement import ledger_of
+from testbed.decisions.problem import MakePolicy
 from testbed.lab.fidelity_gate import measure
 from testbed.lab.lab import Lab, open_lab, timed
 from testbed.orchestration.control.orchestrator import Orchestrator
@@ -53,9 +53,10 @@ LIBRARIES = ("mininet", "os-ken", "torch", "numba", "numpy", "pandas", "pyarrow"
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """What is to be run and where its results go."""
+    """What is to be run and where its results go; `make_policy` makes the policy of that name."""
 
     scenario: Scenario
+    make_policy: MakePolicy
     policy: str
     seed: int
     folder: Path
@@ -105,7 +106,7 @@ def _emulate(
     progress: Callable[[float], None],
 ) -> None:
     constants = constants_for(spec.scenario, spec.calibration)
-    policy = make_policy(spec.policy, spec.seed, spec.model, plan, constants)
+    policy = spec.make_policy(spec.policy, spec.seed, spec.model, plan, constants)
     schedules = _write_schedules(spec, plan)
     with Endings() as endings:
         with timed(phases, "build_s"):

@@ -17,16 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from testbed.records.applications import application_path
 from testbed.records.events import read_events
 from testbed.statistics.quantiles import quantiles
 
 NS_PER_S = 1_000_000_000
 TIMES = ("connect_ns", "first_byte_ns", "total_ns")
-
-
-def application_path(folder: Path, number: int, kind: str) -> Path:
-    """Where application `number` of the scenario writes what it got."""
-    return folder / "raw" / f"application-{number}-{kind}.json"
 
 
 def read_applications(

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from testbed.decisions.placement import FloatArray
 from testbed.records import traces
 from testbed.records.files import whole
 from testbed.records.payload import parse
@@ -29,7 +28,7 @@ from testbed.results import hops
 from testbed.scenario.names import parse_group
 from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.steering import base_path
-from testbed.scenario.types import Link, Node, Topology
+from testbed.scenario.types import FloatArray, Link, Node, Topology
 
 NAMES = {
     traces.ENTERED: "entered",

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from testbed.decisions.placement import FloatArray
 from testbed.scenario.errors import InputError
 from testbed.scenario.limits import MAX_PACKETS, MAX_STEPS, MAX_UNITS
 from testbed.scenario.model import Scenario
@@ -19,7 +18,7 @@ from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.recording import Recording
 from testbed.scenario.sizes import imix
 from testbed.scenario.traffic import ChainSpec, TrafficSpec
-from testbed.scenario.types import NS_PER_S, Request, Topology
+from testbed.scenario.types import NS_PER_S, FloatArray, Request, Topology
 from testbed.scenario.workload import Diurnal, FlashCrowd, Flows, Mmpp, OnOff, Replay, Shape
 
 _ARRIVAL_DOMAIN = 4

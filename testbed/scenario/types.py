@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from testbed.scenario.applications import PlannedApplication
 from testbed.scenario.impairments import UNIMPAIRED, Impairments
 from testbed.scenario.recording import Recording
@@ -16,6 +19,13 @@ from testbed.scenario.trace import Trace
 
 FunctionName = Literal["nat", "fw", "tm", "voc", "idps", "wo", "lb"]
 ReplicationMode = Literal["none", "deft", "pipelined"]
+
+Task = Literal["place", "backup", "move"]
+"""What is asked of a placement: a new function's members, one more backup, another node for a
+primary."""
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 
 NS_PER_S = 1_000_000_000
 MAX_MEMBERS = 8

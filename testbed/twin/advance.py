@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from testbed.compiled import compiled_view
-from testbed.decisions.placement import BoolArray, FloatArray
+from testbed.scenario.types import BoolArray, FloatArray
 from testbed.twin.admission import admitted, joins
 from testbed.twin.constants import Rates
 from testbed.twin.kernel import (

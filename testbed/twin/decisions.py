@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from testbed.decisions.placement import BoolArray, FloatArray
+from testbed.scenario.types import BoolArray, FloatArray
 from testbed.twin.admission import joins
 from testbed.twin.advance import begin, drawn, step_all
 from testbed.twin.constants import CostWeights, TwinConstants, make_rates

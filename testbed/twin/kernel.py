@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from testbed.compiled import compiled, compiled_view
-from testbed.decisions.placement import FloatArray
+from testbed.scenario.types import FloatArray
 from testbed.twin.constants import Rates
 from testbed.twin.pack import IntArray, PlanArrays
 from testbed.twin.queueing import relax, steady_state

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 
 from testbed.compiled import compiled_view
-from testbed.decisions.placement import FloatArray
+from testbed.scenario.types import FloatArray
 from testbed.twin.admission import admitted
 from testbed.twin.constants import Rates
 from testbed.twin.kernel import NS_PER_S, gone, held, load_factor_at

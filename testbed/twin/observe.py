@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from testbed.compiled import compiled_view
-from testbed.decisions.placement import BoolArray, FloatArray, PlacementObservation
+from testbed.scenario.types import BoolArray, FloatArray
 from testbed.twin.constants import Rates
 from testbed.twin.kernel import load_factor_at
 from testbed.twin.pack import IntArray, PlanArrays
-from testbed.twin.state import NOTHING, PLACE, TASKS, State
+from testbed.twin.state import NOTHING, PLACE, State
 
 
 class Observations(NamedTuple):
-    """B observations on N nodes; fields as in PlacementObservation, `delay_ns` shared.
+    """B observations on N nodes, `delay_ns` shared; fields as in `decisions.placement`.
 
     `task` is the place of a Task in state.TASKS; `primary` and `backup` are the members that the
     group has (-1: none), and nodes of further backups show no free memory. `previous` is the node
@@ -66,39 +65,6 @@ def empty_observations(batch: int, delay_ns: FloatArray, admission: bool) -> Obs
         per_node(), per_node(), delay_ns, admission, ints(), ints(), ints(), ints(), ints(),
         ints(), ints(), floats(), floats(), floats(), floats(), floats(), floats(), floats(),
     )  # fmt: skip
-
-
-def pack_observations(observations: Sequence[PlacementObservation]) -> Observations:
-    """Observations on one substrate as arrays; ValueError if there is none."""
-    if not observations:
-        raise ValueError("observations = []: expected at least one")
-    first = observations[0]
-    out = empty_observations(len(observations), first.delay_ns, first.admission)
-    for b, seen in enumerate(observations):
-        out.alive[b] = seen.alive
-        out.capacity_cores[b] = seen.capacity_cores
-        out.used_cores[b] = seen.used_cores
-        out.memory_free_bytes[b] = seen.memory_free_bytes
-        out.held[b] = seen.held
-        out.delay_from_previous_ns[b] = seen.delay_from_previous_ns
-        out.delay_to_egress_ns[b] = seen.delay_to_egress_ns
-        out.task[b] = TASKS.index(seen.task)
-        members = (*seen.members, -1, -1)
-        out.primary[b], out.backup[b] = members[:2]
-        # A group has one member at a node: where a further backup is, there is room for no other.
-        out.memory_free_bytes[b, list(seen.members[2:])] = 0.0
-        out.previous[b] = seen.placed[-1].primary if seen.placed else seen.source
-        out.destination[b] = seen.destination
-        out.function_index[b] = seen.function_index
-        out.functions[b] = len(seen.functions)
-        out.rate_pps[b] = seen.rate_pps
-        out.primary_cores[b] = seen.primary_cores
-        out.backup_cores[b] = seen.backup_cores
-        out.memory_bytes[b] = seen.memory_bytes
-        out.delay_bound_ns[b] = seen.delay_bound_ns
-        out.delay_left_ns[b] = seen.delay_left_ns
-        out.lifetime_s[b] = seen.lifetime_s
-    return out
 
 
 @compiled_view

@@ -14,7 +14,7 @@ time, and packets by what their waiting costs. It has no memory of queues; the t
 from __future__ import annotations
 
 from testbed.compiled import compiled_sum, compiled_view
-from testbed.decisions.placement import FloatArray
+from testbed.scenario.types import FloatArray
 from testbed.twin.constants import Rates
 from testbed.twin.kernel import wait_cost
 from testbed.twin.pack import NEVER_NS, PlanArrays

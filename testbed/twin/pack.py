@@ -9,10 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from testbed.decisions.placement import FloatArray
 from testbed.scenario.errors import InputError
 from testbed.scenario.paths import delay_matrix_ns, graph_of, path, shortest_paths
-from testbed.scenario.types import NS_PER_S, RunPlan, Topology
+from testbed.scenario.types import NS_PER_S, FloatArray, RunPlan, Topology
 
 IntArray = NDArray[np.int64]
 NEVER_NS = np.iinfo(np.int64).max

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from testbed.decisions.placement import FloatArray
 from testbed.scenario.paths import branches, graph_of, shortest_paths
-from testbed.scenario.types import NS_PER_S, Placement, Request, RunPlan
+from testbed.scenario.types import NS_PER_S, FloatArray, Placement, Request, RunPlan
 from testbed.twin.constants import DEFAULT_SLOT_NS
 from testbed.twin.simulate import Placements, TwinResult
 

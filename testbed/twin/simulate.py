@@ -8,8 +8,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from testbed.decisions.placement import FloatArray
-from testbed.scenario.types import NS_PER_S, Placement, RunPlan
+from testbed.scenario.types import NS_PER_S, FloatArray, Placement, RunPlan
 from testbed.twin.constants import CostWeights, TwinConstants
 from testbed.twin.decisions import DecisionBatch, ended
 from testbed.twin.kernel import (

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from testbed.compiled import compiled_view
-from testbed.decisions.placement import FloatArray, Task
+from testbed.scenario.types import FloatArray, Task
 from testbed.twin.pack import NEVER_NS, IntArray, PlanArrays
 
 PLACE, BACKUP, MOVE, NOTHING = range(4)

@@ -13,7 +13,7 @@ import yaml
 
 from testbed.records.events import read_events
 from testbed.substrate.ownership import known_runs
-from tests.emulation.test_smoke import deftbed
+from tests.support.command import deftbed
 from tests.support.places import ROOT
 
 pytestmark = pytest.mark.emulation

@@ -13,7 +13,7 @@ import yaml
 from testbed.scenario.load import parse_scenario
 from testbed.scenario.plan import make_plan
 from testbed.scenario.types import NS_PER_S
-from tests.emulation.test_smoke import deftbed
+from tests.support.command import deftbed
 from tests.support.places import ROOT
 
 pytestmark = pytest.mark.emulation

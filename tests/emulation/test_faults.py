@@ -16,7 +16,7 @@ from testbed.lab.faults.judge import judge
 from testbed.lab.faults.record import read_episode
 from testbed.records import packets as packet_records
 from testbed.substrate.ownership import known_runs
-from tests.emulation.test_smoke import deftbed
+from tests.support.command import deftbed
 from tests.support.places import ROOT
 
 pytestmark = pytest.mark.emulation

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from agents.placement.policies import make_policy
 from testbed.lab import run as run_module
 from testbed.lab.lab import Lab, open_lab
 from testbed.lab.run import RunSpec, run_one
@@ -33,7 +34,7 @@ KILL_S = 2.0
 def spec(tmp_path: Path) -> RunSpec:
     scenario, capabilities = load_scenario(SMOKE), probe()
     backends = backends_for(capabilities, scenario)
-    return RunSpec(scenario, "deft", 1, tmp_path / "run", None, backends, capabilities)
+    return RunSpec(scenario, make_policy, "deft", 1, tmp_path / "run", None, backends, capabilities)
 
 
 def manifest(spec: RunSpec) -> dict[str, Any]:

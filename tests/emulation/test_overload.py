@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from testbed.scenario.types import NS_PER_S
-from tests.emulation.test_smoke import deftbed
+from tests.support.command import deftbed
 from tests.support.places import ROOT
 
 pytestmark = pytest.mark.emulation

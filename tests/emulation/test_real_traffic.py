@@ -18,7 +18,7 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Raw
 from scapy.utils import wrpcap
 
-from tests.emulation.test_smoke import deftbed
+from tests.support.command import deftbed
 from tests.support.places import SMOKE
 
 pytestmark = pytest.mark.emulation

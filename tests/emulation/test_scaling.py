@@ -18,7 +18,7 @@ import yaml
 from testbed.lab.faults.state import FLOW_TAG, KEY_WORDS, PACKETS
 from testbed.scenario.names import group_names, member_name
 from testbed.substrate.ownership import known_runs
-from tests.emulation.test_smoke import COMMAND, ENVIRONMENT, deftbed
+from tests.support.command import COMMAND, ENVIRONMENT, deftbed
 from tests.support.dataplane_lab import until
 from tests.support.places import ROOT
 

@@ -23,7 +23,7 @@ from testbed.vnf.functions.registry import make_function
 from testbed.vnf.functions.traffic_view import contribution, described
 from testbed.vnf.state.records import KEY_WORDS
 from tests.emulation.test_instance_pair import udp_packet
-from tests.emulation.test_smoke import deftbed
+from tests.support.command import deftbed
 from tests.support.dataplane_lab import INTERFACE, Lab, until
 from tests.support.places import ROOT
 

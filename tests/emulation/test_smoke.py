@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -18,25 +17,15 @@ import pytest
 import torch
 
 from agents.placement.model import NetworkSize, PpoPolicy, build, save_model
+from agents.placement.on_twin import play
 from testbed.results.fairness import check_fairness
 from testbed.scenario.load import load_scenario
 from testbed.scenario.plan import make_plan
 from testbed.substrate.ownership import known_runs
-from testbed.twin.replay import play
-from tests.support.places import ROOT
+from tests.support.command import ENVIRONMENT, deftbed
+from tests.support.places import SMOKE
 
 pytestmark = pytest.mark.emulation
-
-SMOKE = ROOT / "scenarios" / "smoke.yaml"
-COMMAND = [sys.executable, "-c", "from testbed.cli.main import main; main()"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
-
-
-def deftbed(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env=ENVIRONMENT, **options
-    )
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -18,22 +14,10 @@ from testbed.lab.throughput.stage import read_trial
 from testbed.records import packets as packet_records
 from testbed.results.hops import PARTS
 from testbed.results.metrics import measure, of_packets
-from tests.support.places import ROOT
+from tests.support.command import answer
+from tests.support.places import SMOKE
 
 pytestmark = pytest.mark.emulation
-
-SMOKE = ROOT / "scenarios" / "smoke.yaml"
-COMMAND = [sys.executable, "-c", "from testbed.cli.main import main; main()"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
-
-
-def deftbed(*arguments: str) -> dict[str, Any]:
-    """What a command prints with --json."""
-    command = [*COMMAND, *arguments, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
-    assert done.returncode == 0, done.stderr
-    printed: dict[str, Any] = json.loads(done.stdout)
-    return printed
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +26,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("traced")
     scenario = folder / "traced.yaml"
     scenario.write_text(SMOKE.read_text() + "trace: {rows: 20000}\n")
-    deftbed("run", str(scenario), "--policy", "deft", "--results", str(folder / "results"))
+    answer("run", str(scenario), "--policy", "deft", "--results", str(folder / "results"))
     yield folder / "results" / "deft" / "seed-1"
     shutil.rmtree(folder)
 
@@ -79,7 +63,7 @@ def test_the_metrics_of_the_run_say_where_the_time_went(run_dir: Path) -> None:
 
 
 def test_the_way_of_one_packet(run_dir: Path) -> None:
-    found = deftbed("trace", str(run_dir), "0/1/25")
+    found = answer("trace", str(run_dir), "0/1/25")
     assert found["fate"]["what"] == "delivered"
     sights = [(each["hop"], each["what"]) for each in found["sights"]]
     order = ["entered", "taken", "cpu-done", "handed", "logged", "emitted"]
@@ -99,7 +83,7 @@ def test_the_way_of_one_packet(run_dir: Path) -> None:
 def test_throughput_and_tcp(tmp_path: Path) -> None:
     options = ["--highest", "100", "--trial", "1", "--pause", "0", "--tcp", "1"]
     folder = tmp_path / "throughput"
-    report = deftbed("throughput", str(SMOKE), *options, "--results", str(folder))
+    report = answer("throughput", str(SMOKE), *options, "--results", str(folder))
     (trial,) = report["trials"]
     assert (report["throughput"]["pps"], report["throughput"]["limit"]) == (
         100.0,
@@ -123,5 +107,5 @@ def test_throughput_takes_the_links_that_the_scenario_asks_for(tmp_path: Path) -
     asked["links"] = {**asked.get("links", {}), "backend": "none"}
     scenario.write_text(yaml.safe_dump(asked))
     options = ["--highest", "50", "--trial", "0.5", "--pause", "0", "--tcp", "0"]
-    report = deftbed("throughput", str(scenario), *options, "--results", str(tmp_path / "results"))
+    report = answer("throughput", str(scenario), *options, "--results", str(tmp_path / "results"))
     assert report["backends"]["link"] == "none"

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from testbed.twin.calibration import Calibration, Estimate
-from tests.support.places import ROOT
+from tests.support.command import answer
+from tests.support.places import SMOKE
 
 pytestmark = pytest.mark.emulation
 
-SMOKE = ROOT / "scenarios" / "smoke.yaml"
-COMMAND = [sys.executable, "-c", "from testbed.cli.main import main; main()"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 CALIBRATION = Calibration(
     {
         "edge_ns": Estimate(400_000.0, 0.0, 1),
@@ -29,14 +23,6 @@ CALIBRATION = Calibration(
     {},
     {"date": "2026-01-01"},
 )
-
-
-def deftbed(*arguments: str) -> dict[str, Any]:
-    command = [*COMMAND, *arguments, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=ENVIRONMENT)
-    assert done.returncode == 0, done.stderr
-    content: dict[str, Any] = json.loads(done.stdout)
-    return content
 
 
 def smaller(path: Path) -> Path:
@@ -52,7 +38,7 @@ def test_a_scenario_is_run_in_both_worlds_and_again_without_running(tmp_path: Pa
     scenario, file = smaller(tmp_path / "small.yaml"), tmp_path / "calibration.json"
     file.write_text(json.dumps(CALIBRATION.to_json()), encoding="utf-8")
     folder = tmp_path / "validation"
-    found = deftbed(
+    found = answer(
         "validate", str(scenario), "--policies", "greedy-delay", "--seeds", "1",
         "--calibration", str(file), "--results", str(folder),
     )  # fmt: skip
@@ -72,5 +58,5 @@ def test_a_scenario_is_run_in_both_worlds_and_again_without_running(tmp_path: Pa
     }
     assert "<svg" in (folder / "validation.html").read_text(encoding="utf-8")
 
-    again = deftbed("validate", "--from", str(folder / "00-smoke"), "--calibration", str(file))
+    again = answer("validate", "--from", str(folder / "00-smoke"), "--calibration", str(file))
     assert again["rows"] == found["rows"]

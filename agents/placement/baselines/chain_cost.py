@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from agents.placement.baselines.program import IntArray, Program
-from testbed.decisions.placement import BoolArray, FloatArray
-from testbed.scenario.types import NS_PER_S
+from testbed.scenario.types import NS_PER_S, BoolArray, FloatArray
 from testbed.twin.constants import CostWeights, TwinConstants
 
 

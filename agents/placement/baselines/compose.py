@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from testbed.decisions.placement import BoolArray, PlacementObservation
-from testbed.scenario.types import Placement
+from testbed.decisions.placement import PlacementObservation
+from testbed.scenario.types import BoolArray, Placement
 
 HEADROOM = 0.8
 """Servers are filled to this share of their capacity while any has room below it."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents.placement.baselines.compose import HEADROOM, answer
-from testbed.decisions.placement import BoolArray, PlacementObservation
-from testbed.scenario.types import NS_PER_S, Placement
+from testbed.decisions.placement import PlacementObservation
+from testbed.scenario.types import NS_PER_S, BoolArray, Placement
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,18 @@ from agents.placement.baselines.chain_cost import ChainVariables, StaticCost, St
 from agents.placement.baselines.compose import answer
 from agents.placement.baselines.milp import demands, read_chain
 from agents.placement.baselines.program import IntArray, Program
-from testbed.decisions.placement import BoolArray, FloatArray, PlacementObservation
+from testbed.decisions.placement import PlacementObservation
 from testbed.scenario.errors import RunError
 from testbed.scenario.paths import delay_matrix_ns
-from testbed.scenario.types import NS_PER_S, Placement, Request, RunPlan, load_factor
+from testbed.scenario.types import (
+    NS_PER_S,
+    BoolArray,
+    FloatArray,
+    Placement,
+    Request,
+    RunPlan,
+    load_factor,
+)
 
 LIMIT_S = 120.0
 """For each of the two searches: for how many requests, and for how little cost."""

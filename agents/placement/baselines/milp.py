@@ -10,8 +10,15 @@ import numpy as np
 from agents.placement.baselines.chain_cost import ChainVariables, StaticCost, Stretch, add_chain
 from agents.placement.baselines.compose import answer
 from agents.placement.baselines.program import IntArray, Program
-from testbed.decisions.placement import BoolArray, FloatArray, PlacementObservation, refusal
-from testbed.scenario.types import NS_PER_S, FunctionName, FunctionProfile, Placement
+from testbed.decisions.placement import PlacementObservation, refusal
+from testbed.scenario.types import (
+    NS_PER_S,
+    BoolArray,
+    FloatArray,
+    FunctionName,
+    FunctionProfile,
+    Placement,
+)
 
 
 @dataclass(slots=True)

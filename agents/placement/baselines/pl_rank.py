@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents.placement.baselines.compose import answer
-from testbed.decisions.placement import BoolArray, FloatArray, PlacementObservation
-from testbed.scenario.types import Placement
+from testbed.decisions.placement import PlacementObservation
+from testbed.scenario.types import BoolArray, FloatArray, Placement
 
 NEAREST_NS = 1e6
 """Distances below this make no difference: it stands in for 0 where ranks are divided by them."""

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 
-from testbed.decisions.placement import FloatArray
+from testbed.scenario.types import FloatArray
 
 IntArray = NDArray[np.int64]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents.placement.baselines.compose import answer
-from testbed.decisions.placement import BoolArray, PlacementObservation
-from testbed.scenario.types import Placement
+from testbed.decisions.placement import PlacementObservation
+from testbed.scenario.types import BoolArray, Placement
 
 _TASKS = ("place", "backup", "move")
 

@@ -6,14 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from testbed.cli.screens.comparison import print_comparison
 from testbed.cli.screens.tables import Column, FittedTable, names
@@ -90,17 +82,3 @@ def _row(runs: list[dict[str, Any]]) -> list[str]:
 def _mean(values: list[float | None], unit: float, form: str) -> str:
     known = [value for value in values if value is not None]
     return format(sum(known) / len(known) / unit, form) if known else "-"
-
-
-def progress_bar(console: Console) -> Progress:
-    """A bar with the share done and the time left."""
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description:<28}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    )

@@ -2,49 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
-from testbed.calibration.accuracy import FIGURES, RANK_TARGET, RANKED, TARGETS
+from testbed.calibration.accuracy import (
+    FIGURES,
+    LABELS,
+    RANK_TARGET,
+    RANKED,
+    TARGETS,
+    error_text,
+    rank_text,
+)
 from testbed.cli.screens.tables import Cell, Column, FittedTable, names
 from testbed.twin.calibration import Calibration
-
-LABELS = {
-    "latency_p50_ns": "latency p50",
-    "latency_p99_ns": "latency p99",
-    "delivered_pps": "delivered",
-    "dropped": "dropped",
-}
-
-
-@contextlib.contextmanager
-def progress_bar(console: Console) -> Iterator[Callable[[str, float], None]]:
-    """A bar; what it gives is told what is being done, and which share of all is done."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description:<40}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=1.0)
-        yield lambda what, share: bar.update(task, description=what, completed=share)
 
 
 def print_calibration(calibration: Calibration, out: Path, console: Console | None = None) -> None:
@@ -115,14 +89,3 @@ def _cell(entry: dict[str, Any], figure: str) -> Cell:
         low, high = (error_text(entry[k], figure, signed=True) for k in ("low", "high"))
         text += f"\n[{low}, {high}]"
     return Text(text, "red" if entry["within"] is False else "")
-
-
-def error_text(error: float, figure: str, signed: bool = False) -> str:
-    """An error as people read it: percent, or percentage points of a share."""
-    digits = f"{100 * error:+.1f}" if signed else f"{100 * error:.0f}"
-    return f"{digits} {'pp' if figure == 'dropped' else '%'}"
-
-
-def rank_text(rank: float | None) -> str:
-    """A rank correlation, or that there is none."""
-    return "-" if rank is None else f"{rank:.2f}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from testbed.decisions.policy import Policy
 from testbed.lab.faults.episode import EpisodeSpec, run_episode
 from testbed.lab.faults.judge import judge
 from testbed.lab.faults.kinds import KINDS, LAST
@@ -33,9 +34,10 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class CampaignSpec:
-    """What a campaign is to do. `kinds` may be empty: all that the scenario allows."""
+    """What a campaign is to do; `random_policy` makes who places chains at random, by a seed."""
 
     scenario: Scenario
+    random_policy: Callable[[int], Policy]
     count: int
     seed: int
     kinds: tuple[str, ...]
@@ -46,20 +48,26 @@ class CampaignSpec:
 
 def prepare(
     scenario: Scenario,
+    random_policy: Callable[[int], Policy],
     count: int,
     seed: int,
     kinds: Sequence[str],
     results: Path | None,
     source: Path | None = None,
 ) -> CampaignSpec:
-    """Check what is asked for and make the results folder; raises InputError."""
+    """Check what is asked for and make the results folder; raises InputError.
+
+    Without `kinds` there are all that the scenario allows.
+    """
     chosen = allowed_kinds(scenario, kinds)
     capabilities, backends = able_host(scenario)
     clean_stale()
     folder = results_folder(results, scenario.name)
     if source is not None:
         copy(source, folder / "scenario.yaml")
-    return CampaignSpec(scenario, count, seed, chosen, folder, backends, capabilities)
+    return CampaignSpec(
+        scenario, random_policy, count, seed, chosen, folder, backends, capabilities
+    )
 
 
 def allowed_kinds(scenario: Scenario, kinds: Sequence[str]) -> tuple[str, ...]:
@@ -160,6 +168,7 @@ def _episode(
     seed = int(np.random.SeedSequence([spec.seed, number]).generate_state(1)[0])
     episode = EpisodeSpec(
         scenario=spec.scenario,
+        policy=spec.random_policy(seed),
         seed=seed,
         kinds=kinds,
         folder=spec.folder / name,

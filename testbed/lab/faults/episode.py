@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import psutil
 
-from agents.placement.baselines import RandomPolicy
 from testbed import __version__
 from testbed.decisions.placement import ledger_of
+from testbed.decisions.policy import Policy
 from testbed.lab.faults.kinds import KINDS, LAST
 from testbed.lab.faults.stage import Stage, StageError
 from testbed.lab.lab import Lab, open_lab
@@ -48,12 +48,13 @@ QUIET_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class EpisodeSpec:
-    """An episode: which faults, on what, and where its results go.
+    """An episode: which faults, on what, who places its chains, and where its results go.
 
     `kinds` are injected in this order; the kind "none" lets `idle_s` pass without a fault.
     """
 
     scenario: Scenario
+    policy: Policy
     seed: int
     kinds: tuple[str, ...]
     folder: Path
@@ -107,7 +108,7 @@ def _emulate(
         ledger = ledger_of(plan)
         orchestrator = Orchestrator(
             lab.site,
-            RandomPolicy(spec.seed),
+            spec.policy,
             ledger,
             schedules,
             lab.network.server_down,

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from agents.placement.policies import make_policy
 from testbed.decisions.placement import ledger_of
+from testbed.decisions.problem import MakePolicy
 from testbed.lab.lab import open_lab
 from testbed.lab.throughput.search import Found, Trial, search
 from testbed.lab.throughput.stage import Stage
@@ -55,13 +55,17 @@ class Options:
 
 
 def measure_throughput(
-    scenario: Scenario, options: Options, results: Path | None, progress: Progress
+    scenario: Scenario,
+    make_policy: MakePolicy,
+    options: Options,
+    results: Path | None,
+    progress: Progress,
 ) -> tuple[Path, dict[str, Any]]:
     """Measure; the results folder, and the content of its throughput.json.
 
     Raises InputError before anything is built, RunError if the network or the chain fails.
     """
-    plan, request, placements = _plan(scenario, options)
+    plan, request, placements = _plan(scenario, make_policy, options)
     capabilities, backends = able_host(scenario)
     l3_bytes = options.l3_bytes or request.l3_bytes
     highest_pps = options.highest_pps or _highest_pps(plan, request, placements, l3_bytes)
@@ -165,7 +169,9 @@ def _validity(stage: Stage, tcp: Mapping[str, Any]) -> dict[str, Any]:
     return {"valid": not reasons, "reasons": reasons}
 
 
-def _plan(scenario: Scenario, options: Options) -> tuple[RunPlan, Request, tuple[Placement, ...]]:
+def _plan(
+    scenario: Scenario, make_policy: MakePolicy, options: Options
+) -> tuple[RunPlan, Request, tuple[Placement, ...]]:
     """The plan with the one request that is served, and where the policy puts it."""
     plan = make_plan(scenario, options.seed)
     if options.request >= len(plan.requests):

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from testbed.calibration.calibrate import Chosen, choose_calibration, doubts, host_facts
+from testbed.calibration.choice import choose_calibration, doubts, host_facts
 from testbed.calibration.recorded import RecordedResults, RecordedRun
 from testbed.calibration.validate import validate_folders
 from testbed.cli.main import main
@@ -19,7 +19,7 @@ from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario
 from testbed.scenario.model import Scenario
 from testbed.scenario.plan import make_plan
-from testbed.twin.calibration import CONSTANTS, Calibration, Estimate
+from testbed.twin.calibration import CONSTANTS, Calibration, Chosen, Estimate
 from tests.support.places import SCENARIOS
 
 SMOKE = SCENARIOS / "smoke.yaml"

@@ -9,21 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from testbed.scenario.errors import InputError
-from testbed.scenario.load import parse_scenario
-from testbed.scenario.model import Scenario
-from testbed.twin.calibration import (
-    Calibration,
+from testbed.calibration.fit import (
     ChainSample,
-    Estimate,
     fit_latency,
     fit_mean,
     fit_start,
-    parse_calibration,
     saturated_service_ns,
-    switch_ports,
     weighted_least_squares,
 )
+from testbed.scenario.errors import InputError
+from testbed.scenario.load import parse_scenario
+from testbed.scenario.model import Scenario
+from testbed.twin.calibration import Calibration, Estimate, parse_calibration, switch_ports
 from testbed.twin.constants import TwinConstants, constants_for
 from tests.support.twin_support import line_topology
 

@@ -9,7 +9,7 @@ from tests.support.places import ROOT
 
 CODE = """
 import os, signal, time
-from testbed import cli
+from testbed.cli import main as cli
 
 class Slow:
     def __del__(self):

@@ -12,7 +12,8 @@ from agents.placement import model as placement
 from agents.placement.model import NetworkSize
 from agents.placement.ppo import make_network
 from agents.provisioning import model as provisioning
-from testbed.cli.main import EXIT_INPUT, main
+from testbed.cli.main import main
+from testbed.cli.options import EXIT_INPUT
 from testbed.lab.comparison import _kept
 from tests.support.places import SMOKE
 from tests.unit.agents.provisioning.test_dqn import TINY

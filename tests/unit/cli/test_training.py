@@ -14,9 +14,10 @@ import torch
 
 from agents.common.checkpoints import checkpoint_of
 from agents.common.logs import Log
-from agents.common.training import algorithm_for
 from agents.provisioning.model import load_model
-from testbed.cli.main import EXIT_INPUT, main
+from testbed.cli.learning import learned_by
+from testbed.cli.main import main
+from testbed.cli.options import EXIT_INPUT
 from testbed.scenario.errors import InputError
 from tests.support.places import ROOT, SMOKE
 from tests.unit.agents.provisioning.test_dqn import steps_shown
@@ -40,10 +41,15 @@ def status(*command: str) -> int:
     return int(ended.value.code or 0)
 
 
+def meant(name: str | None, algorithm: str | None) -> tuple[str, str]:
+    problem, found = learned_by(name, algorithm)
+    return problem.name, found
+
+
 def test_algorithms_and_problems_belong_together() -> None:
-    assert algorithm_for(None, None) == "ppo"
-    assert algorithm_for("placement", None) == algorithm_for(None, "ppo") == "ppo"
-    assert algorithm_for("provisioning", None) == algorithm_for(None, "dqn") == "dqn"
+    assert meant(None, None) == ("placement", "ppo")
+    assert meant("placement", None) == meant(None, "ppo") == ("placement", "ppo")
+    assert meant("provisioning", None) == meant(None, "dqn") == ("provisioning", "dqn")
     for problem, algorithm, field, told in (
         ("placement", "dqn", "--algorithm", "ppo, which learns placement"),
         ("provisioning", "ppo", "--algorithm", "dqn, which learns provisioning"),
@@ -52,7 +58,7 @@ def test_algorithms_and_problems_belong_together() -> None:
         (None, "sac", "--algorithm", "one of ppo, dqn"),
     ):
         with pytest.raises(InputError) as caught:
-            algorithm_for(problem, algorithm)
+            learned_by(problem, algorithm)
         assert (caught.value.field, caught.value.expected) == (field, told)
 
 

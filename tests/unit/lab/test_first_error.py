@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from rich.console import Console
 
+from agents.placement.problem import PLACEMENT
 from testbed.lab import comparison as compare
 from testbed.lab import run
 from testbed.scenario.errors import RunError
@@ -18,6 +18,7 @@ from testbed.scenario.model import Scenario
 from testbed.substrate import cgroups, ownership, switch_class
 from testbed.substrate.commands import CommandError
 from testbed.substrate.probe import Backends, Capabilities, Capability
+from testbed.twin.calibration import DEFAULTS
 from tests.support.places import SMOKE
 
 HAS = Capability(True, "it has")
@@ -43,7 +44,9 @@ def test_a_run_that_failed_says_why_and_is_collected_though_it_cannot_be_removed
     monkeypatch.setattr(run, "open_lab", no_network)
     monkeypatch.setattr(run, "clean", bridge_stays)
     folder = tmp_path / "deft" / "seed-1"
-    spec = run.RunSpec(smoke(), "deft", 1, folder, None, BACKENDS, CAPABILITIES)
+    spec = run.RunSpec(
+        smoke(), PLACEMENT.make_policy, "deft", 1, folder, None, BACKENDS, CAPABILITIES
+    )
     with pytest.raises(RunError, match="deft, seed 1: the line did not start; see") as caught:
         run.run_one(spec, lambda _: None)
     assert caught.value.__notes__ == ["and then: ovs-vsctl del-br x: status 1"]
@@ -64,13 +67,13 @@ def test_a_comparison_that_failed_says_why_and_is_handed_back_though_it_cannot_b
         (folder / "summary.json").mkdir()  # in whose place no file can be written
         raise RunError("the network fell")
 
-    monkeypatch.setattr(compare, "able_host", lambda _: (CAPABILITIES, BACKENDS))
     monkeypatch.setattr(compare, "clean_stale", list)
     monkeypatch.setattr(compare, "run_one", fails)
     monkeypatch.setattr(compare, "hand_back", handed_back.append)
     scenario = smoke().model_copy(update={"policies": ["deft"], "baseline": "deft"})
+    spec = compare.ComparisonSpec(SMOKE, scenario, PLACEMENT, CAPABILITIES, BACKENDS, DEFAULTS)
     with pytest.raises(RunError, match="the network fell") as caught:
-        compare.compare_policies(SMOKE, scenario, {}, folder, Console(quiet=True))
+        compare.compare_policies(spec, folder, lambda _: None, lambda what, share: None)
     assert len(caught.value.__notes__) == 1
     assert handed_back == [folder]
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from agents.placement.features import masks
+from agents.placement.observe import pack_observations
 from agents.placement.policies import make_policy
 from testbed.decisions.placement import Ledger, PlacementObservation
 from testbed.orchestration.deploying.backups import REJECTED, further_backup, lost_one, place
@@ -16,7 +17,6 @@ from testbed.scenario.load import load_scenario
 from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.plan import make_plan
 from testbed.scenario.types import Placement
-from testbed.twin.observe import pack_observations
 from tests.support.places import SCENARIOS
 
 PLAN = make_plan(load_scenario(SCENARIOS / "faults.yaml"), 1)

@@ -7,13 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from testbed.decisions.placement import PlacementObservation, Task, ledger_of
-from testbed.scenario.types import NS_PER_S, Fault, Placement, RunPlan, load_factor
+from agents.placement.observe import pack_observations
+from agents.placement.on_twin import play
+from testbed.decisions.placement import PlacementObservation, ledger_of
+from testbed.scenario.types import NS_PER_S, Fault, Placement, RunPlan, Task, load_factor
 from testbed.twin.constants import CostWeights
 from testbed.twin.decisions import DecisionBatch
-from testbed.twin.observe import pack_observations
 from testbed.twin.pack import pack_plans
-from testbed.twin.replay import play
 from testbed.twin.simulate import NewBackup, simulate
 from tests.support.twin_drawn import Drawn, Noting, drawn_policy, drawn_scenario
 from tests.support.twin_reference import Reference, Seen

@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from agents.placement.on_twin import Played, play
 from testbed.decisions.placement import PlacementObservation
 from testbed.scenario.types import NS_PER_S, Fault, Placement, RunPlan
 from testbed.twin.constants import CostWeights, TwinConstants
 from testbed.twin.decisions import DecisionBatch
 from testbed.twin.pack import pack_plans
-from testbed.twin.replay import Played, play
 from testbed.twin.state import BACKUP, MOVE
 from tests.support.twin_support import line_plan, make_request
 

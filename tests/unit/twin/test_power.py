@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
+from agents.placement.on_twin import play
 from testbed.scenario.types import NS_PER_S, Fault, Link, Placement, ReplicationMode
 from testbed.twin.constants import TwinConstants
 from testbed.twin.power import PowerModel, energy
-from testbed.twin.replay import play
 from testbed.twin.simulate import simulate
 from tests.support.twin_support import MS, line_plan, make_request
 

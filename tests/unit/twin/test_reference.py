@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from agents.placement.on_twin import Played, play
 from testbed.decisions.placement import PlacementObservation
 from testbed.twin.constants import CostWeights, TwinConstants
-from testbed.twin.replay import Played, play
 from tests.support.twin_drawn import Drawn, Noting, drawn_policy, drawn_scenario
 from tests.support.twin_reference import Reference, Seen
 from tests.support.twin_slots import Outcome

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from agents.placement.baselines.hindsight import Hindsight, solve_hindsight
+from agents.placement.on_twin import play
 from agents.placement.policies import HEURISTICS, make_policy
 from testbed.decisions.placement import Ledger, ledger_of
 from testbed.decisions.policy import Policy
@@ -26,7 +27,6 @@ from testbed.scenario.types import (
 )
 from testbed.twin.constants import TwinConstants
 from testbed.twin.pack import as_modelled
-from testbed.twin.replay import play
 from tests.support.twin_support import MS, PROFILES, line_plan, line_topology, make_request
 
 ONLINE = ("deft", *HEURISTICS)

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from agents.placement.dqn_policy import DqnPolicy, candidates, chain_type, shown
+from agents.placement.on_twin import play
 from agents.provisioning.config import DqnConfig
 from agents.provisioning.model import make_network
 from agents.provisioning.types import ACTIONS, CHAINS, VNF_NAMES, WAIT
 from testbed.decisions.placement import Ledger, PlacementObservation, refusal
 from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.types import FunctionName, Placement
-from testbed.twin.replay import play
 from tests.support.twin_support import line_plan, make_request, random_plan
 
 

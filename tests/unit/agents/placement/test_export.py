@@ -30,20 +30,21 @@ from agents.placement.export import (
 )
 from agents.placement.features import NODE_FEATURES, make_inputs
 from agents.placement.model import NetworkSize, PpoPolicy, save_model
+from agents.placement.on_twin import play
 from agents.placement.onnx_format import SEAL_MARK, open_session, read_metadata
 from agents.placement.onnx_policy import OnnxPolicy
 from agents.placement.plans import training_plans
 from agents.placement.policies import make_policy
 from agents.placement.ppo import make_network
 from agents.placement.timing import WARM_UP, decision_times
-from testbed.cli.main import EXIT_INPUT, main
+from testbed.cli.main import main
+from testbed.cli.options import EXIT_INPUT
 from testbed.decisions.placement import PlacementObservation
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario
 from testbed.scenario.types import Placement, RunPlan
 from testbed.twin.decisions import DecisionBatch
 from testbed.twin.pack import pack_plans
-from testbed.twin.replay import play
 from testbed.twin.state import BACKUP
 from tests.support.places import ROOT
 from tests.support.twin_support import line_plan, make_request, random_plan

@@ -20,7 +20,8 @@ from agents.placement.ppo import PpoConfig, make_network
 from agents.provisioning import config as dqn_config
 from agents.provisioning import model as provisioning
 from agents.provisioning.model import training_header
-from testbed.cli.main import EXIT_INPUT, main
+from testbed.cli.main import main
+from testbed.cli.options import EXIT_INPUT
 from testbed.scenario.errors import InputError
 from tests.support.places import SMOKE
 from tests.unit.agents.provisioning.test_dqn import TINY

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from agents.placement.features import NODE_FEATURES, REQUEST_FEATURES, features
-from testbed.decisions.placement import Ledger, PlacementObservation, Task
+from testbed.decisions.placement import Ledger, PlacementObservation
 from testbed.scenario.paths import delay_matrix_ns
-from testbed.scenario.types import NS_PER_S, Placement
+from testbed.scenario.types import NS_PER_S, Placement, Task
 from tests.support.twin_support import MS, line_plan, make_request
 
 NODE_COLUMNS = (

@@ -17,6 +17,8 @@ from agents.common.seal import digest
 from agents.placement.baselines import DeftPolicy, GreedyDelayPolicy
 from agents.placement.features import features, make_inputs, masks, node_features
 from agents.placement.model import NetworkSize, save_model
+from agents.placement.observe import pack_observations
+from agents.placement.on_twin import play
 from agents.placement.policies import make_policy
 from agents.placement.ppo import PpoConfig, make_network
 from agents.placement.train import train
@@ -26,8 +28,6 @@ from testbed.scenario.load import load_scenario
 from testbed.scenario.types import Placement
 from testbed.twin.calibration import Calibration
 from testbed.twin.constants import TwinConstants
-from testbed.twin.observe import pack_observations
-from testbed.twin.replay import play
 from tests.support.places import SMOKE
 from tests.support.twin_support import MS, line_plan, make_request, observe, random_plan
 from tests.unit.calibration.test_fit import make_calibration

@@ -26,7 +26,8 @@ from agents.placement.journal import StudyJournal
 from agents.placement.model import NetworkSize
 from agents.placement.ppo import PpoConfig
 from agents.placement.tune import JOURNAL, STUDY, TuneReport, journal_of, tune
-from testbed.cli.main import EXIT_INPUT, main
+from testbed.cli.main import main
+from testbed.cli.options import EXIT_INPUT
 from testbed.scenario.errors import InputError, RunError
 from testbed.scenario.load import load_scenario
 from testbed.scenario.model import Scenario, TrainingSpec

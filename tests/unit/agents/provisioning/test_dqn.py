@@ -22,10 +22,10 @@ from agents.provisioning.config import DqnConfig
 from agents.provisioning.dqn import Learner, collect, exploration_of, explore, learn, train
 from agents.provisioning.evaluation import compare, score
 from agents.provisioning.generator import GeneratorConfig, draw_stream
+from agents.provisioning.learning import Outcome, ProvisioningProblem
 from agents.provisioning.model import load_model, make_network, network_actor, save_model
 from agents.provisioning.network import Dueling, QNetwork, pack
 from agents.provisioning.observe import CENTRE
-from agents.provisioning.problem import Outcome, ProvisioningProblem
 from agents.provisioning.types import ACTIONS
 from testbed.scenario.errors import InputError
 

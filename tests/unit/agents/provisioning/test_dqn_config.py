@@ -11,7 +11,8 @@ import pytest
 
 from agents.provisioning.config import BOUNDS, DqnConfig, read_config
 from agents.provisioning.model import load_model
-from testbed.cli.main import EXIT_INPUT, main
+from testbed.cli.main import main
+from testbed.cli.options import EXIT_INPUT
 from testbed.scenario.errors import InputError
 from tests.support.places import SMOKE
 from tests.unit.agents.provisioning.test_dqn import TINY

@@ -1,0 +1,10 @@
+"""Where the real applications of a run write what they got."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def application_path(folder: Path, number: int, kind: str) -> Path:
+    """The file of application `number` of the scenario in the run's folder."""
+    return folder / "raw" / f"application-{number}-{kind}.json"
