@@ -42,7 +42,8 @@ def test_a_load_multiplies_requests_and_nothing_else() -> None:
     changed = cell_scenario(ABILENE, Cell(2.0, None, "own"))
     assert changed.traffic.initial_requests == 2 * ABILENE.traffic.initial_requests
     assert changed.traffic.arrivals_per_s == 2 * ABILENE.traffic.arrivals_per_s
-    rest = {"initial_requests": 5, "arrivals_per_s": 0.35}
+    own = ABILENE.traffic
+    rest = {"initial_requests": own.initial_requests, "arrivals_per_s": own.arrivals_per_s}
     assert changed.traffic.model_copy(update=rest) == ABILENE.traffic
     assert changed.model_copy(update={"traffic": ABILENE.traffic}) == ABILENE
     assert cell_scenario(ABILENE, Cell(1.0, None, "own")) == ABILENE
@@ -70,6 +71,7 @@ def test_another_topology_keeps_chains_and_the_load_of_its_servers() -> None:
 def test_what_names_nodes_falls_away_and_faults_are_drawn() -> None:
     text = yaml.safe_load((SCENARIOS / "abilene.yaml").read_text())
     text["traffic"]["pairs"] = [["CHINng", "IPLSng"]]
+    text["traffic"]["mean_lifetime_s"] = 1e3  # so that request 0 outlives the application
     text["traffic"]["applications"] = [
         {"kind": "http", "request": 0, "at_s": 1.2, "duration_s": 0.5}
     ]
