@@ -19,12 +19,15 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from agents.learners.ppo import Learner
 from agents.placement.cells import Cell, cell_scenario
+from agents.placement.config import PpoConfig
 from agents.placement.features import masks
+from agents.placement.learning import PlacementWorld
+from agents.placement.model import make_network
 from agents.placement.on_twin import play
 from agents.placement.plans import held_out_plans, training_plans
 from agents.placement.policies import make_policy
-from agents.placement.ppo import Learner, PpoConfig
 from agents.placement.timing import decision_times
 from testbed.cli.screens.tables import Column, FittedTable, names, words
 from testbed.compiled import compiled_view
@@ -144,7 +147,9 @@ def bench_training(runs: int) -> Iterator[Row]:
         found = []
         for run in range(runs):
             batch = DecisionBatch(pool, environments, run, constants)
-            learner = Learner([batch], config, run, 1000, torch.device("cpu"))
+            network = make_network(config.size, run)
+            worlds = [PlacementWorld(batch)]
+            learner = Learner(network, worlds, config, run, 1000, torch.device("cpu"))
             list(learner.run(2))
             begin = time.perf_counter()
             list(learner.run(config.segment))

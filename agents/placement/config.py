@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,40 @@ from agents.common.config import (
     changed,
     read_values,
 )
-from agents.placement.ppo import PpoConfig
+from agents.learners import ppo
+from agents.placement.model import NetworkSize
+from testbed.twin.constants import CostWeights
+
+
+@dataclass(frozen=True, slots=True)
+class PpoConfig(ppo.PpoConfig):
+    """Every hyperparameter of `ppo` in placement. `gamma` and `lam` discount per decision."""
+
+    gamma: float = 0.8
+    """Below the usual: a reward is already felt over the rest of the plan, so that the decisions
+    after it tell little about it but the next functions of the same chain."""
+    lam: float = 0.9
+    learning_rate: float = 2e-3
+    epochs: int = 1
+    shaped: bool = True
+    """Pay a decision at once for what it does to the expected cost of the plan, not as time passes.
+    """
+    potential_discount: float = 1.0
+    """What that expected cost counts for after a decision, against before it. `gamma` would leave
+    the order of policies as it is without `shaped`; 1 leaves the sum over a plan (docs/training.md
+    compares them)."""
+    size: NetworkSize = field(default_factory=NetworkSize)
+    pool: int = 512
+    """Plans that the environments draw their episodes from, for each substrate."""
+    validation: int = 64
+    """Plans by which the best weights are chosen, for each substrate."""
+    held_out: int = 32
+    """Plans on which the trained policy is compared with the heuristics."""
+    segment: int = 16
+    """Updates between two looks at the validation plans, each with a checkpoint."""
+    slot_s: float = 0.5
+    """The twin's time slot while learning; judging uses the default, finer one."""
+    weights: CostWeights = field(default_factory=CostWeights)
 
 
 class Between(NamedTuple):
@@ -38,17 +71,8 @@ class OneOf(NamedTuple):
 
 
 BOUNDS: dict[str, Bounds] = {
-    "gamma": SHARE,
-    "lam": SHARE,
-    "clip": Bounds(0.0, 1.0, open=True),
-    "learning_rate": Bounds(0.0, 1.0, open=True),
-    "epochs": COUNT,
-    "minibatch": Bounds(2, COUNT.most),  # advantages are divided by their deviation within it
+    **ppo.BOUNDS,
     "potential_discount": SHARE,
-    "steps": COUNT,
-    "entropy": NO_LESS_THAN_0,
-    "value": NO_LESS_THAN_0,
-    "gradient_norm": POSITIVE,
     "size.width": WIDTH,
     "size.heads": WIDTH,
     "size.score_width": WIDTH,

@@ -2,7 +2,7 @@
 
 What is exported is the greedy decision: the most likely primary, then the most likely backup given
 it. Numbers of decisions and of nodes stay open. The inputs are those of
-`agents.common.networks.Inputs`, under the names of its fields; `agents.placement.features` makes
+`agents.placement.network.Inputs`, under the names of its fields; `agents.placement.features` makes
 them from observations.
 """
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from agents.common.networks import MASKED, Inputs, PlacementNetwork
+from agents.common.categorical import MASKED
 from agents.common.seal import digest
 from agents.placement.features import (
     DELAY_SCALE_NS,
@@ -30,6 +30,7 @@ from agents.placement.features import (
     InputArrays,
 )
 from agents.placement.model import load_model
+from agents.placement.network import Inputs, PlacementNetwork
 from agents.placement.onnx_format import (
     HEADER,
     INPUTS,

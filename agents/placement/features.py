@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     # A policy that decides by an exported model needs no torch, which takes seconds to import.
     import torch
 
-    from agents.common.networks import Inputs
+    from agents.placement.network import Inputs
 
 NODE_FEATURES = 18
 REQUEST_FEATURES = 16
@@ -99,7 +99,7 @@ def masks(seen: Observations) -> tuple[BoolArray, BoolArray]:
 
 
 class InputArrays(NamedTuple):
-    """The fields of `agents.common.networks.Inputs`, of B decisions, as numpy has them."""
+    """The fields of `agents.placement.network.Inputs`, of B decisions, as numpy has them."""
 
     node: Float32Array  # [B, N, NODE_FEATURES]
     request: Float32Array  # [B, REQUEST_FEATURES]
@@ -126,7 +126,7 @@ def make_inputs(seen: Observations, device: torch.device | None = None) -> Input
     """The network's inputs for B observations, as tensors."""
     import torch
 
-    from agents.common.networks import Inputs
+    from agents.placement.network import Inputs
 
     inputs = Inputs(*(torch.from_numpy(array) for array in input_arrays(seen)))
     return inputs if device is None else Inputs(*(column.to(device) for column in inputs))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+
 from agents.common.checkpoints import load_weights, read_checkpoint, write_checkpoint
-from agents.common.networks import PlacementNetwork
 from agents.placement.features import NODE_FEATURES, REQUEST_FEATURES, make_inputs
+from agents.placement.network import PlacementNetwork
 from agents.placement.observe import pack_observations
 from testbed.decisions.placement import PlacementObservation
 from testbed.scenario.errors import InputError
@@ -50,6 +52,13 @@ def build(size: NetworkSize) -> PlacementNetwork:
     return PlacementNetwork(
         NODE_FEATURES, REQUEST_FEATURES, size.width, size.heads, size.score_width
     )
+
+
+def make_network(size: NetworkSize, seed: int) -> PlacementNetwork:
+    """A network with weights drawn from `seed`; torch's own generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(size)
 
 
 def save_model(path: Path, network: PlacementNetwork, size: NetworkSize) -> None:

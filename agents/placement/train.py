@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from agents.common.checkpoints import checkpoint_of, earlier, write_checkpoint
+from agents.common.checkpoints import checkpoint_of
 from agents.common.evaluation import Evaluation, evaluate
-from agents.common.logs import Log
+from agents.common.trainer import Course, Progress, Trained, carry_through
+from agents.learners.ppo import Learner
 from agents.placement.baselines import DeftPolicy, GreedyDelayPolicy
-from agents.placement.model import PpoPolicy, save_model
+from agents.placement.config import PpoConfig
+from agents.placement.learning import PlacementWorld, mean_cost
+from agents.placement.model import PpoPolicy, make_network, save_model
 from agents.placement.plans import held_out_plans, training_plans, validation_plans
-from agents.placement.ppo import Learner, PpoConfig, mean_cost
 from testbed.decisions.policy import Policy
-from testbed.scenario.errors import RunError
 from testbed.scenario.model import Scenario
 from testbed.scenario.types import NS_PER_S, RunPlan
 from testbed.twin.calibration import Calibration
@@ -27,26 +28,27 @@ from testbed.twin.constants import TwinConstants, constants_for
 from testbed.twin.decisions import DecisionBatch
 from testbed.twin.pack import pack_plans
 
-Progress = Callable[[float, dict[str, float]], None]
-
 
 @dataclass(frozen=True, slots=True)
-class TrainReport:
-    """What a training did: its curve, and each policy on held-out plans of the first scenario."""
+class TrainReport(Trained):
+    """What a training did, and each policy on held-out plans of the first scenario.
+
+    A score is the mean cost of a validation plan with a minus before it.
+    """
 
     seed: int
-    decisions: int
-    updates: int
-    wall_s: float
     decisions_per_s: float
     device: str
-    best_cost: float
-    curve: tuple[dict[str, float], ...]
     evaluation: dict[str, Evaluation]
+
+    @property
+    def best_cost(self) -> float:
+        """The least mean cost of a validation plan."""
+        return -self.best_score
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self)
+        return {**asdict(self), "best_cost": self.best_cost}
 
 
 def train(
@@ -65,90 +67,45 @@ def train(
 ) -> TrainReport:
     """Learn on the twin of the scenarios, each on its substrate; the best model goes to `out`.
 
-    The same arguments give the same weights. After each segment the weights are judged on
-    validation plans and everything is written to `checkpoint_of(out)`; with `resume`, a training
-    that was cut off goes on from there and ends with the same weights. `logs`
-    is a folder for TensorBoard. `progress` is told the share done and what the last update showed;
-    `judged`, after each segment, its number and the mean validation cost, and what it raises ends
-    the training. Without `compares` no held-out plan is made, and `evaluation` is empty. The twin
-    has the constants of `calibration`, or its defaults.
-    Raises InputError if a checkpoint is not of these arguments, or is there without `resume`.
+    After each segment the weights are judged on validation plans; see
+    `agents.common.trainer.carry_through` for what resumes, and what is raised. `judged` is told,
+    after each segment, its number and the mean validation cost, and what it raises ends the
+    training. Without `compares` no held-out plan is made, and `evaluation` is empty. The twin has
+    the constants of `calibration`, or its defaults.
     """
     config = config or PpoConfig()
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    began = time.monotonic()
-    each = config.steps * environments
-    updates = max(1, -(-decisions // each))
+    rounds = max(1, -(-decisions // (config.steps * environments)))
     constants = [constants_for(scenario, calibration) for scenario in scenarios]
     substrates = [
         _batches(scenario, environments, seed, config, judging)
         for scenario, judging in zip(scenarios, constants, strict=True)
     ]
-    learner = Learner([b for b, _ in substrates], config, seed, updates, device)
-    validation = [b for _, b in substrates]
+    worlds = [PlacementWorld(batch, device) for batch, _ in substrates]
+    network = make_network(config.size, seed)
+    learner = Learner(network, worlds, config, seed, rounds, device)
+
+    def judge(trained: nn.Module) -> dict[str, float]:
+        costs = [mean_cost(trained, batch, device) for _, batch in substrates]  # type: ignore[arg-type]
+        cost = sum(costs) / len(costs)
+        if judged is not None:
+            judged(-(-learner.done // config.segment), cost)
+        return {"validation_cost": cost, "score": -cost}
+
     header = _header(scenarios, config, decisions, environments, seed, constants)
-    best, curve = _Best(), list[dict[str, float]]()
-    kept = earlier(out, resume, header)
-    if kept is not None:
-        _restore(kept, learner, best, curve)
-    with Log(logs, learner.done * each) as log:
-        while learner.done < updates:
-            for figures in learner.run(min(config.segment, updates - learner.done)):
-                point = {"decisions": float(learner.done * each), **figures}
-                curve.append(point)
-                log.write(point)
-                progress(learner.done / updates, point)
-            cost = sum(mean_cost(learner.network, batch, device) for batch in validation)
-            cost /= len(validation)
-            best.offer(cost, learner.network)
-            curve[-1]["validation_cost"] = cost
-            log.write(curve[-1])
-            write_checkpoint(
-                checkpoint_of(out),
-                {**header, "learner": learner.state(), "best": asdict(best), "curve": curve},
-            )
-            if judged is not None:
-                judged(-(-learner.done // config.segment), cost)
-    if best.weights is None:
-        raise RunError(f"{out}: no weights had a cost that is a number; try a lower learning_rate")
-    learner.network.load_state_dict(best.weights)
-    save_model(out, learner.network.cpu(), config.size)
+    course = Course(out, header, config.segment, config.segment, resume, logs)
+    done = carry_through(learner, judge, course, progress)
+    save_model(out, network.cpu(), config.size)
     checkpoint_of(out).unlink()
-    wall_s = time.monotonic() - began
-    learned = PpoPolicy(learner.network)
+    learned = PpoPolicy(network)
     return TrainReport(
+        **{name: getattr(done, name) for name in Trained.__dataclass_fields__},
         seed=seed,
-        decisions=updates * each,
-        updates=updates,
-        wall_s=wall_s,
-        decisions_per_s=updates * each / wall_s,
+        decisions_per_s=done.decisions / done.wall_s,
         device=str(device),
-        best_cost=best.cost,
-        curve=tuple(curve),
         evaluation=compare(scenarios[0], learned, seed, config, constants[0]) if compares else {},
     )
-
-
-@dataclass(slots=True)
-class _Best:
-    """The weights with the least cost so far."""
-
-    cost: float = float("inf")
-    weights: dict[str, torch.Tensor] | None = None
-
-    def offer(self, cost: float, network: torch.nn.Module) -> None:
-        if cost < self.cost:
-            self.cost = cost
-            self.weights = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
-
-
-def _restore(
-    content: dict[str, Any], learner: Learner, best: _Best, curve: list[dict[str, float]]
-) -> None:
-    learner.restore(content["learner"])
-    best.cost, best.weights = content["best"]["cost"], content["best"]["weights"]
-    curve.extend(content["curve"])
 
 
 def _header(
@@ -161,7 +118,7 @@ def _header(
 ) -> dict[str, Any]:
     text = "".join(scenario.model_dump_json() for scenario in scenarios)
     return {
-        "format": 2,
+        "format": 3,  # 2: the trainer was of placement alone
         "kind": "placement-ppo-checkpoint",
         "scenarios": hashlib.sha256(text.encode()).hexdigest(),
         "config": asdict(config),

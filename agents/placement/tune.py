@@ -24,9 +24,8 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from agents.common.headers import differences
-from agents.placement.config import SPACE, Between, config_text, value_of, with_values
+from agents.placement.config import SPACE, Between, PpoConfig, config_text, value_of, with_values
 from agents.placement.journal import StudyJournal
-from agents.placement.ppo import PpoConfig
 from agents.placement.train import train
 from testbed.records.files import write_text
 from testbed.scenario.endings import clean_up

@@ -1,21 +1,13 @@
-"""Every hyperparameter of the DQN, and the values that each may have."""
+"""Every hyperparameter of what learns provisioning, and the values that each may have."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
-from agents.common.config import (
-    ANY,
-    COUNT,
-    NO_LESS_THAN_0,
-    POSITIVE,
-    SHARE,
-    WIDTH,
-    Bounds,
-    changed,
-    read_values,
-)
+from agents.common.config import ANY, COUNT, POSITIVE, SHARE, WIDTH, Bounds, changed, read_values
+from agents.learners import dqn, ppo
 from agents.provisioning.generator import GeneratorConfig
 from agents.provisioning.reward import RewardWeights
 from testbed.scenario.errors import InputError
@@ -41,43 +33,51 @@ class NetworkSize:
             raise InputError("size.heads", self.heads, f"a divisor of size.own's end, {width}")
 
 
+class LearningConfig(Protocol):
+    """What an episode pays and what it is drawn from, whichever algorithm learns."""
+
+    @property
+    def early(self) -> bool:
+        """Pay a request's reward as its fate takes shape rather than at the end alone."""
+
+    @property
+    def potential_discount(self) -> float:
+        """What that shape counts for a millisecond later."""
+
+    @property
+    def reward_scale(self) -> float:
+        """Scales nothing that is reported."""
+
+    @property
+    def evaluation_streams(self) -> int:
+        """Streams by which the model is chosen."""
+
+    @property
+    def rewards(self) -> RewardWeights:
+        """What the agent is paid for."""
+
+    @property
+    def streams(self) -> GeneratorConfig:
+        """What episodes are drawn from."""
+
+
+def _paid() -> RewardWeights:
+    """The paper's, and a small price of storage: some 5 % of what requests earn."""
+    return RewardWeights(storage_gb_ms=-0.005)
+
+
+def _drawn() -> GeneratorConfig:
+    """Loads from the paper's tables to where no more than half can be served at all."""
+    return GeneratorConfig(arrival_steps=40, load=(1.0, 8.0))
+
+
 @dataclass(frozen=True, slots=True)
-class DqnConfig:
-    """Of the algorithm; `rounds` of decisions and gradient steps, as the paper's 350 updates."""
+class DqnConfig(dqn.DqnConfig):
+    """Every hyperparameter of `dqn` in provisioning; rounds as the paper's 350 updates."""
 
     gamma: float = 0.75
     """Discount of a millisecond; decisions within one are not discounted. CPU that is not used in a
     millisecond is lost, so that little of what a decision displaces comes much later."""
-    early: bool = True
-    """While learning, pay a request's reward as its fate takes shape rather than at the end alone
-    (`fate` in problem.py)."""
-    potential_discount: float = 1.0
-    """What that shape counts for a millisecond later. `gamma` would leave the order of policies as
-    it is without `early`; 1 leaves the sum over an episode (docs/provisioning.md compares them)."""
-    n_step: int = 3
-    learning_rate: float = 5e-4
-    """Of Adam; falls linearly to a tenth."""
-    batch: int = 256
-    gradient_norm: float = 10.0
-    target_mix: float = 0.01
-    """Share of the network that goes into the target at each gradient step (Lillicrap et al., ICLR
-    2016, algorithm 1). The target is an average of the last 1 / mix networks; being steadier than
-    the last of them, it is also the model that is evaluated and kept."""
-    replay: int = 100_000
-    alpha: float = 0.6
-    """How much priorities matter; 0 draws uniformly."""
-    beta: tuple[float, float] = (0.4, 1.0)
-    """Exponent of the importance weights, from the first round to the last."""
-    warm_up: int = 4_000
-    """Transitions before the first gradient step."""
-    double: bool = True
-    dueling: bool = True
-    environments: int = 32
-    rounds: int = 350
-    steps: int = 64
-    """Decisions of each environment in a round."""
-    updates: int = 32
-    """Gradient steps in a round."""
     phases: tuple[tuple[float, float], ...] = (
         (1 / 7, 1.0),
         (2 / 7, 0.8),
@@ -85,33 +85,43 @@ class DqnConfig:
         (2 / 7, 0.2),
     )
     """The seed's phases: (share of the rounds, exploration)."""
-    exploration_spread: float = 7.0
-    """Environment i of B explores with phase^(1 + spread i / (B - 1)), as Ape-X's actors do
-    (Horgan et al., ICLR 2018, section 4.1): some follow the policy while others still explore."""
+    early: bool = True
+    """While learning, pay a request's reward as its fate takes shape rather than at the end alone
+    (`fate` in learning.py)."""
+    potential_discount: float = 1.0
+    """What that shape counts for a millisecond later. `gamma` would leave the order of policies as
+    it is without `early`; 1 leaves the sum over an episode (docs/provisioning.md compares them)."""
     reward_scale: float = 0.02
     """Brings values to about 10; scales nothing that is reported."""
-    evaluate_every: int = 25
-    """Rounds between evaluations on streams of their own, which choose the model that is kept."""
     evaluation_streams: int = 16
-    checkpoint_every: int = 50
-    """Rounds between checkpoints."""
+    """Streams by which the model that is kept is chosen."""
     size: NetworkSize = field(default_factory=NetworkSize)
-    rewards: RewardWeights = field(default_factory=lambda: RewardWeights(storage_gb_ms=-0.005))
-    """The paper's, and a small price of storage: some 5 % of what requests earn."""
-    streams: GeneratorConfig = field(
-        default_factory=lambda: GeneratorConfig(arrival_steps=40, load=(1.0, 8.0))
-    )
-    """Loads from the paper's tables to where no more than half can be served at all."""
+    rewards: RewardWeights = field(default_factory=_paid)
+    streams: GeneratorConfig = field(default_factory=_drawn)
 
-    def __post_init__(self) -> None:
-        """InputError for a training that would never learn."""
-        if self.warm_up > self.replay:
-            raise InputError("warm_up", self.warm_up, f"at most replay, {self.replay}")
-        most = self.environments * (self.rounds * self.steps - self.n_step + 1)
-        if self.warm_up > most:
-            raise InputError(
-                "warm_up", self.warm_up, f"at most {most}: so many transitions are made"
-            )
+
+@dataclass(frozen=True, slots=True)
+class PpoConfig(ppo.PpoConfig):
+    """Every hyperparameter of `ppo` in provisioning."""
+
+    gamma: float = 0.75
+    """Discount of a millisecond, as for `dqn`."""
+    lam: float = 0.95
+    learning_rate: float = 1e-3
+    epochs: int = 3
+    steps: int = 64
+    environments: int = 32
+    rounds: int = 350
+    """Rollouts, each with its update."""
+    evaluate_every: int = 25
+    checkpoint_every: int = 50
+    early: bool = True
+    potential_discount: float = 1.0
+    reward_scale: float = 0.02
+    evaluation_streams: int = 16
+    size: NetworkSize = field(default_factory=NetworkSize)
+    rewards: RewardWeights = field(default_factory=_paid)
+    streams: GeneratorConfig = field(default_factory=_drawn)
 
     @property
     def decisions_a_round(self) -> int:
@@ -119,28 +129,10 @@ class DqnConfig:
         return self.steps * self.environments
 
 
-BOUNDS: dict[str, Bounds] = {
-    "gamma": SHARE,
+_SHARED: dict[str, Bounds] = {
     "potential_discount": SHARE,
-    "n_step": COUNT,
-    "learning_rate": Bounds(0.0, 1.0, open=True),
-    "batch": COUNT,
-    "gradient_norm": POSITIVE,
-    "target_mix": Bounds(0.0, 1.0, open=True),
-    "replay": COUNT,
-    "alpha": SHARE,
-    "beta": SHARE,
-    "warm_up": COUNT,
-    "environments": COUNT,
-    "rounds": COUNT,
-    "steps": COUNT,
-    "updates": COUNT,
-    "phases": SHARE,
-    "exploration_spread": NO_LESS_THAN_0,
     "reward_scale": POSITIVE,
-    "evaluate_every": COUNT,
     "evaluation_streams": COUNT,
-    "checkpoint_every": COUNT,
     "size.own": WIDTH,
     "size.underway": WIDTH,
     "size.pending": WIDTH,
@@ -157,7 +149,22 @@ BOUNDS: dict[str, Bounds] = {
     "streams.arrival_steps": Bounds(1, 10_000),
     "streams.load": Bounds(0.0, 1000.0, open=True),
 }
-"""Every number of the config; of lists, each of their numbers."""
+BOUNDS: dict[str, Bounds] = {**dqn.BOUNDS, **_SHARED}
+"""Every number of `dqn`'s config; of lists, each of their numbers."""
+PPO_BOUNDS: dict[str, Bounds] = {
+    **ppo.BOUNDS,
+    **_SHARED,
+    "environments": COUNT,
+    "rounds": COUNT,
+    "evaluate_every": COUNT,
+    "checkpoint_every": COUNT,
+}
+"""Every number of `ppo`'s."""
+
+
+def read_ppo_config(path: Path) -> PpoConfig:
+    """The config of `ppo` in a file. Raises InputError naming the field, or "config"."""
+    return changed(PpoConfig(), read_values(path), PPO_BOUNDS)
 
 
 def read_config(path: Path) -> DqnConfig:

@@ -10,11 +10,10 @@ import numpy as np
 
 from agents.provisioning.batch import Actor, ProvisioningBatch
 from agents.provisioning.bound import accepted_at_most
-from agents.provisioning.config import DqnConfig
+from agents.provisioning.config import LearningConfig
 from agents.provisioning.generator import GeneratorConfig, draw_stream
 from agents.provisioning.heuristic import lean_heuristic, priority_heuristic
-from agents.provisioning.model import network_actor
-from agents.provisioning.network import QNetwork
+from agents.provisioning.model import Network, network_actor
 from agents.provisioning.types import FloatArray, Stream
 from testbed.statistics import comparison as statistics
 from testbed.statistics.jackknife import Estimate, estimate, means
@@ -23,7 +22,7 @@ _CHOICE, _COMPARISON = 1, 2
 """Second numbers of the seeds of streams: to choose a model, to compare; training has 0."""
 
 
-def score(network: QNetwork, config: DqnConfig, seed: int) -> dict[str, float]:
+def score(network: Network, config: LearningConfig, seed: int) -> dict[str, float]:
     """The policy without exploration on the streams that choose the model.
 
     `score` is the mean over the streams of their reward a request.
@@ -79,7 +78,7 @@ class Comparison:
 
 
 def compare(
-    model: QNetwork,
+    model: Network,
     seeds: Sequence[int],
     streams: int,
     data_centres: Sequence[int],

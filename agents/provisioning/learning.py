@@ -1,89 +1,68 @@
-"""Provisioning as the learner meets it: rows of numbers, episodes that follow one another."""
+"""Provisioning as a learner meets it: rows of numbers, episodes that follow one another."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from agents.common.replay import Cut
+from agents.common.worlds import Outcome, Rows
 from agents.provisioning.batch import ProvisioningBatch
 from agents.provisioning.chains import BOUND_TABLE, WORK_DONE, time_left_ms
-from agents.provisioning.config import DqnConfig
+from agents.provisioning.config import LearningConfig
 from agents.provisioning.generator import draw_stream
 from agents.provisioning.network import pack
 from agents.provisioning.reward import RewardWeights
-from agents.provisioning.types import (
-    BoolArray,
-    Float32Array,
-    FloatArray,
-    IntArray,
-    State,
-)
+from agents.provisioning.types import FloatArray, State
 from testbed.compiled import compiled
 
 
-class Outcome(NamedTuple):
-    """What a step gave in each of B environments; a new episode follows where one is over."""
-
-    reward: FloatArray
-    discount: FloatArray  # what the value of the state that follows counts for; 0: it was the last
-    cut: Cut | None = None  # episodes that were cut off: they would have gone on
-
-
-class Problem(Protocol):
-    """B environments that begin anew by themselves."""
-
-    def observe(self) -> tuple[Float32Array, BoolArray]:
-        """Rows [B, W] and valid actions [B, A]."""
-
-    def step(self, actions: IntArray) -> Outcome:
-        """Act in all of them."""
-
-
-class ProvisioningProblem:
+class ProvisioningWorld:
     """Episodes one after another; environment b draws its k-th by the seed (seed, 0, b, k)."""
 
-    def __init__(self, config: DqnConfig, seed: int) -> None:
-        self._config, self._seed = config, seed
-        self._number = np.zeros(config.environments, dtype=np.int64)
-        streams = [draw_stream(config.streams, (seed, 0, b, 0)) for b in range(config.environments)]
+    def __init__(self, config: LearningConfig, environments: int, seed: int) -> None:
+        self._config, self._seed, self.environments = config, seed, environments
+        self._number = np.zeros(environments, dtype=np.int64)
+        streams = [draw_stream(config.streams, (seed, 0, b, 0)) for b in range(environments)]
         room = (config.streams.centres[1], config.streams.bundles)
         self._batch = ProvisioningBatch(streams, config.rewards, room)
 
-    def observe(self) -> tuple[Float32Array, BoolArray]:
+    def observe(self) -> Rows:
         """Rows and masks of all episodes."""
         seen = self._batch.observe()
-        return pack(seen), seen.mask.copy()
+        return Rows(torch.from_numpy(pack(seen)), torch.from_numpy(seen.mask.copy()))
 
-    def step(self, actions: IntArray) -> Outcome:
-        """Act in all episodes and begin new ones in place of those that are over."""
+    def step(self, action: tuple[Tensor]) -> Outcome:
+        """Act in all episodes and begin new ones in place of those that are over.
+
+        Time is in milliseconds: decisions within one are not discounted.
+        """
         state = self._batch.state
         before, potential = state.step.copy(), self._potential()
-        reward = self._batch.step(actions)
+        reward = self._batch.step(action[0].numpy())
         passed_ms = (state.step - before).astype(np.float64)
         reward += self._config.potential_discount**passed_ms * self._potential() - potential
         reward *= self._config.reward_scale
-        discount = self._config.gamma**passed_ms
-        discount[state.done] = 0.0
-        for b in np.flatnonzero(state.done):
+        over = state.done.copy()
+        for b in np.flatnonzero(over):
             self._number[b] += 1
             drawn = draw_stream(self._config.streams, (self._seed, 0, int(b), int(self._number[b])))
             self._batch.load(int(b), drawn)
-        return Outcome(reward, discount)
+        return Outcome(reward, over, passed_ms)
 
     def _potential(self) -> FloatArray:
         if not self._config.early:
-            return np.zeros(self._config.environments)
+            return np.zeros(self.environments)
         return fate(self._batch.state, self._config.rewards)
 
-    def state(self) -> list[Tensor]:
+    def state(self) -> Sequence[Tensor]:
         """All arrays, as tensors."""
         return [torch.from_numpy(array.copy()) for array in self._arrays()]
 
-    def restore(self, state: list[Tensor]) -> None:
+    def restore(self, state: Sequence[Tensor]) -> None:
         """Be as it was when `state` was taken."""
         for array, kept in zip(self._arrays(), state, strict=True):
             array[...] = kept.numpy()

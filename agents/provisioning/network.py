@@ -1,4 +1,4 @@
-"""The Q network: three branches and the data centres, attention over them, a dueling head.
+"""The networks: three branches and the data centres, attention over them, and heads.
 
 The paper's network concatenates three branches and attends over the one vector that results, which
 does nothing. Here each branch is a token, and so is each data centre (by one network for all, so
@@ -7,10 +7,15 @@ that their number and order do not matter); every token attends to every other.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from agents.common.categorical import MASKED, at, draw, entropy_of
+from agents.common.worlds import Rows
+from agents.learners.dqn import Dueling
 from agents.provisioning.config import NetworkSize
 from agents.provisioning.observe import CENTRE, OWN, PENDING, UNDERWAY
 from agents.provisioning.types import ACTIONS, TYPES, Float32Array, Observation
@@ -30,27 +35,10 @@ def pack(seen: Observation) -> Float32Array:
     return np.concatenate([part.reshape(batch, -1) for part in parts], axis=1, dtype=np.float32)
 
 
-class Dueling(nn.Module):
-    """Q = V + A - mean A (Wang et al., ICML 2016, equation 9); without `dueling`, Q itself."""
+class Body(nn.Module):
+    """Rows of `pack` to what the heads decide from."""
 
-    def __init__(self, width: int, actions: int, dueling: bool) -> None:
-        super().__init__()
-        self.advantage = nn.Linear(width, actions)
-        self.value = nn.Linear(width, 1) if dueling else None
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Hidden [B, width] to Q [B, actions]."""
-        advantage: Tensor = self.advantage(hidden)
-        if self.value is None:
-            return advantage
-        value: Tensor = self.value(hidden)
-        return value + advantage - advantage.mean(dim=-1, keepdim=True)
-
-
-class QNetwork(nn.Module):
-    """Rows of `pack` to the value of each action."""
-
-    def __init__(self, size: NetworkSize, dueling: bool = True) -> None:
+    def __init__(self, size: NetworkSize) -> None:
         super().__init__()
         width = size.own[-1]
         self.heads = size.heads
@@ -63,10 +51,9 @@ class QNetwork(nn.Module):
         self.attended = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
         self.trunk = _branch(3 * width, size.trunk)
-        self.head = Dueling(size.trunk[-1], ACTIONS, dueling)
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Rows [B, row_width(D)] of any D to Q [B, ACTIONS]."""
+    def hidden(self, rows: Tensor) -> Tensor:
+        """Rows [B, row_width(D)] of any D to [B, size.trunk[-1]]."""
         batch = len(rows)
         count = (rows.shape[1] - _FIXED) // (CENTRE + 1)
         own, underway, pending, centres, present = torch.split(
@@ -76,9 +63,8 @@ class QNetwork(nn.Module):
         nodes = self.centre(centres.reshape(batch, count, CENTRE))
         there = torch.cat([present.new_ones(batch, 3), present], dim=1) > 0.5
         mixed = self._attention(parts, torch.cat([parts, nodes], dim=1), there)
-        hidden = self.trunk(self.norm(parts + mixed).reshape(batch, -1))
-        values: Tensor = self.head(hidden)
-        return values
+        found: Tensor = self.trunk(self.norm(parts + mixed).reshape(batch, -1))
+        return found
 
     def _attention(self, parts: Tensor, tokens: Tensor, there: Tensor) -> Tensor:
         """Scaled dot-product attention (Vaswani et al., 2017) of the parts over the tokens.
@@ -95,6 +81,60 @@ class QNetwork(nn.Module):
         weight = scores.masked_fill(~there[:, None, None, :], -torch.inf).softmax(-1)
         attended: Tensor = self.attended((weight @ value).transpose(1, 2).reshape(parts.shape))
         return attended
+
+
+class QNetwork(Body):
+    """Rows of `pack` to the value of each action."""
+
+    def __init__(self, size: NetworkSize, dueling: bool = True) -> None:
+        super().__init__(size)
+        self.head = Dueling(size.trunk[-1], ACTIONS, dueling)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Rows [B, row_width(D)] of any D to Q [B, ACTIONS]."""
+        values: Tensor = self.head(self.hidden(rows))
+        return values
+
+
+class Decision(NamedTuple):
+    """What was chosen in B states, and how likely that was."""
+
+    action: tuple[Tensor]  # [B]
+    log_probability: Tensor
+    value: Tensor
+
+
+class PolicyNetwork(Body):
+    """Rows of `pack` to the probability of each action and the value of the state, for PPO."""
+
+    def __init__(self, size: NetworkSize) -> None:
+        super().__init__(size)
+        self.policy = nn.Linear(size.trunk[-1], ACTIONS)
+        self.value = nn.Linear(size.trunk[-1], 1)
+        nn.init.zeros_(self.policy.weight)
+        nn.init.zeros_(self.policy.bias)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Rows [B, row_width(D)] of any D to the score of each action, [B, ACTIONS]."""
+        scores: Tensor = self.policy(self.hidden(rows))
+        return scores
+
+    def _both(self, seen: Rows) -> tuple[Tensor, Tensor]:
+        hidden = self.hidden(seen.rows)
+        scores = self.policy(hidden).masked_fill(~seen.mask, MASKED)
+        return scores.log_softmax(-1), self.value(hidden).squeeze(-1)
+
+    @torch.no_grad()
+    def act(self, inputs: Rows, generator: torch.Generator | None) -> Decision:
+        """Draw valid actions [B]; without a generator, take the most likely ones."""
+        log_probabilities, value = self._both(inputs)
+        action = draw(log_probabilities, generator)
+        return Decision((action,), at(log_probabilities, action), value)
+
+    def evaluate(self, inputs: Rows, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(log probability, entropy, value), each [M], of actions that were taken."""
+        log_probabilities, value = self._both(inputs)
+        return at(log_probabilities, action), entropy_of(log_probabilities), value
 
 
 def _branch(width: int, layers: tuple[int, ...]) -> nn.Sequential:

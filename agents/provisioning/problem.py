@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from testbed.decisions.policy import Policy
 from testbed.decisions.problem import Problem, TrainingJob
@@ -17,18 +17,41 @@ from testbed.scenario.types import RunPlan
 from testbed.twin.calibration import DEFAULTS
 from testbed.twin.constants import TwinConstants
 
+if TYPE_CHECKING:
+    from agents.provisioning.config import DqnConfig, PpoConfig
+
 
 def train_dqn(job: TrainingJob, progress: Callable[[float], None]) -> dict[str, Any]:
     """Train `dqn`: of the scenario it has the seed; see `testbed.decisions.problem.Train`."""
     from agents.provisioning.config import DqnConfig, read_config
-    from agents.provisioning.dqn import train
 
+    return _train(
+        job, "dqn", DqnConfig() if job.config is None else read_config(job.config), progress
+    )
+
+
+def train_ppo(job: TrainingJob, progress: Callable[[float], None]) -> dict[str, Any]:
+    """Train `ppo`, as `train_dqn` does."""
+    from agents.provisioning.config import PpoConfig, read_ppo_config
+
+    config = PpoConfig() if job.config is None else read_ppo_config(job.config)
+    return _train(job, "ppo", config, progress)
+
+
+def _train(
+    job: TrainingJob,
+    algorithm: str,
+    config: DqnConfig | PpoConfig,
+    progress: Callable[[float], None],
+) -> dict[str, Any]:
+    from agents.provisioning.train import train
+
+    told = f"none: {algorithm} learns provisioning in its paper's world"
     further = [scenario.name for scenario in job.scenarios[1:]]
     if further:
-        raise InputError("--topologies", further, "ppo: dqn learns in its paper's world")
+        raise InputError("--topologies", further, told)
     if job.calibration != DEFAULTS:
-        raise InputError("--calibration", "given", "ppo: dqn learns in its paper's world")
-    config = DqnConfig() if job.config is None else read_config(job.config)
+        raise InputError("--calibration", "given", told)
     if job.decisions is not None:
         rounds = -(-job.decisions // config.decisions_a_round)
         config = dataclasses.replace(config, rounds=rounds)
@@ -58,8 +81,8 @@ PROVISIONING = Problem(
     policies=(),
     heuristics=(),
     bounds=(),
-    trainers={"dqn": train_dqn},
-    algorithms=("dqn",),
+    trainers={"dqn": train_dqn, "ppo": train_ppo},
+    algorithms=("dqn", "ppo"),
     on_twin=frozenset(),
     calibrated=frozenset(),
     make_policy=_none,

@@ -26,7 +26,7 @@ def train(
         typer.Option("--problem", help=f"{' or '.join(PROBLEMS)} [what the algorithm learns]"),
     ] = None,
     algorithm: Annotated[
-        str | None, typer.Option(help="ppo, or dqn for provisioning [ppo]")
+        str | None, typer.Option(help="ppo, or dqn [ppo; dqn for provisioning]")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="the model file to write [ALGORITHM.pt]")] = None,
     decisions: Annotated[
@@ -83,7 +83,7 @@ def learned_by(name: str | None, algorithm: str | None) -> tuple[Problem, str]:
     if name is not None:
         found = problem(name)
         if algorithm not in (None, *found.algorithms):
-            expected = f"{', '.join(found.algorithms)}, which learns {found.name}"
+            expected = f"{' or '.join(found.algorithms)} for {found.name}"
             raise InputError("--algorithm", algorithm, expected)
         return found, algorithm or found.algorithms[0]
     every = [problem(each) for each in PROBLEMS]

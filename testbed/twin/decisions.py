@@ -61,7 +61,7 @@ class DecisionBatch:
         self._recording = quantiles is not None
         self.state = make_state(pool, environments, slots)
         self.record = _make_record(self.state, quantiles)
-        nodes = len(pool.capacity_cores)
+        self.nodes = nodes = len(pool.capacity_cores)
         self._out = empty_observations(environments, pool.delay_ns, pool.admission)
         self._choices = -1, nodes - 1
         self.reset()

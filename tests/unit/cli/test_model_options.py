@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from agents.placement import model as placement
-from agents.placement.model import NetworkSize
-from agents.placement.ppo import make_network
+from agents.placement.model import NetworkSize, make_network
 from agents.provisioning import model as provisioning
 from testbed.cli.main import main
 from testbed.cli.options import EXIT_INPUT

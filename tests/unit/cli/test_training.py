@@ -50,9 +50,10 @@ def test_algorithms_and_problems_belong_together() -> None:
     assert meant(None, None) == ("placement", "ppo")
     assert meant("placement", None) == meant(None, "ppo") == ("placement", "ppo")
     assert meant("provisioning", None) == meant(None, "dqn") == ("provisioning", "dqn")
+    assert meant("provisioning", "ppo") == ("provisioning", "ppo")
     for problem, algorithm, field, told in (
-        ("placement", "dqn", "--algorithm", "ppo, which learns placement"),
-        ("provisioning", "ppo", "--algorithm", "dqn, which learns provisioning"),
+        ("placement", "dqn", "--algorithm", "ppo for placement"),
+        ("provisioning", "sac", "--algorithm", "dqn or ppo for provisioning"),
         ("slicing", None, "--problem", "one of placement, provisioning"),
         ("slicing", "dqn", "--problem", "one of placement, provisioning"),
         (None, "sac", "--algorithm", "one of ppo, dqn"),
@@ -89,7 +90,7 @@ def test_the_folder_of_curves_that_is_named_exists(
     ("more", "told"),
     [
         (("--topologies", "sndlib/geant"), "--topologies"),
-        (("--problem", "placement"), "--algorithm = 'dqn': expected ppo, which learns placement"),
+        (("--problem", "placement"), "--algorithm = 'dqn': expected ppo for placement"),
         (("--decisions", "20"), "warm_up = 40: expected at most 18"),
         (("--out", "nowhere/a.pt"), "a file in a folder that exists"),
         (("--out", "."), "a file that does not exist yet"),

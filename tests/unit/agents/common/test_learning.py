@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from agents.common.buffers import Batch, Cut, RolloutBuffer, each, minibatches
 from agents.common.gae import advantages
-from agents.common.networks import Decision, Inputs, PlacementNetwork
-from agents.placement.ppo import PpoConfig, update
+from agents.common.rollout import Batch, CutValues, RolloutBuffer, minibatches
+from agents.common.worlds import each
+from agents.learners.ppo import PpoConfig, update
+from agents.placement.network import Decision, Inputs, PlacementNetwork
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ def test_gae_equals_a_computation_by_hand() -> None:
     ends = np.array([[False], [True], [False]])
     # gamma 0.9, lambda 0.5. Step 2: 2 + 0.9 * 3 - (-1) = 5.7. Step 1 ends: 0 - 1 = -1.
     # Step 0: delta 1 + 0.9 * 1 - 0.5 = 1.4, and 0.45 of the advantage after it: 1.4 - 0.45.
-    found, target = advantages(rewards, values, following, ends, ~ends & False, 0.9, 0.5)
+    found, target = advantages(rewards, values, following, 0.9 * ~ends, ends & False, 0.5)
     assert found[:, 0].tolist() == pytest.approx([0.95, -1.0, 5.7])
     assert target[:, 0].tolist() == pytest.approx([1.45, 0.0, 4.7])
 
@@ -38,25 +39,27 @@ def test_gae_goes_on_from_where_an_episode_was_cut_off() -> None:
     following = np.array([[1.0], [4.0], [3.0]])  # cut off at a state worth 4, in the middle
     cut = np.array([[False], [True], [False]])
     # Step 1: 0 + 0.9 * 4 - 1 = 2.6, without step 2. Step 0: 1.4 + 0.45 * 2.6 = 2.57.
-    found, target = advantages(rewards, values, following, ~cut & False, cut, 0.9, 0.5)
+    found, target = advantages(rewards, values, following, np.full((3, 1), 0.9), cut, 0.5)
     assert found[:, 0].tolist() == pytest.approx([2.57, 2.6, 5.7])
     assert target[:, 0].tolist() == pytest.approx([3.07, 3.6, 4.7])
 
 
-def kept(values: list[list[float]], cuts: dict[int, Cut], ends: dict[int, list[bool]]) -> Batch:
+def kept(
+    values: list[list[float]], cuts: dict[int, CutValues], ends: dict[int, list[bool]]
+) -> Batch:
     """Two environments, reward 1 a step; a buffer with what its states were worth."""
     buffer = RolloutBuffer(len(values))
     for step, worth in enumerate(values):
         none = torch.zeros(2, dtype=torch.int64)
         decision = Decision(none, none, torch.zeros(2), torch.tensor(worth))
         over = np.array(ends.get(step, [False, False]))
-        buffer.add(random_inputs(2, 3, step), decision, np.ones(2), over, cuts.get(step))
-    return buffer.finish(torch.tensor([10.0, 20.0]), 0.5, 0.5)
+        buffer.add(random_inputs(2, 3, step), decision, np.ones(2), 0.5 * ~over, cuts.get(step))
+    return buffer.finish(torch.tensor([10.0, 20.0]), 0.5)
 
 
 def test_a_rollout_keeps_cuts_apart_from_ends_in_its_middle_and_at_its_end() -> None:
-    middle = Cut(np.array([True, False]), np.array([8.0, np.nan]))
-    end = Cut(np.array([True, False]), np.array([6.0, np.nan]))
+    middle = CutValues(np.array([True, False]), np.array([8.0, np.nan]))
+    end = CutValues(np.array([True, False]), np.array([6.0, np.nan]))
     values = [[2.0, 2.0], [4.0, 4.0], [6.0, 6.0]]
     batch = kept(values, {1: middle, 2: end}, {1: [False, True]})
     # Environment 0: step 2 is cut at a state worth 6; 10 is where the next episode begins:
@@ -74,7 +77,7 @@ def test_a_limit_on_time_changes_no_value() -> None:
         for _ in range(60):
             worth = np.full((6, 1), value)
             cut = (np.arange(6) % 3 == 2)[:, None]
-            _, target = advantages(np.ones((6, 1)), worth, worth, cut & False, cut, 0.5, lam)
+            _, target = advantages(np.ones((6, 1)), worth, worth, np.full((6, 1), 0.5), cut, lam)
             value = float(target.mean())
         assert value == pytest.approx(2.0, rel=1e-5)
 
@@ -84,7 +87,7 @@ def test_gae_with_lambda_one_is_the_discounted_return_less_the_value() -> None:
     rewards, values = rng.normal(size=(5, 3)), rng.normal(size=(5, 3))
     last, never = rng.normal(size=3), np.zeros((5, 3), dtype=bool)
     following = np.concatenate([values[1:], last[None]])
-    found, target = advantages(rewards, values, following, never, never, 0.8, 1.0)
+    found, target = advantages(rewards, values, following, np.full((5, 3), 0.8), never, 1.0)
     returns = sum(0.8**t * rewards[t] for t in range(5)) + 0.8**5 * last
     np.testing.assert_allclose(target[0], returns, rtol=1e-6)
     np.testing.assert_allclose(found[0], returns - values[0], rtol=1e-5)
@@ -180,16 +183,16 @@ def test_minibatches_hold_every_decision_once() -> None:
         numbers = torch.arange(3) + 3 * step
         zeros = torch.zeros(3)
         decision = Decision(numbers, numbers, zeros, zeros)
-        buffer.add(inputs, decision, numbers.double().numpy(), np.ones(3, bool))
-    batch = buffer.finish(torch.zeros(3), 0.9, 0.9)
-    assert batch.primary.tolist() == list(range(12))
+        buffer.add(inputs, decision, numbers.double().numpy(), np.zeros(3))
+    batch = buffer.finish(torch.zeros(3), 0.9)
+    assert batch.action[0].tolist() == list(range(12))
     assert batch.advantage.tolist() == list(range(12))  # each step ends an episode of value 0
     parts = list(minibatches(batch, 4, torch.Generator().manual_seed(0)))
-    found = torch.cat([part.primary for part in parts])
+    found = torch.cat([part.action[0] for part in parts])
     assert sorted(found.tolist()) == list(range(12))
     assert found.tolist() != list(range(12))
     for part in parts:
-        torch.testing.assert_close(part.advantage, part.primary.float())
+        torch.testing.assert_close(part.advantage, part.action[0].float())
 
 
 def identity_inputs(
@@ -222,9 +225,7 @@ def test_ppo_learns_the_identity_environment() -> None:
         score = float(reward.mean()) / 2
         first = score if turn == 0 else first
         advantage = reward - chosen.value
-        batch = Batch(
-            inputs, chosen.primary, chosen.backup, chosen.log_probability, advantage, reward
-        )
+        batch = Batch(inputs, chosen.action, chosen.log_probability, advantage, reward)
         figures = update(made, optimiser, batch, config, 0.001, generator)
     assert first < 0.3
     assert score > 0.95
@@ -260,18 +261,21 @@ def test_ppo_solves_cart_pole() -> None:
             inputs = cart_pole_inputs(states)
             chosen = made.act(inputs, generator)
             states, rewards, over, late, info = env.step(chosen.primary.numpy())
-            buffer.add(inputs, chosen, rewards, over, cart_pole_cut(made, late & ~over, info))
+            cut = cart_pole_cut(made, late & ~over, info)
+            buffer.add(inputs, chosen, rewards, 0.99 * ~over, cut)
             alive += 1
             lengths.extend(alive[over | late])
             alive[over | late] = 0
         if np.mean(lengths[-20:]) >= 475:
             break
         last = made.act(cart_pole_inputs(states), generator).value
-        update(made, optimiser, buffer.finish(last, 0.99, 0.95), config, 0.0, generator)
+        update(made, optimiser, buffer.finish(last, 0.95), config, 0.0, generator)
     assert np.mean(lengths[-20:]) >= 475
 
 
-def cart_pole_cut(made: PlacementNetwork, late: np.ndarray, info: dict[str, Any]) -> Cut | None:
+def cart_pole_cut(
+    made: PlacementNetwork, late: np.ndarray, info: dict[str, Any]
+) -> CutValues | None:
     """Episodes that the limit of 500 steps cut off, and what the network holds of where they were.
 
     The limit is no part of what is seen: nothing but the fall is an end.
@@ -280,4 +284,4 @@ def cart_pole_cut(made: PlacementNetwork, late: np.ndarray, info: dict[str, Any]
         return None
     states = np.zeros((len(late), 4), dtype=np.float32)
     states[late] = np.stack(info["final_obs"][late].tolist())
-    return Cut(late, made.act(cart_pole_inputs(states), None).value.numpy())
+    return CutValues(late, made.act(cart_pole_inputs(states), None).value.numpy())

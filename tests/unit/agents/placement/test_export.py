@@ -15,7 +15,6 @@ import onnxruntime
 import pytest
 import torch
 
-from agents.common.networks import Inputs, PlacementNetwork
 from agents.common.seal import digest
 from agents.placement.cells import Cell, cell_scenario
 from agents.placement.export import (
@@ -29,13 +28,13 @@ from agents.placement.export import (
     weights_digest,
 )
 from agents.placement.features import NODE_FEATURES, make_inputs
-from agents.placement.model import NetworkSize, PpoPolicy, save_model
+from agents.placement.model import NetworkSize, PpoPolicy, make_network, save_model
+from agents.placement.network import Inputs, PlacementNetwork
 from agents.placement.on_twin import play
 from agents.placement.onnx_format import SEAL_MARK, open_session, read_metadata
 from agents.placement.onnx_policy import OnnxPolicy
 from agents.placement.plans import training_plans
 from agents.placement.policies import make_policy
-from agents.placement.ppo import make_network
 from agents.placement.timing import WARM_UP, decision_times
 from testbed.cli.main import main
 from testbed.cli.options import EXIT_INPUT

@@ -13,10 +13,10 @@ import torch
 from agents.common.checkpoints import checkpoint_of, earlier, write_checkpoint
 from agents.placement import config as ppo_config
 from agents.placement import model as placement
+from agents.placement.config import PpoConfig
 from agents.placement.export import export_onnx
-from agents.placement.model import NetworkSize
+from agents.placement.model import NetworkSize, make_network
 from agents.placement.onnx_format import open_session
-from agents.placement.ppo import PpoConfig, make_network
 from agents.provisioning import config as dqn_config
 from agents.provisioning import model as provisioning
 from agents.provisioning.model import training_header

@@ -15,12 +15,12 @@ from agents.common.checkpoints import checkpoint_of, write_checkpoint
 from agents.common.evaluation import evaluate
 from agents.common.seal import digest
 from agents.placement.baselines import DeftPolicy, GreedyDelayPolicy
+from agents.placement.config import PpoConfig
 from agents.placement.features import features, make_inputs, masks, node_features
-from agents.placement.model import NetworkSize, save_model
+from agents.placement.model import NetworkSize, make_network, save_model
 from agents.placement.observe import pack_observations
 from agents.placement.on_twin import play
 from agents.placement.policies import make_policy
-from agents.placement.ppo import PpoConfig, make_network
 from agents.placement.train import train
 from testbed.decisions.placement import PlacementObservation
 from testbed.scenario.errors import InputError
@@ -276,7 +276,7 @@ def short_training(
         [scenario], out, 300, 8, seed, progress, CONFIG, resume=resume, calibration=calibration
     )
     assert report.decisions >= 300
-    assert report.updates == len(report.curve)
+    assert report.rounds == len(report.curve)
     assert set(report.evaluation) == {"deft", "greedy-delay", "ppo"}
     weights = torch.load(out, weights_only=True)["weights"]
     return weights, shares

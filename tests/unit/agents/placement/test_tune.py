@@ -16,6 +16,7 @@ from agents.placement.config import (
     BOUNDS,
     SPACE,
     Between,
+    PpoConfig,
     config_from,
     config_text,
     read_config,
@@ -24,7 +25,6 @@ from agents.placement.config import (
 )
 from agents.placement.journal import StudyJournal
 from agents.placement.model import NetworkSize
-from agents.placement.ppo import PpoConfig
 from agents.placement.tune import JOURNAL, STUDY, TuneReport, journal_of, tune
 from testbed.cli.main import main
 from testbed.cli.options import EXIT_INPUT

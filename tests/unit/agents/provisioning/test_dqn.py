@@ -16,16 +16,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 
 from agents.common.checkpoints import checkpoint_of
-from agents.common.replay import Cut, NStep, PrioritisedReplay
+from agents.common.replay import NStep, PrioritisedReplay
+from agents.common.worlds import Cut, Outcome, Rows, discounts
+from agents.learners.dqn import Dueling, Values, collect, exploration_of, explore, learn
 from agents.provisioning.batch import ProvisioningBatch
 from agents.provisioning.config import DqnConfig
-from agents.provisioning.dqn import Learner, collect, exploration_of, explore, learn, train
 from agents.provisioning.evaluation import compare, score
 from agents.provisioning.generator import GeneratorConfig, draw_stream
-from agents.provisioning.learning import Outcome, ProvisioningProblem
+from agents.provisioning.learning import ProvisioningWorld
 from agents.provisioning.model import load_model, make_network, network_actor, save_model
-from agents.provisioning.network import Dueling, QNetwork, pack
+from agents.provisioning.network import QNetwork, pack
 from agents.provisioning.observe import CENTRE
+from agents.provisioning.train import train
 from agents.provisioning.types import ACTIONS
 from testbed.scenario.errors import InputError
 
@@ -33,6 +35,10 @@ from testbed.scenario.errors import InputError
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+def shows(rows: Any, mask: Any) -> Rows:
+    return Rows(torch.from_numpy(rows), torch.from_numpy(mask))
 
 
 class Identity:
@@ -43,15 +49,15 @@ class Identity:
         self._count, self._numbers = count, numbers
         self._shown = self._rng.integers(1, numbers, count)
 
-    def observe(self) -> tuple[Any, Any]:
+    def observe(self) -> Rows:
         mask = np.ones((self._count, self._numbers), dtype=bool)
         mask[:, 0] = False
-        return np.eye(self._numbers, dtype=np.float32)[self._shown], mask
+        return shows(np.eye(self._numbers, dtype=np.float32)[self._shown], mask)
 
-    def step(self, actions: Any) -> Outcome:
-        reward = (actions == self._shown).astype(np.float64)
+    def step(self, action: Any) -> Outcome:
+        reward = (action[0].numpy() == self._shown).astype(np.float64)
         self._shown = self._rng.integers(1, self._numbers, self._count)
-        return Outcome(reward, np.zeros(self._count))
+        return Outcome(reward, np.ones(self._count, dtype=bool))
 
 
 class CartPole:
@@ -63,17 +69,18 @@ class CartPole:
         ]
         self._rows = np.stack([e.reset(seed=i)[0] for i, e in enumerate(self._environments)])
 
-    def observe(self) -> tuple[Any, Any]:
-        return self._rows.copy(), np.ones((len(self._rows), 2), dtype=bool)
+    def observe(self) -> Rows:
+        return shows(self._rows.copy(), np.ones((len(self._rows), 2), dtype=bool))
 
-    def step(self, actions: Any) -> Outcome:
+    def step(self, action: Any) -> Outcome:
+        actions = action[0].numpy()
         done = np.zeros(len(actions), dtype=bool)
         for i, environment in enumerate(self._environments):
             self._rows[i], _, done[i], _, _ = environment.step(int(actions[i]))
             if done[i]:
                 self._rows[i], _ = environment.reset()
         # A tenth a step: values of about 10, as the learner is made for.
-        return Outcome(np.full(len(actions), 0.1), CARTPOLE.gamma * ~done)
+        return Outcome(np.full(len(actions), 0.1), done)
 
 
 class Pays:
@@ -82,35 +89,37 @@ class Pays:
     What a next episode begins with is seen as 2, and ends at once for nothing.
     """
 
-    def __init__(self, discount: float) -> None:
-        self._discount, self._age = discount, np.array([0, 1])
+    environments = 2
 
-    def observe(self) -> tuple[Any, Any]:
+    def __init__(self) -> None:
+        self._age = np.array([0, 1])
+
+    def observe(self) -> Rows:
         shown = np.where(self._age[:, None] == 0, 2.0, 1.0)
-        return shown.astype(np.float32), np.ones((2, 1), dtype=bool)
+        return shows(shown.astype(np.float32), np.ones((2, 1), dtype=bool))
 
-    def step(self, actions: Any) -> Outcome:
+    def step(self, action: Any) -> Outcome:
         at_once, late = self._age == 0, self._age == 3
         self._age = np.where(late, 0, self._age + 1)
         reward = np.where(at_once, 0.0, 1.0)
-        cut = Cut(late, np.ones((2, 1), dtype=np.float32), np.ones((2, 1), dtype=bool))
-        return Outcome(reward, np.where(at_once, 0.0, self._discount), cut)
+        there = shows(np.ones((2, 1), dtype=np.float32), np.ones((2, 1), dtype=bool))
+        return Outcome(reward, at_once, cut=Cut(late, there))
 
 
 def test_a_limit_on_time_changes_no_value() -> None:
     config = DqnConfig(
         environments=2, rounds=80, steps=8, updates=8, batch=32, warm_up=64, n_step=3,
-        learning_rate=3e-3, target_mix=0.1, phases=((1.0, 0.0),),
+        learning_rate=3e-3, target_mix=0.1, phases=((1.0, 0.0),), gamma=0.5,
     )  # fmt: skip
     learner = small_learner(1, 1, config)
-    run_rounds(Pays(0.5), learner)
+    run_rounds(Pays(), learner)
     with torch.no_grad():
         values = learner.network(torch.tensor([[1.0], [2.0]])).squeeze(1)
     # 1 / (1 - 0.5); taken for ends, cuts would leave 1.75 of it, and less in their neighbours.
     torch.testing.assert_close(values, torch.tensor([2.0, 0.0]), atol=0.05, rtol=0.0)
 
 
-def small_learner(width: int, actions: int, config: DqnConfig) -> Learner:
+def small_learner(width: int, actions: int, config: DqnConfig) -> Values:
     def network() -> nn.Module:
         torch.manual_seed(0)
         return nn.Sequential(
@@ -119,10 +128,10 @@ def small_learner(width: int, actions: int, config: DqnConfig) -> Learner:
         )  # fmt: skip
 
     replay = PrioritisedReplay(config.replay, width, actions, config.alpha)
-    return Learner(network(), network(), replay, config)
+    return Values(network(), network(), replay, config)
 
 
-def run_rounds(problem: Any, learner: Learner) -> torch.Generator:
+def run_rounds(problem: Any, learner: Values) -> torch.Generator:
     config, generator = learner.config, torch.Generator().manual_seed(0)
     steps = NStep(config.n_step)
     for number in range(config.rounds):
@@ -184,7 +193,8 @@ def cartpole_length(network: nn.Module, seeds: range) -> float:
 def solve_cartpole(seed: int) -> tuple[nn.Module, int]:
     """The network that did best on 30 episodes after some rounds, and decisions until then."""
     learner, generator = small_learner(4, 2, CARTPOLE), torch.Generator().manual_seed(seed)
-    problem, steps, best = CartPole(8), NStep(CARTPOLE.n_step), (-1.0, 0)
+    problem: Any = CartPole(8)
+    steps, best = NStep(CARTPOLE.n_step), (-1.0, 0)
     kept = copy.deepcopy(learner.network)
     for number in range(1, CARTPOLE.rounds + 1):
         share = number / CARTPOLE.rounds
@@ -228,7 +238,8 @@ def test_double_learning_takes_the_targets_value_of_the_networks_choice() -> Non
 def test_an_update_moves_priorities_and_weighs_by_importance() -> None:
     config = DqnConfig(environments=4, steps=8, batch=8, warm_up=1, n_step=1)
     learner = small_learner(6, 6, config)
-    problem, generator = Identity(4, 6), torch.Generator().manual_seed(0)
+    problem: Any = Identity(4, 6)
+    generator = torch.Generator().manual_seed(0)
     collect(problem, learner, NStep(1), np.ones(4), generator)
     before = learner.replay.state()["priority"]
     learner.update(np.full(8, 0.5), 1.0)
@@ -245,9 +256,9 @@ def test_exploration_takes_valid_actions_alone() -> None:
     network = nn.Linear(2, 4)
     generator = torch.Generator().manual_seed(0)
     rows = np.zeros((500, 2), dtype=np.float32)
-    drawn = explore(network, rows, mask, np.ones(500), generator)
+    drawn = explore(network, shows(rows, mask), np.ones(500), generator)
     assert set(drawn.tolist()) == {1, 3}
-    assert len(set(explore(network, rows, mask, np.zeros(500), generator).tolist())) == 1
+    assert len(set(explore(network, shows(rows, mask), np.zeros(500), generator).tolist())) == 1
 
 
 def test_exploration_goes_through_the_seeds_phases() -> None:
@@ -274,20 +285,24 @@ def observed(config: GeneratorConfig = TINY.streams, count: int = 4) -> Provisio
     return ProvisioningBatch([draw_stream(config, (9, i)) for i in range(count)])
 
 
+def any_valid(world: ProvisioningWorld, rng: np.random.Generator) -> tuple[torch.Tensor]:
+    """A valid action of the one episode, drawn."""
+    mask = world.observe().mask[0].numpy()
+    return (torch.tensor([rng.choice(np.flatnonzero(mask))]),)
+
+
 def test_rewards_paid_early_sum_to_the_same_over_an_episode() -> None:
     sums = []
     for early in (True, False):
         config = dataclasses.replace(TINY, environments=1, early=early, gamma=0.5)
-        problem, rng, total = ProvisioningProblem(config, 4), np.random.default_rng(0), 0.0
+        world, rng, total = ProvisioningWorld(config, 1, 4), np.random.default_rng(0), 0.0
         steps = 0
         while True:
-            _, mask = problem.observe()
-            actions = np.array([rng.choice(np.flatnonzero(mask[0]))])
-            outcome = problem.step(actions)
+            outcome = world.step(any_valid(world, rng))
             total, steps = total + float(outcome.reward[0]), steps + 1
-            if outcome.discount[0] == 0.0:
+            if outcome.terminated[0]:
                 break
-            assert outcome.discount[0] in 0.5 ** np.arange(200)
+            assert outcome.elapsed is not None and outcome.elapsed[0] in np.arange(200)
         sums.append((total, steps))
     assert sums[0][1] == sums[1][1] > 50
     assert sums[0][0] == pytest.approx(sums[1][0])
@@ -301,16 +316,16 @@ def test_paid_early_with_the_learners_discount_the_discounted_sum_is_the_same() 
         config = dataclasses.replace(
             TINY, environments=1, early=early, gamma=0.9, potential_discount=0.9
         )
-        problem, rng, total, weight = (
-            ProvisioningProblem(config, 4),
+        world, rng, total, weight = (
+            ProvisioningWorld(config, 1, 4),
             np.random.default_rng(0),
             0.0,
             1.0,
         )
         while weight > 0.0:
-            _, mask = problem.observe()
-            outcome = problem.step(np.array([rng.choice(np.flatnonzero(mask[0]))]))
-            total, weight = total + weight * outcome.reward[0], weight * outcome.discount[0]
+            outcome = world.step(any_valid(world, rng))
+            total += weight * outcome.reward[0]
+            weight *= discounts(outcome, 0.9)[0]
         sums.append(total)
     assert sums[0] == pytest.approx(sums[1])
     assert sums[0] != 0.0

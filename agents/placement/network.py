@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-MASKED = -1e9
+from agents.common.categorical import MASKED, at, draw, entropy_of
 
 
 class Inputs(NamedTuple):
@@ -29,6 +29,10 @@ class Inputs(NamedTuple):
     backup_mask: Tensor  # [M, N] bool, the primary itself is taken out by the network
     delay: Tensor  # [N, N], any scale
 
+    def shared(self) -> tuple[str, ...]:
+        """Delays belong to the substrate, not to a decision."""
+        return ("delay",)
+
 
 class Decision(NamedTuple):
     """What was chosen, and how likely it was; `backup` is -1 where there is none."""
@@ -37,6 +41,11 @@ class Decision(NamedTuple):
     backup: Tensor
     log_probability: Tensor
     value: Tensor
+
+    @property
+    def action(self) -> tuple[Tensor, Tensor]:
+        """Primary and backup."""
+        return self.primary, self.backup
 
 
 class Encoded(NamedTuple):
@@ -126,11 +135,11 @@ class PlacementNetwork(nn.Module):
         """Draw decisions [M]; without a generator, take the most likely ones."""
         encoded = self.encode(inputs)
         first = self.primary_logits(inputs, encoded).log_softmax(-1)
-        primary = _draw(first, generator)
+        primary = draw(first, generator)
         scores, chosen = self.backup_logits(inputs, encoded, primary)
         second = scores.log_softmax(-1)
-        backup = _draw(second, generator)
-        log_probability = _at(first, primary) + torch.where(chosen, _at(second, backup), 0.0)
+        backup = draw(second, generator)
+        log_probability = at(first, primary) + torch.where(chosen, at(second, backup), 0.0)
         value = self.value(encoded.context).squeeze(-1)
         return Decision(primary, torch.where(chosen, backup, -1), log_probability, value)
 
@@ -142,25 +151,7 @@ class PlacementNetwork(nn.Module):
         first = self.primary_logits(inputs, encoded).log_softmax(-1)
         scores, chosen = self.backup_logits(inputs, encoded, primary)
         second = scores.log_softmax(-1)
-        backup_log = torch.where(chosen, _at(second, backup.clamp(min=0)), 0.0)
-        entropy = _entropy(first) + torch.where(chosen, _entropy(second), 0.0)
+        backup_log = torch.where(chosen, at(second, backup.clamp(min=0)), 0.0)
+        entropy = entropy_of(first) + torch.where(chosen, entropy_of(second), 0.0)
         value = self.value(encoded.context).squeeze(-1)
-        return _at(first, primary) + backup_log, entropy, value
-
-
-def _draw(log_probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
-    if generator is None:
-        return log_probabilities.argmax(-1)
-    # The inverse of the distribution at a uniform number: one draw a row, whatever the width.
-    cumulative = log_probabilities.exp().cumsum(-1)
-    uniform = torch.rand(len(cumulative), 1, generator=generator).to(cumulative.device)
-    drawn = uniform * cumulative[:, -1:]
-    return (cumulative <= drawn).sum(-1).clamp(max=cumulative.shape[-1] - 1)
-
-
-def _at(table: Tensor, column: Tensor) -> Tensor:
-    return table.gather(-1, column[:, None]).squeeze(-1)
-
-
-def _entropy(log_probabilities: Tensor) -> Tensor:
-    return -(log_probabilities.exp() * log_probabilities).sum(-1)
+        return at(first, primary) + backup_log, entropy, value
