@@ -6,6 +6,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/checkout.sh
 
+MAPPINGS=1048576
+
 usage() {
     cat <<'END'
 Usage: vagrant/vm-test.sh [OPTION]... [COMMAND]...
@@ -186,9 +188,22 @@ user_mode_linux() {
         preloaded=$work/uml-xstate.so
         cc -O2 -shared -fPIC -o "$preloaded" vagrant/uml-xstate.c
     fi
+    allow_mappings
     LD_PRELOAD=$preloaded timeout --foreground "$limit_s" linux.uml "mem=${memory_mb}M" "uml_dir=$work/uml" \
         "ubd0=$folder/root.img" "ubd1r=$work/checkout.tar" "ubd2=$work/results.tar" \
         root=/dev/ubda rw console=ttyS0 quiet con=null ssl=null ssl0=null,fd:1
+}
+
+# Each program in user-mode Linux is a process here, with a mapping for nearly every page: compiling
+# takes more of them than a host allows by default. What the host had comes back at the end.
+allow_mappings() {
+    local setting=/proc/sys/vm/max_map_count before
+    before=$(cat "$setting")
+    if ((before < MAPPINGS)) && [[ -w $setting ]]; then
+        # shellcheck disable=SC2064  # what it was now
+        trap "echo $before >$setting" EXIT
+        echo "$MAPPINGS" >"$setting"
+    fi
 }
 
 # Whether the processor has more vector state than user-mode Linux has room for (uml-xstate.c).
