@@ -38,29 +38,40 @@ main() {
     key=$(environment_key)
     if [[ -x .venv/bin/python && -x .venv/bin/deftbed && -f $STAMP ]] &&
         [[ $(head -n 1 "$STAMP") == "$key" ]]; then
-        compile_data_plane
+        compile_ahead
         return
     fi
     make_environment
     write_stamp "$key"
-    compile_data_plane
+    compile_ahead
     say "set up"
 }
 
 # Compiled code is cached on disk; whoever first imports it after a change waits for minutes.
-compile_data_plane() {
+compile_ahead() {
     source scripts/environment.sh
     local cache=${NUMBA_CACHE_DIR:-$PWD/.numba}
     local mark
     mark=$cache/compiled-$(pwd | sha256sum | cut -c1-16)
-    if [[ -f $mark && -z $(find testbed -name '*.py' -newer "$mark" -print -quit) ]]; then
+    if [[ -f $mark && -z $(find testbed agents -name '*.py' -newer "$mark" -print -quit) ]]; then
         return
     fi
-    say "compiling the data plane: a few minutes when its code is new"
+    say "compiling the data plane and the twin: a few minutes when their code is new"
     mkdir -p "$cache"
     touch "$mark.begun"
-    .venv/bin/python -c 'import testbed.vnf.process.runtime, testbed.orchestration.detection.fdu'
+    .venv/bin/python -c 'import testbed.vnf.process.runtime, testbed.orchestration.detection.fdu' &
+    compile_twin
+    wait $!
     mv "$mark.begun" "$mark"
+}
+
+# The twin is compiled by what first learns on it: a training of a moment.
+compile_twin() {
+    local folder
+    folder=$(mktemp -d)
+    .venv/bin/deftbed train scenarios/smoke.yaml --decisions 1 --out "$folder/ppo.pt" \
+        --calibration none --json >"$folder/report.json" 2>"$folder/log" || cat "$folder/log" >&2
+    rm -r "$folder"
 }
 
 # What the environment was made from. Its scripts hold the checkout's path, so that counts too.
