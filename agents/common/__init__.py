@@ -1,1 +1,1 @@
-"""What the decision problems share: policies, learning pieces, evaluation."""
+"""What the decision problems share: worlds, learning pieces, training, files."""

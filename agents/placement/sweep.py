@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from agents.common.evaluation import evaluate
 from agents.placement.cells import Cell, cell_scenario
+from agents.placement.outcomes import evaluate
 from agents.placement.plans import held_out_plans
 from agents.placement.policies import BOUNDS, LEARNED, make_policy
 from testbed.decisions.placement import PlacementObservation

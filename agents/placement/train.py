@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from agents.common.checkpoints import checkpoint_of
-from agents.common.evaluation import Evaluation, evaluate
 from agents.common.trainer import Course, Progress, Trained, carry_through
 from agents.learners.ppo import Learner
 from agents.placement.baselines import DeftPolicy, GreedyDelayPolicy
 from agents.placement.config import PpoConfig
 from agents.placement.learning import PlacementWorld, mean_cost
 from agents.placement.model import PpoPolicy, make_network, save_model
+from agents.placement.outcomes import Evaluation, evaluate
 from agents.placement.plans import held_out_plans, training_plans, validation_plans
 from testbed.decisions.policy import Policy
 from testbed.scenario.model import Scenario

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from agents.common.checkpoints import checkpoint_of, write_checkpoint
-from agents.common.evaluation import evaluate
 from agents.common.seal import digest
 from agents.placement.baselines import DeftPolicy, GreedyDelayPolicy
 from agents.placement.config import PpoConfig
@@ -20,6 +19,7 @@ from agents.placement.features import features, make_inputs, masks, node_feature
 from agents.placement.model import NetworkSize, make_network, save_model
 from agents.placement.observe import pack_observations
 from agents.placement.on_twin import play
+from agents.placement.outcomes import evaluate
 from agents.placement.policies import make_policy
 from agents.placement.train import train
 from testbed.decisions.placement import PlacementObservation

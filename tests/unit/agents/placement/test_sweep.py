@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from agents.common.evaluation import evaluate
 from agents.placement.cells import Cell, cell_scenario, cells_of
 from agents.placement.evaluation import measure, write_evaluation
+from agents.placement.outcomes import evaluate
 from agents.placement.plans import held_out_plans
 from agents.placement.policies import make_policy
 from agents.placement.sweep import SweepSpec, Timed, sweep
