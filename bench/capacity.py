@@ -34,7 +34,7 @@ from testbed.scenario.plan import make_plan
 from testbed.substrate.cgroups import ServerCgroups
 from testbed.substrate.ownership import clean
 from testbed.substrate.probe import choose, probe
-from testbed.vnf.process.cpu import ServerCpu
+from testbed.vnf.dataplane.cpu import ServerCpu
 from testbed.vnf.process.process import prepare_for_packets
 
 SMOKE = Path(__file__).parents[1] / "scenarios" / "smoke.yaml"

@@ -15,7 +15,6 @@ from numba import types
 
 from bench.rigs.workers import Ready
 from testbed.compiled import compiled
-from testbed.vnf.dataplane.memory import address, copy_bytes
 from testbed.vnf.dataplane.ring import (
     PacketRing,
     Ring,
@@ -35,6 +34,7 @@ from testbed.vnf.dataplane.system import (
     send_bytes,
 )
 from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.memory import address, copy_bytes
 
 TARGETS = ((4, 1),)
 BATCH = 64

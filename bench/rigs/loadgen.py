@@ -16,7 +16,6 @@ import numpy as np
 
 from bench.rigs.workers import Ready
 from testbed.compiled import compiled
-from testbed.vnf.dataplane.memory import copy_bytes
 from testbed.vnf.dataplane.ring import (
     PacketRing,
     Ring,
@@ -29,6 +28,7 @@ from testbed.vnf.dataplane.ring import (
 )
 from testbed.vnf.dataplane.system import now_ns, poll_readable, poll_set
 from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.memory import copy_bytes
 
 BATCH = 64
 """Frames a system call at most: a sender that comes late must not make bursts of any size."""

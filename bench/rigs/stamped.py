@@ -19,7 +19,6 @@ from bench.rigs.loadgen import BATCH, Intake, Received, Sent, clock_ns, load_num
 from bench.rigs.workers import Ready
 from testbed.compiled import compiled
 from testbed.vnf.dataplane import nsh
-from testbed.vnf.dataplane.memory import copy_bytes, load_u32
 from testbed.vnf.dataplane.ring import (
     FRAME_BYTES,
     RX_HEAD,
@@ -31,10 +30,11 @@ from testbed.vnf.dataplane.ring import (
     tx_kick,
     tx_slot,
 )
+from testbed.vnf.dataplane.stamp import Stamp
 from testbed.vnf.dataplane.system import now_ns, poll_readable
-from testbed.vnf.edge.stamp import Stamp
 from testbed.vnf.functions.checksums import put_be16, put_be32
 from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.memory import copy_bytes, load_u32
 
 PATH, REVERSE_PATH, FIRST_HOP = 4, 5, 1
 ETHERNET_BYTES, IP_BYTES, UDP_BYTES = 14, 20, 8

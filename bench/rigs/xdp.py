@@ -23,9 +23,9 @@ import numpy as np
 from bench.rigs.forwarders import PATIENCE_NS, QUIET_NS, Forwarded
 from bench.rigs.workers import Ready
 from testbed.compiled import compiled
-from testbed.vnf.dataplane.memory import load_acquire, load_u32, store_release, store_u32
 from testbed.vnf.dataplane.system import flush, poll_readable, poll_set
 from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.memory import load_acquire, load_u32, store_release, store_u32
 
 FRAMES = 4096
 _BYTES = 2048

@@ -25,7 +25,7 @@ from testbed.substrate.cgroups import ServerCgroups
 from testbed.substrate.network import Network
 from testbed.substrate.ownership import RUN_VARIABLE, RunRecord, state_folder
 from testbed.substrate.probe import Backends
-from testbed.vnf.process.cpu import ServerCpu
+from testbed.vnf.dataplane.cpu import ServerCpu
 
 SWITCHES_S = 30.0
 STOP_S = 5.0

@@ -20,7 +20,7 @@ from testbed.records.events import read_events
 from testbed.scenario.steering import SHARDS, path_mac, shard_of, with_shard
 from testbed.vnf.dataplane import nsh
 from testbed.vnf.dataplane.socket import FRAME_BYTES, FrameSocket
-from testbed.vnf.edge.stamp import Stamp
+from testbed.vnf.dataplane.stamp import Stamp
 from testbed.vnf.edge.stamper import BUCKETS
 from tests.support.dataplane_lab import INTERFACE, Lab, until
 from tests.support.edge_lab import (

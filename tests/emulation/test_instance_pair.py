@@ -14,10 +14,10 @@ import pytest
 
 from testbed.records.events import read_events
 from testbed.vnf.dataplane import nsh
+from testbed.vnf.dataplane.cpu import ServerCpu
 from testbed.vnf.dataplane.socket import FRAME_BYTES, FrameSocket
-from testbed.vnf.edge.stamp import Stamp
+from testbed.vnf.dataplane.stamp import Stamp
 from testbed.vnf.edge.stamper import DuplicateFilter
-from testbed.vnf.process.cpu import ServerCpu
 from tests.support.dataplane_lab import INTERFACE, Lab, until
 
 pytestmark = pytest.mark.emulation

@@ -19,7 +19,6 @@ from bench.rigs.workers import inside, namespaces, veth
 from testbed.compiled import compiled
 from testbed.substrate.commands import run
 from testbed.vnf.dataplane import nsh
-from testbed.vnf.dataplane.memory import copy_bytes
 from testbed.vnf.dataplane.ring import (
     FRAME_BYTES,
     RX_CUT,
@@ -38,6 +37,7 @@ from testbed.vnf.dataplane.ring import (
 from testbed.vnf.dataplane.socket import FrameSocket
 from testbed.vnf.dataplane.system import now_ns, poll_readable, poll_set
 from testbed.vnf.state.arrays import Bytes
+from testbed.vnf.state.memory import copy_bytes
 from tests.support.dataplane_lab import until
 
 pytestmark = pytest.mark.emulation

@@ -12,7 +12,7 @@ import pytest
 
 from testbed.vnf.dataplane import nsh
 from testbed.vnf.dataplane.socket import FRAME_BYTES, FrameSocket
-from testbed.vnf.edge.stamp import Stamp
+from testbed.vnf.dataplane.stamp import Stamp
 from testbed.vnf.functions.nat_state import BLOCK
 from testbed.vnf.functions.port_scans import PAIR_TAG
 from tests.emulation.test_instance_pair import udp_packet

@@ -18,7 +18,7 @@ import yaml
 from testbed.lab.faults.record import read_episode
 from testbed.vnf.dataplane import nsh
 from testbed.vnf.dataplane.socket import FrameSocket
-from testbed.vnf.edge.stamp import Stamp
+from testbed.vnf.dataplane.stamp import Stamp
 from testbed.vnf.functions.registry import make_function
 from testbed.vnf.functions.traffic_view import contribution, described
 from testbed.vnf.state.records import KEY_WORDS

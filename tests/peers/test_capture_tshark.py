@@ -19,7 +19,7 @@ from testbed.records.capture_files import describe
 from testbed.substrate.captures import Captures
 from testbed.substrate.commands import CommandError, run
 from testbed.vnf.dataplane import nsh
-from testbed.vnf.edge.stamp import Stamp
+from testbed.vnf.dataplane.stamp import Stamp
 from tests.support.places import ROOT
 
 pytestmark = [

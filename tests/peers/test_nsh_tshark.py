@@ -13,7 +13,7 @@ from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
 
 from testbed.vnf.dataplane import nsh
-from testbed.vnf.edge.stamp import Stamp
+from testbed.vnf.dataplane.stamp import Stamp
 
 SOURCE = "06:00:00:00:00:01"
 HEADER = {

@@ -1,4 +1,4 @@
-"""Probes go along the ways of a chain before its packets do: see `testbed.vnf.dataplane.probes`."""
+"""Probes go along the ways of a chain before its packets do: see `testbed.vnf.process.probes`."""
 
 from __future__ import annotations
 

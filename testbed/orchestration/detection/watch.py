@@ -12,7 +12,7 @@ import psutil
 
 from testbed.records.events import EventLog
 from testbed.records.threads import Worker
-from testbed.vnf.process.cpu import ServerCpu
+from testbed.vnf.dataplane.cpu import ServerCpu
 
 PERIOD_S = 0.25
 MEMORY_EVERY = 4

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from testbed.compiled import compiled
 from testbed.vnf.dataplane.frames import FLOW_AT
-from testbed.vnf.dataplane.memory import prefetch
 from testbed.vnf.dataplane.ring import Ring, rx_ahead, rx_frame
 from testbed.vnf.functions.checksums import be32
 from testbed.vnf.replication.flow_table import expect_flow, expect_marks
 from testbed.vnf.state.arrays import Words
+from testbed.vnf.state.memory import prefetch
 
 SLOTS_AHEAD, FLOWS_AHEAD, MARKS_AHEAD = 8, 5, 2
 """How many frames ahead; less than there are slots in the smallest ring."""

@@ -22,6 +22,7 @@ from testbed.compiled import compiled
 from testbed.records import traces
 from testbed.records.traces import no_trace
 from testbed.vnf.dataplane.ahead import look_ahead
+from testbed.vnf.dataplane.cpu import admit
 from testbed.vnf.dataplane.frames import Head, read_head, write_head
 from testbed.vnf.dataplane.nsh import HEADER_BYTES
 from testbed.vnf.dataplane.pending import (
@@ -53,7 +54,6 @@ from testbed.vnf.dataplane.system import (
 from testbed.vnf.dataplane.tracing import note_emitted, note_frame, note_logged
 from testbed.vnf.functions.checksums import byte
 from testbed.vnf.functions.function import Process
-from testbed.vnf.process.cpu import admit
 from testbed.vnf.replication.batches import close_batch
 from testbed.vnf.replication.copying import copy_from_words
 from testbed.vnf.replication.flow_table import BASE_PATH_MASK

@@ -23,7 +23,7 @@ import struct
 from typing import NamedTuple
 
 from testbed.scenario.steering import FIRST_SERVICE_INDEX, path_mac
-from testbed.vnf.edge.stamp import Stamp
+from testbed.vnf.dataplane.stamp import Stamp
 
 ETHERTYPE_NSH = 0x894F
 HEADER_BYTES = 46

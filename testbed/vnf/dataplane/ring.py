@@ -25,13 +25,6 @@ from typing import NamedTuple
 import numpy as np
 
 from testbed.compiled import compiled
-from testbed.vnf.dataplane.memory import (
-    load_acquire,
-    load_u16,
-    load_u32,
-    store_release,
-    store_u32,
-)
 from testbed.vnf.dataplane.nsh import ETHERTYPE_NSH
 from testbed.vnf.dataplane.socket import (
     PACKET_IGNORE_OUTGOING,
@@ -43,6 +36,13 @@ from testbed.vnf.dataplane.socket import (
 )
 from testbed.vnf.dataplane.system import flush, now_ns, take_error
 from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.memory import (
+    load_acquire,
+    load_u16,
+    load_u32,
+    store_release,
+    store_u32,
+)
 
 FRAME_BYTES = 2048
 """A slot: header and frame."""

@@ -19,8 +19,8 @@ from numba.core.cgutils import ir  # llvmlite's
 from numba.extending import intrinsic
 
 from testbed.compiled import compiled
-from testbed.vnf.dataplane.memory import address
 from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.memory import address
 
 MAX_POLLED = 62
 """Descriptors in one poll set: a bit each in a positive word."""

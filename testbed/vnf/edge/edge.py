@@ -32,13 +32,13 @@ from testbed.records.events import EventLog
 from testbed.records.traces import LEFT, REPEATED
 from testbed.scenario.steering import BASE_PATHS, base_path, with_shard
 from testbed.vnf.dataplane import nsh
-from testbed.vnf.dataplane.probes import Probes
 from testbed.vnf.dataplane.socket import FRAME_BYTES, FrameSocket
 from testbed.vnf.dataplane.tun import TunDevice
 from testbed.vnf.edge.edge_trace import EdgeTrace
 from testbed.vnf.edge.flow_keys import flow_key
 from testbed.vnf.edge.stamper import DuplicateFilter, Match, Stamper
 from testbed.vnf.process.control import ControlSocket
+from testbed.vnf.process.probes import Probes
 from testbed.vnf.process.process import Termination, device_drops, prepare_for_packets, write_dump
 
 READ_AT_ONCE = 64

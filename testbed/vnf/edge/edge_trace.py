@@ -15,7 +15,7 @@ from testbed.records.traces import (
     ROWS,
     create_trace,
 )
-from testbed.vnf.edge.stamp import Stamp
+from testbed.vnf.dataplane.stamp import Stamp
 
 HEADERS_BYTES = 28
 """An IPv4 header without options, and a UDP header: what comes after says which packet it is."""

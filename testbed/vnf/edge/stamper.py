@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from testbed.scenario.steering import BASE_PATH_MASK, with_shard
+from testbed.vnf.dataplane.stamp import Stamp
 from testbed.vnf.edge.flow_keys import (
     Refusal,
     destination_of,
@@ -41,7 +42,6 @@ from testbed.vnf.edge.flow_keys import (
     take_apart,
     transport_key,
 )
-from testbed.vnf.edge.stamp import Stamp
 
 BUCKETS = 64
 MAX_FLOWS = 1 << 16

@@ -1,1 +1,1 @@
-"""The processes of the data plane: orders, CPU, start and end."""
+"""The processes of the data plane: their orders, their start and their end."""

@@ -21,10 +21,10 @@ import numpy as np
 from testbed.records.events import EventLog
 from testbed.vnf.dataplane import loop, pending, ring
 from testbed.vnf.dataplane.calls import Bound, configure, drain, serve
+from testbed.vnf.dataplane.cpu import ServerCpu
 from testbed.vnf.dataplane.loop import Plane
 from testbed.vnf.dataplane.system import ipv4_endpoint
 from testbed.vnf.functions.function import Function
-from testbed.vnf.process.cpu import ServerCpu
 from testbed.vnf.replication import member as layout
 from testbed.vnf.replication.member import Member, ReplicationConfig, new_member, peer_at
 from testbed.vnf.replication.protocol import is_drained

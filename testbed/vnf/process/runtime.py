@@ -16,6 +16,7 @@ from testbed.records.events import EventLog
 from testbed.records.traces import create_trace
 from testbed.scenario.steering import base_path
 from testbed.vnf.dataplane import loop
+from testbed.vnf.dataplane.cpu import ServerCpu
 from testbed.vnf.dataplane.loop import new_plane
 from testbed.vnf.dataplane.ring import PacketRing
 from testbed.vnf.dataplane.socket import SO_RCVBUFFORCE
@@ -23,7 +24,6 @@ from testbed.vnf.dataplane.system import poll_set
 from testbed.vnf.exchange.endpoint import ExchangeEndpoint
 from testbed.vnf.functions.registry import make_function
 from testbed.vnf.process.control import ControlSocket
-from testbed.vnf.process.cpu import ServerCpu
 from testbed.vnf.process.instance import Identity, Instance
 from testbed.vnf.process.process import (
     Termination,

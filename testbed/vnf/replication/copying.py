@@ -7,8 +7,8 @@ from typing import Any
 from numba import types
 
 from testbed.compiled import compiled
-from testbed.vnf.dataplane.memory import address
 from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.memory import address
 
 _memmove: Any = types.ExternalFunction("memmove", types.intp(types.intp, types.intp, types.intp))
 

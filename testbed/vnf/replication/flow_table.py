@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from testbed.compiled import compiled
-from testbed.vnf.dataplane.memory import prefetch
 from testbed.vnf.replication.flows import close_gap, free, take_head
 from testbed.vnf.replication.member import (
     AT_FLOW_SLOTS,
@@ -25,6 +24,7 @@ from testbed.vnf.replication.member import (
     NEVER,
 )
 from testbed.vnf.state.arrays import Words
+from testbed.vnf.state.memory import prefetch
 
 LINE_WORDS = 8
 """Of a line of the cache."""

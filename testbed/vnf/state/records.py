@@ -23,8 +23,8 @@ import numba
 import numpy as np
 
 from testbed.compiled import compiled
-from testbed.vnf.dataplane.memory import prefetch
 from testbed.vnf.state.arrays import Array, Indices, Words
+from testbed.vnf.state.memory import prefetch
 
 KEY_WORDS = 5
 COUNT, REFUSED = 0, 1

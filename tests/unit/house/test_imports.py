@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,6 +87,30 @@ def test_the_testbed_never_imports_agents_but_where_it_composes() -> None:
         if room_of(found) == "agents" and module.is_relative_to(ROOT / "testbed")
     ]
     assert composing and all(module.startswith("testbed/cli/") for module in composing)
+
+
+def folders_below(room: str) -> dict[str, set[str]]:
+    """Which folders of a room import which of the others; a folder counts with what is in it."""
+    found: dict[str, set[str]] = {}
+    depth = len(Path(room).parts) + 1
+    for module in (ROOT / room).rglob("*.py"):
+        parts = module.relative_to(ROOT).parts
+        if len(parts) == depth:
+            continue
+        here = ".".join(parts[:depth])
+        there = {name for _, name in imported(module)}
+        found.setdefault(here, set()).update(there)
+    return {
+        here: {one for one in found for name in names if name.startswith(f"{one}.")} - {here}
+        for here, names in found.items()
+    }
+
+
+@pytest.mark.parametrize("room", ["testbed/vnf", "testbed/orchestration", "testbed/lab", "agents"])
+def test_the_folders_of_a_room_form_no_circle(room: str) -> None:
+    graph = folders_below(room)
+    assert len(graph) > 1
+    assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(graph)
 
 
 def test_no_module_lies_loose_and_every_folder_is_a_room() -> None:

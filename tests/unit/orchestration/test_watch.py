@@ -10,7 +10,7 @@ import pytest
 
 from testbed.orchestration.detection.watch import PERIOD_S, ServerWatch
 from testbed.records.events import EventLog
-from testbed.vnf.process.cpu import ServerCpu
+from testbed.vnf.dataplane.cpu import ServerCpu
 
 BOUND_S = 20 * PERIOD_S
 

@@ -30,8 +30,8 @@ from testbed.results.journeys import (
     spans,
 )
 from testbed.scenario.steering import forward_path, reverse_path
+from testbed.vnf.dataplane.stamp import Stamp
 from testbed.vnf.edge.edge_trace import EdgeTrace
-from testbed.vnf.edge.stamp import Stamp
 from tests.support.journeys_support import MANIFEST, ORIGIN
 from tests.support.results_support import MS, arrivals, schedule
 

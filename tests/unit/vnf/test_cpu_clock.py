@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.vnf.process.cpu import ServerCpu
+from testbed.vnf.dataplane.cpu import ServerCpu
 
 FORK = multiprocessing.get_context("fork")
 PER_PROCESS = 5000

@@ -14,14 +14,6 @@ import numpy as np
 import pytest
 
 from testbed.compiled import compiled
-from testbed.vnf.dataplane.memory import (
-    copy_bytes,
-    load_acquire,
-    load_u16,
-    load_u32,
-    store_release,
-    store_u32,
-)
 from testbed.vnf.dataplane.system import (
     FOREVER,
     MAX_POLLED,
@@ -33,6 +25,14 @@ from testbed.vnf.dataplane.system import (
     take_error,
 )
 from testbed.vnf.state.arrays import Bytes
+from testbed.vnf.state.memory import (
+    copy_bytes,
+    load_acquire,
+    load_u16,
+    load_u32,
+    store_release,
+    store_u32,
+)
 
 LONGEST_NS = 10_000_000_000
 

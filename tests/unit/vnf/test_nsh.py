@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from testbed.scenario.steering import path_mac
 from testbed.vnf.dataplane import nsh
 from testbed.vnf.dataplane.socket import MAX_TARGETS, target_filter
-from testbed.vnf.edge.stamp import Stamp
+from testbed.vnf.dataplane.stamp import Stamp
 
 SOURCE = nsh.mac_bytes("06:00:00:00:00:01")
 PACKET = b"\x45" + bytes(range(1, 60))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.vnf.edge.stamp import Stamp
+from testbed.vnf.dataplane.stamp import Stamp
 from testbed.vnf.edge.stamper import (
     BUCKETS,
     WINDOW_PACKETS,

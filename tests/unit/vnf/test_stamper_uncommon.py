@@ -13,7 +13,7 @@ from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6, IPv6ExtHdrFragment, frag
 from scapy.packet import Packet
 
 from testbed.scenario.steering import base_path, shard_of, with_shard
-from testbed.vnf.edge.stamp import Stamp
+from testbed.vnf.dataplane.stamp import Stamp
 from testbed.vnf.edge.stamper import (
     BUCKETS,
     MAX_DATAGRAMS,
