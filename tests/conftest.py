@@ -15,6 +15,7 @@ from testbed.substrate.ownership import is_alive
 from testbed.substrate.probe import CapabilityError, choose, probe
 from testbed.substrate.processes import command_of, with_variable
 
+pytest_plugins = ["tests.support.kept"]
 SETTLE_S = 5.0
 OPEN_VSWITCH = ("ovs-netdev", "ovs-system")
 """Its own interfaces, which come with its first bridge and go with its last, whoever makes them."""
