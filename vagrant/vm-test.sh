@@ -7,6 +7,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/checkout.sh
 
 MAPPINGS=1048576
+MAPPINGS_SETTING=/proc/sys/vm/max_map_count
+mappings_before=
 
 usage() {
     cat <<'END'
@@ -153,13 +155,14 @@ boot() {
     local how
     how=$(accelerator)
     work=$(mktemp -d)
-    trap 'rm -rf "$work"' EXIT
+    trap end_of_machine EXIT
     vagrant/checkout-tar.sh >"$work/checkout.tar"
     printf '%s\n' "$scenario" >"$work/vm-scenario"
     printf '%s\n' "${commands[@]:-true}" >"$work/vm-commands"
     tar -r --format=posix -f "$work/checkout.tar" -C "$work" vm-scenario vm-commands
     truncate -s %512 "$work/checkout.tar"
     truncate -s 4G "$work/results.tar"
+    [[ $how != uml ]] || allow_mappings
     if [[ $how == uml ]]; then
         say "booting user-mode Linux with $memory_mb MB"
         user_mode_linux
@@ -188,22 +191,26 @@ user_mode_linux() {
         preloaded=$work/uml-xstate.so
         cc -O2 -shared -fPIC -o "$preloaded" vagrant/uml-xstate.c
     fi
-    allow_mappings
     LD_PRELOAD=$preloaded timeout --foreground "$limit_s" linux.uml "mem=${memory_mb}M" "uml_dir=$work/uml" \
         "ubd0=$folder/root.img" "ubd1r=$work/checkout.tar" "ubd2=$work/results.tar" \
         root=/dev/ubda rw console=ttyS0 quiet con=null ssl=null ssl0=null,fd:1
 }
 
 # Each program in user-mode Linux is a process here, with a mapping for nearly every page: compiling
-# takes more of them than a host allows by default. What the host had comes back at the end.
+# takes more of them than a host allows by default.
 allow_mappings() {
-    local setting=/proc/sys/vm/max_map_count before
-    before=$(cat "$setting")
-    if ((before < MAPPINGS)) && [[ -w $setting ]]; then
-        # shellcheck disable=SC2064  # what it was now
-        trap "echo $before >$setting" EXIT
-        echo "$MAPPINGS" >"$setting"
+    local allowed
+    allowed=$(cat "$MAPPINGS_SETTING")
+    if ((allowed < MAPPINGS)) && [[ -w $MAPPINGS_SETTING ]]; then
+        mappings_before=$allowed
+        echo "$MAPPINGS" >"$MAPPINGS_SETTING"
     fi
+}
+
+# Whatever ends the script: the host has the mappings that it had.
+end_of_machine() {
+    rm -rf "$work"
+    [[ -z $mappings_before ]] || echo "$mappings_before" >"$MAPPINGS_SETTING"
 }
 
 # Whether the processor has more vector state than user-mode Linux has room for (uml-xstate.c).
