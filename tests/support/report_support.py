@@ -108,17 +108,17 @@ def _accepted(policy: str, request: int) -> bool:
 
 def _packets(rng: np.random.Generator, plan: RunPlan, policy: str) -> pd.DataFrame:
     parts = []
-    fault_ns = plan.faults[0].at_ns
+    fault_ns, step_ns = plan.faults[0].at_ns, plan.load_steps[0][0]
     for request in plan.requests:
         span_s = (request.end_ns - request.start_ns) / NS
         wanted = int(span_s * request.rate_pps)
         times = rng.uniform(request.start_ns, request.end_ns, wanted)
         due = np.sort(times.astype(np.int64))
         count = len(due)
-        busy = 1 + 1.5 * (due > 12 * NS)
+        busy = 1 + 1.5 * (due > step_ns)
         latency = 18e6 * SLOWNESS[policy] * busy * rng.lognormal(0, 0.35, count)
         gap = (due > fault_ns) & (due < fault_ns + 0.4 * NS) & (request.id % 3 == 0)
-        lost = (rng.random(count) < LOSS[policy] * (due > 12 * NS)) | gap
+        lost = (rng.random(count) < LOSS[policy] * (due > step_ns)) | gap
         lost |= not _accepted(policy, request.id)
         received = np.where(lost, 0, due + latency.astype(np.int64) + 20_000)
         ranks = np.argsort(np.argsort(received))
@@ -169,9 +169,10 @@ def _events(rng: np.random.Generator, plan: RunPlan, policy: str) -> list[dict[s
             leads = {"t_ns": at - 1, "event": "reconfigured", "group": name, "primary": 0}
             released = {"t_ns": at + gap_ns, "event": "first-release", "group": name}
             events += [there, leads, released]
-    busy_s = 3.0 * SLOWNESS[policy] + rng.random()
-    events.append({"t_ns": ORIGIN_NS + 13 * NS, "event": "overload-begin", "node": 3})
-    over = ORIGIN_NS + int((13 + busy_s) * NS)
+    busy_s = 2.0 * SLOWNESS[policy] + rng.random()
+    high = ORIGIN_NS + plan.load_steps[0][0] + NS // 2
+    events.append({"t_ns": high, "event": "overload-begin", "node": 3})
+    over = high + int(busy_s * NS)
     events.append({"t_ns": over, "event": "overload-end", "node": 3})
     events.append({"t_ns": ORIGIN_NS + plan.duration_ns, "event": "run-end"})
     return sorted(events, key=lambda event: int(event["t_ns"]))
@@ -180,10 +181,11 @@ def _events(rng: np.random.Generator, plan: RunPlan, policy: str) -> list[dict[s
 def _servers(rng: np.random.Generator, plan: RunPlan, policy: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     dead = plan.faults[0]
+    step_ns = plan.load_steps[0][0]
     level = rng.uniform(0.1, 0.5, len(plan.servers)) * SLOWNESS[policy] * 1.3
     for t_ns in range(0, plan.duration_ns, NS // 4):
         for server in plan.servers:
-            load = min(1.0, level[server.node] * (2 if t_ns > 12 * NS else 1) * rng.normal(1, 0.1))
+            load = min(1.0, level[server.node] * (2 if t_ns > step_ns else 1) * rng.normal(1, 0.1))
             if server.node == dead.node and t_ns > dead.at_ns:
                 load = 0.0
             rows.append(

@@ -31,8 +31,9 @@ def classes() -> dict[str, set[str]]:
 
 
 def ancestors(name: str, bases: dict[str, set[str]]) -> set[str]:
-    """The names of a class and of all that it derives from."""
-    return {name}.union(*(ancestors(base, bases) for base in bases.get(name, ())))
+    """The names of a class and of all that it derives from; a base may have the same name."""
+    above = bases.get(name, set()) - {name}
+    return {name}.union(*(ancestors(base, bases) for base in above))
 
 
 def is_builtin_exception(name: str) -> bool:
