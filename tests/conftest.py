@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from testbed.substrate.ownership import is_alive
@@ -16,6 +17,10 @@ from testbed.substrate.probe import CapabilityError, choose, probe
 from testbed.substrate.processes import command_of, with_variable
 
 pytest_plugins = ["tests.support.kept"]
+# No test asserts how long something took, and neither does Hypothesis: its deadline of 200 ms is
+# passed by chance where the cores are busy.
+hypothesis.settings.register_profile("deftbed", deadline=None)
+hypothesis.settings.load_profile("deftbed")
 SETTLE_S = 5.0
 OPEN_VSWITCH = ("ovs-netdev", "ovs-system")
 """Its own interfaces, which come with its first bridge and go with its last, whoever makes them."""
