@@ -1,8 +1,8 @@
 """A pytest plugin: an emulation test that fails leaves its logs and captures where a person looks.
 
-What the test, and the fixtures of its file, wrote into pytest's temporary folders is copied to
-`build/failed-tests/<name of the test>`, before fixtures take it away. The end of pytest's output
-says where.
+What the test, and the fixtures that its file shares, wrote into pytest's temporary folders is
+copied to `build/failed-tests/<name of the test>`, before fixtures take it away. The end of pytest's
+output says where.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ VARIABLE = "DEFTBED_FAILED_TESTS"
 LARGEST_BYTES = 50_000_000
 
 _made: dict[str, list[Path]] = {}
-"""The temporary folders that were made while the tests of a file ran, by the file."""
+"""The temporary folders that were made while a test ran or was set up, by the test."""
 _kept: list[Path] = []
 _mktemp = pytest.TempPathFactory.mktemp
 
 
 def _noted(self: pytest.TempPathFactory, *arguments: Any, **named: Any) -> Path:
     folder = _mktemp(self, *arguments, **named)
-    running = os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")[0]
+    running = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" (")[0]
     _made.setdefault(running, []).append(folder)
     return folder
 
@@ -54,12 +54,24 @@ def _keep(name: str) -> None:
     into = Path(os.environ.get(VARIABLE, ROOT / "build" / "failed-tests"))
     into /= re.sub(r"[^\w.-]+", "-", name).strip("-")
     shutil.rmtree(into, ignore_errors=True)
-    for folder in _made.get(name.partition("::")[0], []):
+    for folder in _folders_of(name):
         if folder.is_dir() and any(folder.iterdir()):
             shutil.copytree(folder, into / folder.name, ignore=_too_large, symlinks=True)
     if into.is_dir():
         hand_back(into)
         _kept.append(into)
+
+
+def _folders_of(name: str) -> list[Path]:
+    """Those of the test itself, and those of its file that no single test has for itself."""
+    file = name.partition("::")[0]
+    shared = [
+        folder
+        for other, folders in _made.items()
+        for folder in folders
+        if other.partition("::")[0] == file and not folder.name.startswith("test_")
+    ]
+    return list(dict.fromkeys([*_made.get(name, []), *shared]))
 
 
 def _too_large(folder: str, names: list[str]) -> list[str]:

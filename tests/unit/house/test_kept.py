@@ -22,8 +22,8 @@ def run(tmp_path_factory):
     yield folder
     (folder / "events.jsonl").unlink()
 
-def test_good(run):
-    pass
+def test_good(run, tmp_path):
+    (tmp_path / "other.log").write_text("of another test")
 
 @pytest.mark.parametrize("number", [1])
 def test_bad(run, tmp_path, number):
