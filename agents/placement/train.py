@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -75,6 +76,7 @@ def train(
     """
     config = config or PpoConfig()
     torch.set_num_threads(1)
+    began = time.monotonic()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rounds = max(1, -(-decisions // (config.steps * environments)))
     constants = [constants_for(scenario, calibration) for scenario in scenarios]
@@ -98,11 +100,12 @@ def train(
     done = carry_through(learner, judge, course, progress)
     save_model(out, network.cpu(), config.size)
     checkpoint_of(out).unlink()
+    wall_s = time.monotonic() - began  # the plans and their packing count too
     learned = PpoPolicy(network)
     return TrainReport(
-        **{name: getattr(done, name) for name in Trained.__dataclass_fields__},
+        **{name: getattr(done, name) for name in Trained.__dataclass_fields__} | {"wall_s": wall_s},
         seed=seed,
-        decisions_per_s=done.decisions / done.wall_s,
+        decisions_per_s=done.decisions / wall_s,
         device=str(device),
         evaluation=compare(scenarios[0], learned, seed, config, constants[0]) if compares else {},
     )

@@ -25,8 +25,8 @@ from testbed.substrate.ownership import clean_stale
 from testbed.substrate.probe import Backends, Capabilities
 from testbed.twin.calibration import Chosen
 
-RUN_OVERHEAD_S = 10.0
-TRAIN_S = 85.0
+RUN_OVERHEAD_S = 8.0
+TRAIN_S = 30.0
 """First guesses for the time left; the bar corrects itself."""
 
 Progress = Callable[[str, float], None]
