@@ -20,6 +20,7 @@ import torch
 from rich.console import Console
 
 from agents.learners.ppo import Learner
+from agents.placement.batch import DecisionBatch
 from agents.placement.cells import Cell, cell_scenario
 from agents.placement.config import PpoConfig
 from agents.placement.features import masks
@@ -37,7 +38,6 @@ from testbed.scenario.load import load_scenario
 from testbed.scenario.model import Scenario
 from testbed.scenario.types import NS_PER_S, BoolArray, Placement, RunPlan
 from testbed.twin.constants import constants_for
-from testbed.twin.decisions import DecisionBatch
 from testbed.twin.pack import IntArray, PlanArrays, pack_plans
 
 SCENARIO = Path(__file__).resolve().parents[1] / "scenarios" / "abilene.yaml"

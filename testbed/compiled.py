@@ -79,6 +79,14 @@ def compiled_view(function: Any) -> Any:
     return compiled(_nrt=False, nogil=True)(function)
 
 
+def compiled_part(function: Any) -> Any:
+    """`compiled_view` for a function that becomes a part of each that calls it.
+
+    A call hands over copies of its named tuples: dozens of arrays cost more than a short function.
+    """
+    return compiled(_nrt=False, nogil=True, forceinline=True)(function)
+
+
 def compiled_sum(function: Any) -> Any:
     """`compiled_view` where the order of a sum may be changed, so that it is done in vectors."""
     return compiled(_nrt=False, nogil=True, fastmath=True)(function)

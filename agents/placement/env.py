@@ -6,6 +6,7 @@ import numpy as np
 from gymnasium import spaces
 
 from agents.common.vector import Actions, BatchEnv, Observation, SingleEnv, Step
+from agents.placement.batch import DecisionBatch
 from agents.placement.features import (
     LARGEST,
     NODE_FEATURES,
@@ -18,7 +19,6 @@ from agents.placement.plans import training_plans
 from testbed.scenario.model import Scenario
 from testbed.scenario.types import NS_PER_S, BoolArray
 from testbed.twin.constants import CostWeights, constants_for
-from testbed.twin.decisions import DecisionBatch
 from testbed.twin.pack import IntArray, pack_plans
 
 

@@ -36,11 +36,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.placement.observe import pack_observations
+from agents.placement.types import BACKUP, MOVE, PLACE, Observations
 from testbed.compiled import compiled_view
 from testbed.decisions.placement import PlacementObservation
 from testbed.scenario.types import BoolArray
-from testbed.twin.observe import Observations
-from testbed.twin.state import BACKUP, MOVE, PLACE
 
 if TYPE_CHECKING:
     # A policy that decides by an exported model needs no torch, which takes seconds to import.

@@ -3,8 +3,8 @@
 A decision is one function of one request: a primary, then a backup given the primary, or a
 rejection; after a fault it is a new backup of a group. Episodes are all that a plan asks for. The
 reward of a decision is by how much it changes the expected cost of the rest of the plan
-(`testbed.twin.outlook`); the observation does not tell when load steps and faults come, so what can
-be learned is how much head-room is worth its delay.
+(`agents.placement.reward`); the observation does not tell when load steps and faults come, so what
+can be learned is how much head-room is worth its delay.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from agents.common.worlds import Outcome
+from agents.placement.batch import DecisionBatch, ended
 from agents.placement.features import make_inputs
 from agents.placement.network import Inputs, PlacementNetwork
-from testbed.twin.decisions import DecisionBatch, ended
 
 
 class PlacementWorld:
@@ -41,13 +41,16 @@ class PlacementWorld:
         return Outcome(rewards, done)
 
     def state(self) -> Sequence[Tensor]:
-        """All arrays of the twin's state."""
-        return [torch.from_numpy(array.copy()) for array in self._batch.state]
+        """All arrays of the twin and of what is asked."""
+        return [torch.from_numpy(array.copy()) for array in self._arrays()]
 
     def restore(self, state: Sequence[Tensor]) -> None:
         """Be as the world was of which `state` is."""
-        for mine, kept in zip(self._batch.state, state, strict=True):
+        for mine, kept in zip(self._arrays(), state, strict=True):
             mine[...] = kept.numpy()
+
+    def _arrays(self) -> list[np.ndarray[Any, Any]]:
+        return [*self._batch.state, *self._batch.asks]
 
 
 def as_nodes(

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from agents.placement.batch import DecisionBatch, ended
+from agents.placement.types import TASKS, Observations
 from testbed.decisions.placement import PlacementObservation
 from testbed.scenario.types import Placement, Request, RunPlan
 from testbed.twin.constants import CostWeights, TwinConstants
-from testbed.twin.decisions import DecisionBatch, ended
-from testbed.twin.observe import Observations
+from testbed.twin.decided import NewBackup
 from testbed.twin.pack import pack_plans
-from testbed.twin.simulate import NewBackup, TwinResult, recorded, results
-from testbed.twin.state import TASKS
+from testbed.twin.simulate import TwinResult, results
 
 Decide = Callable[[PlacementObservation], Placement | None]
 
@@ -41,7 +41,10 @@ def play(
     weights: CostWeights | None = None,
 ) -> list[Played]:
     """Let `decides[i]` decide all that plan `i` asks for; plans of one substrate."""
-    batch = recorded(pack_plans(plans), constants, weights)
+    batch = DecisionBatch(
+        pack_plans(plans), len(plans), 0, constants, weights, shaped=False, recording=True
+    )
+    batch.play()
     requests = [sorted(plan.requests, key=lambda r: (r.arrival_ns, r.id)) for plan in plans]
     placed: list[dict[int, list[Placement]]] = [{} for _ in plans]
     backups: list[list[NewBackup]] = [[] for _ in plans]
@@ -50,7 +53,7 @@ def play(
         primary, backup = np.full(len(plans), -1), np.full(len(plans), -1)
         seen = batch.observe()
         for b in map(int, np.flatnonzero(~ended(batch))):
-            r, f = (int(number) for number in batch.state.asked[b])
+            r, f = (int(number) for number in batch.asks.asked[b])
             observation = observation_of(batch, seen, b, requests[b][r])
             choice = decides[b](observation)
             if observation.task == "move":
@@ -68,7 +71,7 @@ def play(
                 backups[b].append(NewBackup(requests[b][r].id, f, int(backup[b])))
         batch.step(primary, backup, again=False)
     played = []
-    for number, outcome in enumerate(results(batch)):
+    for number, outcome in enumerate(results(batch.world, batch.state)):
         kept = {
             one.request: tuple(placed[number][one.request]) if one.accepted else None
             for one in outcome.requests
@@ -81,8 +84,8 @@ def observation_of(
     batch: DecisionBatch, seen: Observations, b: int, request: Request
 ) -> PlacementObservation:
     """Row `b` of what a batch shows, as a policy sees it; `request` is what it is about."""
-    state, task = batch.state, TASKS[batch.state.task[b]]
-    r, f = (int(number) for number in state.asked[b])
+    task = TASKS[batch.asks.task[b]]
+    r, f = (int(number) for number in batch.asks.asked[b])
     groups = [_members(batch, b, r, g) for g in range(f)]
     return PlacementObservation(
         task=task,

@@ -16,6 +16,7 @@ from agents.common.checkpoints import checkpoint_of
 from agents.common.trainer import Course, Progress, Trained, carry_through
 from agents.learners.ppo import Learner
 from agents.placement.baselines import DeftPolicy, GreedyDelayPolicy
+from agents.placement.batch import DecisionBatch
 from agents.placement.config import PpoConfig
 from agents.placement.learning import PlacementWorld, mean_cost
 from agents.placement.model import PpoPolicy, make_network, save_model
@@ -26,7 +27,6 @@ from testbed.scenario.model import Scenario
 from testbed.scenario.types import NS_PER_S, RunPlan
 from testbed.twin.calibration import Calibration
 from testbed.twin.constants import TwinConstants, constants_for
-from testbed.twin.decisions import DecisionBatch
 from testbed.twin.pack import pack_plans
 
 

@@ -18,7 +18,7 @@ from testbed.scenario.model import Scenario
 from testbed.scenario.names import parse_group
 from testbed.scenario.plan import make_plan, plan_digest
 from testbed.scenario.types import FloatArray, Placement, RunPlan
-from testbed.twin.simulate import NewBackup
+from testbed.twin.decided import NewBackup
 
 Placed = Mapping[int, tuple[Placement, ...] | None]
 

@@ -16,7 +16,7 @@ from testbed.scenario.types import FloatArray
 from testbed.twin.constants import Rates
 from testbed.twin.pack import IntArray, PlanArrays
 from testbed.twin.queueing import relax, steady_state
-from testbed.twin.state import Record, State
+from testbed.twin.state import State, World
 
 NS = 1e-9
 NS_PER_S = 1e9
@@ -277,8 +277,9 @@ def wait_cost(plans: PlanArrays, p: int, r: int, rates: Rates) -> float:
 
 
 @compiled_view
-def rejection_cost(plans: PlanArrays, factor: FloatArray, p: int, r: int, rates: Rates) -> float:
+def rejection_cost(world: World, p: int, r: int) -> float:
     """What a rejected request costs: as if each of its packets were lost."""
+    plans, factor, rates = world.plans, world.factor, world.rates
     slot_ns = rates.slot_s * NS_PER_S
     packets = 0.0
     first = int(plans.start_ns[p, r] / slot_ns)
@@ -289,16 +290,10 @@ def rejection_cost(plans: PlanArrays, factor: FloatArray, p: int, r: int, rates:
 
 
 @compiled_view
-def run_slot(
-    plans: PlanArrays,
-    factor: FloatArray,
-    state: State,
-    rates: Rates,
-    b: int,
-    record: Record,
-    recording: bool,
-) -> float:
-    """Run the next slot of environment `b` with all that is placed in it; returns its cost."""
+def run_slot(world: World, state: State, b: int) -> None:
+    """Run the next slot of environment `b` with all that is placed in it; see `State.cost`."""
+    plans, factor, rates, record = world.plans, world.factor, world.rates, world.record
+    recording = record.normal.shape[0] > 0
     p, k = state.plan[b], state.slot[b]
     slot_ns = rates.slot_s * NS_PER_S
     from_ns, to_ns = k * slot_ns, (k + 1) * slot_ns
@@ -342,8 +337,8 @@ def run_slot(
             record.wait_s[b, k, n] = state.wait_s[b, n]
         record.overload_s[b] += overload_s
         record.cost[b] += cost
+    state.cost[b, k] = cost
     state.slot[b] = k + 1
-    return cost
 
 
 @compiled_view

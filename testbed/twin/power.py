@@ -15,7 +15,8 @@ import numpy as np
 from testbed.scenario.paths import branches, graph_of, shortest_paths
 from testbed.scenario.types import NS_PER_S, FloatArray, Placement, Request, RunPlan
 from testbed.twin.constants import DEFAULT_SLOT_NS
-from testbed.twin.simulate import Placements, TwinResult
+from testbed.twin.decided import Placements
+from testbed.twin.simulate import TwinResult
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
-from testbed.scenario.types import NS_PER_S, FloatArray, Placement, RunPlan
+from testbed.scenario.types import NS_PER_S, FloatArray, RunPlan
 from testbed.twin.constants import CostWeights, TwinConstants
-from testbed.twin.decisions import DecisionBatch, ended
+from testbed.twin.decided import NewBackup, Placements, carry_out, pack_decided
 from testbed.twin.kernel import (
     COST,
     DELIVERED,
@@ -20,15 +20,11 @@ from testbed.twin.kernel import (
     IN_BOUND,
     LATENCY_S,
     PACKETS,
+    rejection_cost,
 )
-from testbed.twin.pack import PlanArrays, pack_plans
-from testbed.twin.state import MOVE, PLACE
-
-Placements = Mapping[int, Sequence[Placement] | None]
-"""By request id: a placement for each function, or None (or no entry) for a rejected request."""
-
-_QUANTILES = 40
-"""How many latencies stand for the packets of a request in a slot."""
+from testbed.twin.pack import pack_plans
+from testbed.twin.state import State, World
+from testbed.twin.world import make_world
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +95,6 @@ def histogram_quantile_ns(histogram: FloatArray, quantile: float) -> float:
     return float(HISTOGRAM_LOW_S * (HISTOGRAM_HIGH_S / HISTOGRAM_LOW_S) ** ratio * NS_PER_S)
 
 
-@dataclass(frozen=True, slots=True)
-class NewBackup:
-    """A backup that a group got after it had lost a member."""
-
-    request: int
-    function: int
-    node: int
-
-
 def simulate(
     plan: RunPlan,
     placements: Placements,
@@ -118,7 +105,9 @@ def simulate(
 ) -> TwinResult:
     """Run `plan` with the placements given by request id, and new `backups` in their order.
 
-    `moves` answer the questions about overloaded servers (see `Played`); what is beyond them stays.
+    `moves` are the nodes to which primaries go, one for each group that could leave an overloaded
+    server, in the order in which the twin names them, until one moves; None: it stays. What is
+    beyond them stays.
 
     Raises ValueError for a request that is placed in part or on a node that does not exist.
     """
@@ -135,53 +124,25 @@ def simulate_batch(
 ) -> list[TwinResult]:
     """Run many plans on one substrate; each result equals that of `simulate`, bit for bit.
 
-    What was decided is carried out as it is: admission control is not asked again.
+    What was decided is carried out as it is: admission control is not asked.
     """
     if len(plans) != len(placements):
         raise ValueError(f"{len(placements)} placements for {len(plans)} plans")
-    pool = pack_plans(plans)._replace(admission=False)
-    for b in range(len(plans)):
-        _check(pool, b, placements[b])
-    later = [_by_group(of_plan) for of_plan in backups or [()] * len(plans)]
-    answers = [iter(of_plan) for of_plan in moves or [()] * len(plans)]
-    batch = recorded(pool, constants, weights)
-    while not ended(batch).all():
-        primary, backup = np.full(len(plans), -1), np.full(len(plans), -1)
-        for b in map(int, np.flatnonzero(~ended(batch))):
-            r, f = batch.state.asked[b]
-            request = int(pool.request_id[b, r])
-            if batch.state.task[b] == PLACE:
-                placed = placements[b].get(request)
-                if placed is not None:
-                    primary[b], backup[b] = placed[f].primary, _or_none(placed[f].backup)
-            elif batch.state.task[b] == MOVE:
-                primary[b] = _or_none(next(answers[b], None))
-            else:
-                nodes = later[b].get((request, int(f)), [])
-                backup[b] = nodes.pop(0) if nodes else -1
-        batch.step(primary, backup, again=False)
-    return results(batch)
+    pool = pack_plans(plans)
+    nothing: list[Sequence[Any]] = [() for _ in plans]
+    decided = pack_decided(pool, placements, backups or nothing, moves or nothing)
+    world, state = make_world(pool, len(plans), constants, weights, recording=True)
+    carry_out(world, state, decided)
+    return results(world, state)
 
 
-def recorded(
-    pool: PlanArrays, constants: TwinConstants | None = None, weights: CostWeights | None = None
-) -> DecisionBatch:
-    """An environment for each plan of the pool, in their order, that records what happens."""
-    count = len(pool.requests)
-    batch = DecisionBatch(
-        pool, count, 0, constants, weights, shaped=False, quantiles=_normal_quantiles()
-    )
-    batch.forget()
-    batch.reset(np.arange(count))
-    return batch
-
-
-def results(batch: DecisionBatch) -> list[TwinResult]:
-    """What a batch of `recorded` went through, an environment that has ended each."""
-    out, record, pool = [], batch.record, batch.pool
-    for b in range(batch.environments):
-        used = int(batch.state.slot[b])
-        requests = tuple(_request_result(batch, b, r) for r in range(pool.requests[b]))
+def results(world: World, state: State) -> list[TwinResult]:
+    """What a recorded world's environments went through, all of which are over."""
+    out, record = [], world.record
+    for b in range(len(state.plan)):
+        used = int(state.slot[b])
+        count = world.plans.requests[state.plan[b]]
+        requests = tuple(_request_result(world, state, b, r) for r in range(count))
         rejected = sum(request.cost for request in requests if not request.accepted)
         out.append(
             TwinResult(
@@ -196,47 +157,17 @@ def results(batch: DecisionBatch) -> list[TwinResult]:
     return out
 
 
-def _normal_quantiles() -> FloatArray:
-    normal = NormalDist()
-    return np.array([normal.inv_cdf((i + 0.5) / _QUANTILES) for i in range(_QUANTILES)])
-
-
-def _or_none(node: int | None) -> int:
-    return -1 if node is None else node
-
-
-def _by_group(backups: Sequence[NewBackup]) -> dict[tuple[int, int], list[int]]:
-    found: dict[tuple[int, int], list[int]] = {}
-    for one in backups:
-        found.setdefault((one.request, one.function), []).append(one.node)
-    return found
-
-
-def _check(pool: PlanArrays, p: int, placements: Placements) -> None:
-    nodes = len(pool.capacity_cores)
-    for r in range(pool.requests[p]):
-        request, functions = int(pool.request_id[p, r]), pool.functions[p, r]
-        chosen = placements.get(request)
-        if chosen is None:
-            continue
-        if len(chosen) != functions:
-            raise ValueError(f"request {request}: {len(chosen)} placements, expected {functions}")
-        for placement in chosen:
-            if not (0 <= placement.primary < nodes and -1 <= _or_none(placement.backup) < nodes):
-                raise ValueError(f"request {request}: {placement}: expected nodes below {nodes}")
-
-
-def _request_result(batch: DecisionBatch, b: int, r: int) -> RequestResult:
-    row = batch.record.totals[b, r]
+def _request_result(world: World, state: State, b: int, r: int) -> RequestResult:
+    row, p = world.record.totals[b, r], state.plan[b]
     delivered = float(row[DELIVERED])
-    accepted = bool(batch.state.placed[b, r] > 0)
+    accepted = bool(state.placed[b, r] > 0)
     mean_s = float(row[LATENCY_S]) / delivered if delivered > 0 else float("nan")
     return RequestResult(
-        request=int(batch.pool.request_id[b, r]),
+        request=int(world.plans.request_id[p, r]),
         accepted=accepted,
         packets=float(row[PACKETS]),
         delivered=delivered,
         in_bound=float(row[IN_BOUND]),
         mean_latency_ns=mean_s * NS_PER_S,
-        cost=float(row[COST]) if accepted else batch.rejection_cost(b, r),
+        cost=float(row[COST]) if accepted else float(rejection_cost(world, p, r)),
     )

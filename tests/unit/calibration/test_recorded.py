@@ -17,7 +17,7 @@ from testbed.records.raw import ARRIVAL_DTYPE, SCHEDULE_DTYPE
 from testbed.scenario.model import Scenario
 from testbed.scenario.plan import make_plan
 from testbed.scenario.types import NS_PER_S, Placement
-from testbed.twin.simulate import NewBackup
+from testbed.twin.decided import NewBackup
 
 Event = Mapping[str, Any]
 MS = 1_000_000

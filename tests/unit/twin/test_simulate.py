@@ -9,8 +9,9 @@ import pytest
 
 from testbed.scenario.types import NS_PER_S, Fault, Placement
 from testbed.twin.constants import CostWeights, TwinConstants
+from testbed.twin.decided import NewBackup
 from testbed.twin.pack import pack_plans, path_matrices
-from testbed.twin.simulate import NewBackup, TwinResult, simulate, simulate_batch
+from testbed.twin.simulate import TwinResult, simulate, simulate_batch
 from tests.support.twin_support import MS, line_plan, make_request, random_placements, random_plan
 
 QUIET = make_request(rate_pps=0.001)

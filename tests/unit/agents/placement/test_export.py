@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from agents.common.seal import digest
+from agents.placement.batch import DecisionBatch
 from agents.placement.cells import Cell, cell_scenario
 from agents.placement.export import (
     GreedyPlacement,
@@ -36,15 +37,14 @@ from agents.placement.onnx_policy import OnnxPolicy
 from agents.placement.plans import training_plans
 from agents.placement.policies import make_policy
 from agents.placement.timing import WARM_UP, decision_times
+from agents.placement.types import BACKUP
 from testbed.cli.main import main
 from testbed.cli.options import EXIT_INPUT
 from testbed.decisions.placement import PlacementObservation
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario
 from testbed.scenario.types import Placement, RunPlan
-from testbed.twin.decisions import DecisionBatch
 from testbed.twin.pack import pack_plans
-from testbed.twin.state import BACKUP
 from tests.support.places import ROOT
 from tests.support.twin_support import line_plan, make_request, random_plan
 
@@ -102,7 +102,7 @@ def states_of(
     for _ in range(steps):
         inputs = make_inputs(batch.observe())
         kept.append(inputs)
-        tasks |= set(batch.state.task.tolist())
+        tasks |= set(batch.asks.task.tolist())
         chosen = network.act(inputs, generator)
         primary = chosen.primary.numpy()
         primary = np.where(primary == inputs.delay.shape[0], -1, primary)

@@ -1,4 +1,4 @@
-"""What the slots to come are expected to cost, as far as requests have been placed.
+"""What a decision is paid for: what the slots to come are expected to cost, as far as is placed.
 
 An episode's cost is paid slot by slot as time passes, long after the decisions that caused it.
 With the outlook a decision is paid for at once: its reward is by how much it changes the expected
@@ -13,20 +13,19 @@ time, and packets by what their waiting costs. It has no memory of queues; the t
 
 from __future__ import annotations
 
+from agents.placement.types import COST, LOAD, SQUARE, WEIGHT, Questions
 from testbed.compiled import compiled_sum, compiled_view
-from testbed.scenario.types import FloatArray
 from testbed.twin.constants import Rates
 from testbed.twin.kernel import wait_cost
-from testbed.twin.pack import NEVER_NS, PlanArrays
-from testbed.twin.state import COST, LOAD, SQUARE, WEIGHT, State
+from testbed.twin.pack import NEVER_NS
+from testbed.twin.state import State, World
 
 
 @compiled_sum
-def expect(
-    plans: PlanArrays,
-    factor: FloatArray,
+def _expect(
+    world: World,
     state: State,
-    rates: Rates,
+    asks: Questions,
     b: int,
     node: int,
     request: int,
@@ -39,10 +38,10 @@ def expect(
 ) -> float:
     """Add (sign 1) or take away (-1) a member at `node` from the outlook; the change of its sum.
 
-    factor [P, S] is the load factor of each slot. The member serves `request` between two times;
-    `weight` is what a packet's wait of a second costs there, `fixed` what a packet costs anyway.
+    The member serves `request` between two times; `weight` is what a packet's wait of a second
+    costs there, `fixed` what a packet costs anyway.
     """
-    p = state.plan[b]
+    plans, factor, rates, p = world.plans, world.factor, world.rates, state.plan[b]
     start_ns = max(from_ns, plans.start_ns[p, request])
     end_ns = min(to_ns, plans.end_ns[p, request])
     if start_ns >= end_ns:
@@ -50,7 +49,7 @@ def expect(
     slot_ns = rates.slot_s * 1e9
     first, last = int(start_ns / slot_ns), int((end_ns - 1) / slot_ns)
     service_s = service_ns * 1e-9 / plans.capacity_cores[node]
-    ahead, outlook = state.ahead[b, node], state.outlook[b]
+    ahead, outlook = asks.ahead[b, node], asks.outlook[b]
     rate = sign * plans.rate_pps[p, request]
     total = 0.0
     for k in range(first, min(last + 1, outlook.shape[0])):
@@ -88,17 +87,11 @@ def _slot_cost(rho: float, sigma2: float, weight: float, rates: Rates) -> float:
 
 @compiled_view
 def expect_members(
-    plans: PlanArrays,
-    factor: FloatArray,
-    state: State,
-    rates: Rates,
-    b: int,
-    from_ns: int,
-    sign: float,
+    world: World, state: State, asks: Questions, b: int, from_ns: int, sign: float
 ) -> float:
     """Add the group that is asked about to the outlook from a time on; sign -1: take it away."""
-    p = state.plan[b]
-    r, f = state.asked[b, 0], state.asked[b, 1]
+    plans, rates, p = world.plans, world.rates, state.plan[b]
+    r, f = asks.asked[b, 0], asks.asked[b, 1]
     node, backup = state.primary[b, r, f], state.backup[b, r, f]
     weight = wait_cost(plans, p, r, rates)
     previous = plans.source[p, r] if f == 0 else state.primary[b, r, f - 1]
@@ -116,25 +109,38 @@ def expect_members(
     fixed = min(weight * fixed_s, rates.loss)
     if backup >= 0:
         together_ns = min(deaths_ns[node], deaths_ns[backup])
-        total += expect(
-            plans, factor, state, rates, b, backup, r, plans.backup_service_ns[p, r, f], 0.0, 0.0,
+        total += _expect(
+            world, state, asks, b, backup, r, plans.backup_service_ns[p, r, f], 0.0, 0.0,
             from_ns, together_ns, sign,
         )  # fmt: skip
         if deaths_ns[node] < deaths_ns[backup]:  # it takes over
-            total += expect(
-                plans, factor, state, rates, b, backup, r, service_ns, weight, fixed,
+            total += _expect(
+                world, state, asks, b, backup, r, service_ns, weight, fixed,
                 max(from_ns, deaths_ns[node]), deaths_ns[backup], sign,
             )  # fmt: skip
-    total += expect(
-        plans, factor, state, rates, b, node, r, service_ns, weight, fixed,
+    total += _expect(
+        world, state, asks, b, node, r, service_ns, weight, fixed,
         from_ns, deaths_ns[node], sign,
     )  # fmt: skip
     lost_ns = max(deaths_ns[node], deaths_ns[backup] if backup >= 0 else 0)
     if rates.holds and backup < 0:
         lost_ns = 0
     if lost_ns < NEVER_NS:
-        total += expect(
-            plans, factor, state, rates, b, node, r, 0.0, 0.0, rates.loss,
+        total += _expect(
+            world, state, asks, b, node, r, 0.0, 0.0, rates.loss,
             max(from_ns, lost_ns), NEVER_NS, sign,
         )  # fmt: skip
     return total
+
+
+@compiled_view
+def expect_backup(world: World, state: State, asks: Questions, b: int) -> float:
+    """Add the new backup of the group that is asked about to the outlook, once it has caught up."""
+    plans, p = world.plans, state.plan[b]
+    r, f = asks.asked[b, 0], asks.asked[b, 1]
+    backup = state.backup[b, r, f]
+    together_ns = min(plans.death_ns[p, state.primary[b, r, f]], plans.death_ns[p, backup])
+    return _expect(
+        world, state, asks, b, backup, r, plans.backup_service_ns[p, r, f], 0.0, 0.0,
+        state.joined_ns[b, r, f], together_ns, 1.0,
+    )  # fmt: skip

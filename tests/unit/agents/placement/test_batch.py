@@ -7,14 +7,15 @@ import dataclasses
 import numpy as np
 import pytest
 
+from agents.placement.batch import DecisionBatch
 from agents.placement.observe import pack_observations
 from agents.placement.on_twin import play
 from testbed.decisions.placement import PlacementObservation, ledger_of
 from testbed.scenario.types import NS_PER_S, Fault, Placement, RunPlan, Task, load_factor
 from testbed.twin.constants import CostWeights
-from testbed.twin.decisions import DecisionBatch
+from testbed.twin.decided import NewBackup
 from testbed.twin.pack import pack_plans
-from testbed.twin.simulate import NewBackup, simulate
+from testbed.twin.simulate import simulate
 from tests.support.twin_drawn import Drawn, Noting, drawn_policy, drawn_scenario
 from tests.support.twin_reference import Reference, Seen
 from tests.support.twin_support import line_plan, make_request, random_plan
@@ -212,12 +213,12 @@ def test_a_batch_equals_its_parts_bit_for_bit(shaped: bool, discount: float) -> 
 def test_an_environment_draws_new_plans_and_others_draw_others() -> None:
     pool = pack_plans([line_plan((make_request(),), faults=()) for _ in range(50)])
     batch = DecisionBatch(pool, 8, 3)
-    first = batch.plan_number()
+    first = batch.state.plan.copy()
     _, done = batch.step(np.full(8, 1), np.full(8, 2))
     assert done.all()
     assert len(set(first.tolist())) > 3
-    assert (batch.plan_number() != first).sum() > 4
-    assert (DecisionBatch(pool, 8, 3).plan_number() == first).all()
+    assert (batch.state.plan.copy() != first).sum() > 4
+    assert (DecisionBatch(pool, 8, 3).state.plan == first).all()
 
 
 def first_reward(primary: int, backup: int, **plan: object) -> float:

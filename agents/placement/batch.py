@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from agents.placement.dynamics import begin, can_move, drawn, joins, step_all
+from agents.placement.observe import observe_all
+from agents.placement.types import NOTHING, Observations, empty_observations, make_questions
 from testbed.scenario.types import BoolArray, FloatArray
-from testbed.twin.admission import joins
-from testbed.twin.advance import begin, drawn, step_all
-from testbed.twin.constants import CostWeights, TwinConstants, make_rates
-from testbed.twin.kernel import (
-    HISTOGRAM_BINS,
-    TOTALS,
-    rejection_cost,
-    slot_factors,
-    slots_of,
-)
-from testbed.twin.moves import can_move
-from testbed.twin.observe import Observations, empty_observations, observe_all
+from testbed.twin.constants import CostWeights, TwinConstants
 from testbed.twin.pack import IntArray, PlanArrays
-from testbed.twin.state import NOTHING, Record, State, make_state
+from testbed.twin.world import forget, make_world
 
 
 class DecisionBatch:
@@ -28,7 +20,7 @@ class DecisionBatch:
     for every group that a fault took one from, and what moves away from an overloaded server.
     Rewards are minus the cost (`CostWeights`) of the slots that pass. `shaped`, a decision is paid
     at once for what it does to the cost expected of the slots to come: with the potential P, minus
-    the outlook's sum, that is `potential_discount` x P(after) - P(before) more (`outlook`). Without
+    the outlook's sum, that is `potential_discount` x P(after) - P(before) more (`reward`). Without
     a discount both add up to minus the cost of the episode; with the learner's own, both have the
     same discounted sum. Which plans an environment draws depends on (seed, its number) alone: a
     batch equals as many single runs, bit for bit.
@@ -44,23 +36,17 @@ class DecisionBatch:
         first: int = 0,
         shaped: bool = True,
         potential_discount: float = 1.0,
-        quantiles: FloatArray | None = None,
+        recording: bool = False,
     ) -> None:
         """`first` is the number of the first environment, where a batch is split.
 
-        With `quantiles` (standard normal, they stand for the packets of a slot) everything that
-        the twin goes through is recorded.
+        With `recording`, everything that the twin goes through is recorded.
         """
         self.pool = pool
-        self._rates = make_rates(constants or TwinConstants(), weights or CostWeights())
-        plans = len(pool.requests)
-        slots = max(slots_of(pool, p, self._rates) for p in range(plans))
-        self._factor = slot_factors(pool, self._rates, slots)
         self._seed, self._first, self._shaped = seed, first, shaped
         self._potential_discount = potential_discount
-        self._recording = quantiles is not None
-        self.state = make_state(pool, environments, slots)
-        self.record = _make_record(self.state, quantiles)
+        self.world, self.state = make_world(pool, environments, constants, weights, recording)
+        self.asks = make_questions(pool, environments, self.state.cost.shape[1])
         self.nodes = nodes = len(pool.capacity_cores)
         self._out = empty_observations(environments, pool.delay_ns, pool.admission)
         self._choices = -1, nodes - 1
@@ -78,7 +64,7 @@ class DecisionBatch:
 
     def observe(self) -> Observations:
         """What is seen now; the arrays are the batch's own and change with the next call."""
-        observe_all(self.pool, self.state, self._rates, self._out)
+        observe_all(self.world, self.state, self.asks, self._out)
         return self._out
 
     def step(
@@ -100,10 +86,9 @@ class DecisionBatch:
         rewards = np.zeros(self.environments)
         done = np.zeros(self.environments, dtype=np.bool_)
         step_all(
-            self.pool, self._factor, self.state, self._rates,
+            self.world, self.state, self.asks,
             np.asarray(primary, dtype=np.int64), np.asarray(backup, dtype=np.int64),
-            self._shaped, again, self._seed, self._first, self.record, self._recording,
-            rewards, done,
+            self._shaped, again, self._seed, self._first, rewards, done,
         )  # fmt: skip
         if self._shaped and self._potential_discount != 1.0:
             rewards += (1.0 - self._potential_discount) * self._outlook()
@@ -111,60 +96,33 @@ class DecisionBatch:
 
     def _outlook(self) -> FloatArray:
         """What the slots to come are expected to cost, [B]; 0 where an episode has just begun."""
-        outlook, slot = self.state.outlook, self.state.slot
+        outlook, slot = self.asks.outlook, self.state.slot
         ahead = np.arange(outlook.shape[1]) >= slot[:, None]
         total: FloatArray = np.where(ahead, outlook, 0.0).sum(axis=1)
         return total
 
-    def forget(self) -> None:
-        """Empty the record."""
-        for array in self.record[:-1]:
-            array[:] = 0.0
-
-    def rejection_cost(self, b: int, r: int) -> float:
-        """What it costs to reject request number `r` of an environment's plan."""
-        return float(rejection_cost(self.pool, self._factor, self.state.plan[b], r, self._rates))
+    def play(self) -> None:
+        """Begin the plans of the pool in their order, with an empty record."""
+        forget(self.world.record)
+        self.reset(np.arange(self.environments))
 
     def would_join(self, b: int, node: int) -> bool:
         """Whether the group that needs a backup in environment `b` would get it at `node`."""
-        return joins(self.pool, self.state, self._rates, b, node)
+        return joins(self.world, self.state, self.asks, b, node)
 
     def would_move(self, b: int, node: int) -> bool:
         """Whether the primary that may move in environment `b` would go to `node`."""
-        return can_move(self.pool, self.state, self._rates, b, node)
-
-    def plan_number(self) -> IntArray:
-        """Which plan of the pool each environment is in, shape [B]."""
-        return self.state.plan.copy()
+        return can_move(self.world, self.state, self.asks, b, node)
 
     def begin(self, b: int, plan: int | None = None) -> None:
         """Begin an episode in environment `b`: of the given plan, or of a drawn one."""
         if plan is None:
-            number, episode = self._first + b, self.state.episode[b]
+            number, episode = self._first + b, self.asks.episode[b]
             plan = drawn(self._seed, number, episode, len(self.pool.requests))
-        begin(
-            self.pool, self._factor, self.state, self._rates, b, plan, self._shaped,
-            self.record, self._recording,
-        )  # fmt: skip
-
-
-def _make_record(state: State, quantiles: FloatArray | None) -> Record:
-    batch, requests = state.placed.shape
-    slots, nodes = state.outlook.shape[1], state.wait_s.shape[1]
-    if quantiles is None:
-        quantiles, batch, requests, slots, nodes = np.zeros(0), 0, 0, 0, 0
-    return Record(
-        demand=np.zeros((batch, slots, nodes)),
-        wait_s=np.zeros((batch, slots, nodes)),
-        totals=np.zeros((batch, requests, TOTALS)),
-        histogram=np.zeros((batch, HISTOGRAM_BINS)),
-        overload_s=np.zeros(batch),
-        cost=np.zeros(batch),
-        normal=quantiles,
-    )
+        begin(self.world, self.state, self.asks, b, plan, self._shaped)
 
 
 def ended(batch: DecisionBatch) -> BoolArray:
     """Which environments have nothing more to decide, [B]."""
-    over: BoolArray = batch.state.task == NOTHING
+    over: BoolArray = batch.asks.task == NOTHING
     return over

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from agents.placement.batch import DecisionBatch
 from agents.placement.on_twin import Played, play
+from agents.placement.types import BACKUP, MOVE
 from testbed.decisions.placement import PlacementObservation
 from testbed.scenario.types import NS_PER_S, Fault, Placement, RunPlan
 from testbed.twin.constants import CostWeights, TwinConstants
-from testbed.twin.decisions import DecisionBatch
 from testbed.twin.pack import pack_plans
-from testbed.twin.state import BACKUP, MOVE
 from tests.support.twin_support import line_plan, make_request
 
 CONSTANTS = TwinConstants(
@@ -142,8 +142,8 @@ def rewards(batch: DecisionBatch, moves_to: int) -> list[tuple[int, float]]:
     """(task, reward) of each decision of an episode."""
     out, done = [], np.array([False])
     while not done[0]:
-        task = int(batch.state.task[0])
-        large = int(batch.state.asked[0, 0]) == 1
+        task = int(batch.asks.task[0])
+        large = int(batch.asks.asked[0, 0]) == 1
         node = 1 if task not in (MOVE, BACKUP) else moves_to if large else -1
         reward, done = batch.step(np.array([node]), np.array([2]), again=False)
         out.append((task, float(reward[0])))
