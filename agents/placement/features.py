@@ -1,30 +1,8 @@
 """From observations to what the network reads: pure functions, the same for one and for many.
 
-Columns of a node, for the function that is asked about ("there" is at this node; shares are of the
-node's capacity; times and delays stand twice, in units of DELAY_SCALE_NS and of the delay bound):
-
-0-2    share used; the same with the primary there; the same with the backup there
-3      share that the primary would add
-4      share used, at most 2, squared
-5      capacity less what is used, in reference cores
-6, 7   service time of a packet there
-8, 9   path delay from where the packets come
-10, 11 path delay to the egress
-12, 13 the sum of both above the delay of the direct way
-14, 15 delay to the nearest other node with room for a backup (FAR_NS: none), share used there
-16     instances of this chain there, in fours
-17     1: the primary is there; 0.5: the backup
-
-A primary that moves takes with it what it uses, and what its backup uses at the node to which it
-moves: columns 1 and 2 count neither twice. Columns of a request:
-
-0-2    packets per second in fifties; CPU of the primary and of the backup, in twentieths of a core
-3-5    functions before it and behind it, in fours; 1: it is the last
-6, 7   delay that is left, in bounds; DELAY_SCALE_NS in bounds
-8      path delay of the direct way from where the packets come to the egress
-9      log(1 + seconds of life, at most 10^4) / 3
-10-12  shares used of living servers: mean, largest, of all together
-13-15  1: a backup is asked for; admission is controlled; a primary is to move
+NODE_COLUMNS and REQUEST_COLUMNS say what each number is. "There" is at the node that the row is of,
+for the function that is asked about. A primary that moves takes with it what it uses, and what its
+backup uses at the node to which it moves: the columns of what would be used count neither twice.
 """
 
 from __future__ import annotations
@@ -35,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from agents.common.columns import Column
 from agents.placement.observe import pack_observations
 from agents.placement.types import BACKUP, MOVE, PLACE, Observations
 from testbed.compiled import compiled_view
@@ -47,14 +26,62 @@ if TYPE_CHECKING:
 
     from agents.placement.network import Inputs
 
-NODE_FEATURES = 18
-REQUEST_FEATURES = 16
 DELAY_SCALE_NS = 10e6
 """Delays are in units of this, and in units of the request's delay bound."""
 FAR_NS = 100e6
 """Stands for the delay to a backup where none has room."""
 LARGEST = 10.0
 """Features are cut here, so that an odd server does not drown the others."""
+
+_SHARE, _DELAY, _BOUND = "the node's capacity", "DELAY_SCALE_NS", "the request's delay bound"
+NODE_COLUMNS = (
+    Column("used", _SHARE, "demand there"),
+    Column("used_with_primary", _SHARE, "demand there with the primary"),
+    Column("used_with_backup", _SHARE, "demand there with the backup"),
+    Column("primary", _SHARE, "demand that the primary would add"),
+    Column("used_squared", "the square of the node's capacity", "demand there, at most 2, squared"),
+    Column("free", "a reference core", "capacity less demand"),
+    Column("service", _DELAY, "service time of a packet there"),
+    Column("service_of_bound", _BOUND, "the same"),
+    Column("from_previous", _DELAY, "path delay from where the packets come"),
+    Column("from_previous_of_bound", _BOUND, "the same"),
+    Column("to_egress", _DELAY, "path delay to the egress"),
+    Column("to_egress_of_bound", _BOUND, "the same"),
+    Column("detour", _DELAY, "path delay by this node beyond that of the direct way"),
+    Column("detour_of_bound", _BOUND, "the same"),
+    Column("to_backup", _DELAY, "path delay to the nearest other node with room for a backup"),
+    Column("used_of_backup", "that node's capacity", "demand at that node"),
+    Column("held", "four instances", "instances of this chain there"),
+    Column("member", "the primary; 0.5: the backup", "which member of the group is there"),
+)
+(
+    USED, USED_WITH_PRIMARY, USED_WITH_BACKUP, PRIMARY, USED_SQUARED, FREE, SERVICE,
+    SERVICE_OF_BOUND, FROM_PREVIOUS, FROM_PREVIOUS_OF_BOUND, TO_EGRESS, TO_EGRESS_OF_BOUND, DETOUR,
+    DETOUR_OF_BOUND, TO_BACKUP, USED_OF_BACKUP, HELD, MEMBER,
+) = range(len(NODE_COLUMNS))  # fmt: skip
+REQUEST_COLUMNS = (
+    Column("rate", "50 packets per second", "the request's rate now"),
+    Column("primary_cores", "a twentieth of a reference core", "demand of the primary"),
+    Column("backup_cores", "a twentieth of a reference core", "demand of the backup"),
+    Column("before", "four functions", "functions of the chain before this one"),
+    Column("behind", "four functions", "functions of the chain behind this one"),
+    Column("is_last", "yes", "whether this function is the last"),
+    Column("left", _BOUND, "delay that is left"),
+    Column("bound", "DELAY_SCALE_NS in bounds", "how short the bound is"),
+    Column("direct", _DELAY, "path delay from where the packets come to the egress"),
+    Column("lifetime", "log(1 + s) / 3", "life time, at most 10^4 s"),
+    Column("used_mean", "a node's capacity", "mean demand of the living servers"),
+    Column("used_most", "a node's capacity", "largest demand of a living server"),
+    Column("used_all", "all their capacity", "demand of the living servers together"),
+    Column("asks_backup", "yes", "whether a new backup is asked for"),
+    Column("admission", "yes", "whether admission is controlled"),
+    Column("asks_move", "yes", "whether a primary is to move"),
+)
+(
+    RATE, PRIMARY_CORES, BACKUP_CORES, BEFORE, BEHIND, IS_LAST, LEFT, BOUND, DIRECT, LIFETIME,
+    USED_MEAN, USED_MOST, USED_ALL, ASKS_BACKUP, ADMISSION, ASKS_MOVE,
+) = range(len(REQUEST_COLUMNS))  # fmt: skip
+NODE_FEATURES, REQUEST_FEATURES = len(NODE_COLUMNS), len(REQUEST_COLUMNS)
 
 Float32Array = NDArray[np.float32]
 
@@ -157,24 +184,24 @@ def _fill_nodes(seen: Observations, out: Float32Array) -> None:
             detour_ns = from_ns + to_ns - direct_ns
             near_ns, near_used = _nearest_backup(seen, b, n)
             row = out[b, n]
-            row[0] = _cut(used)
-            row[1] = _cut(used + more)
-            row[2] = _cut(used + copy)
-            row[3] = _cut(seen.primary_cores[b] * share)
-            row[4] = min(used, 2.0) * min(used, 2.0)
-            row[5] = _cut(seen.capacity_cores[b, n] - seen.used_cores[b, n])
-            row[6] = _cut(service_ns / DELAY_SCALE_NS)
-            row[7] = _cut(service_ns / bound)
-            row[8] = _cut(from_ns / DELAY_SCALE_NS)
-            row[9] = _cut(from_ns / bound)
-            row[10] = _cut(to_ns / DELAY_SCALE_NS)
-            row[11] = _cut(to_ns / bound)
-            row[12] = _cut(detour_ns / DELAY_SCALE_NS)
-            row[13] = _cut(detour_ns / bound)
-            row[14] = near_ns / DELAY_SCALE_NS
-            row[15] = near_used
-            row[16] = _cut(seen.held[b, n] / 4.0)
-            row[17] = 1.0 if n == seen.primary[b] else 0.5 if n == seen.backup[b] else 0.0
+            row[USED] = _cut(used)
+            row[USED_WITH_PRIMARY] = _cut(used + more)
+            row[USED_WITH_BACKUP] = _cut(used + copy)
+            row[PRIMARY] = _cut(seen.primary_cores[b] * share)
+            row[USED_SQUARED] = min(used, 2.0) * min(used, 2.0)
+            row[FREE] = _cut(seen.capacity_cores[b, n] - seen.used_cores[b, n])
+            row[SERVICE] = _cut(service_ns / DELAY_SCALE_NS)
+            row[SERVICE_OF_BOUND] = _cut(service_ns / bound)
+            row[FROM_PREVIOUS] = _cut(from_ns / DELAY_SCALE_NS)
+            row[FROM_PREVIOUS_OF_BOUND] = _cut(from_ns / bound)
+            row[TO_EGRESS] = _cut(to_ns / DELAY_SCALE_NS)
+            row[TO_EGRESS_OF_BOUND] = _cut(to_ns / bound)
+            row[DETOUR] = _cut(detour_ns / DELAY_SCALE_NS)
+            row[DETOUR_OF_BOUND] = _cut(detour_ns / bound)
+            row[TO_BACKUP] = near_ns / DELAY_SCALE_NS
+            row[USED_OF_BACKUP] = near_used
+            row[HELD] = _cut(seen.held[b, n] / 4.0)
+            row[MEMBER] = 1.0 if n == seen.primary[b] else 0.5 if n == seen.backup[b] else 0.0
 
 
 @compiled_view
@@ -212,22 +239,22 @@ def _fill_requests(seen: Observations, out: Float32Array) -> None:
                 cores += seen.capacity_cores[b, n]
         left = seen.functions[b] - seen.function_index[b] - 1
         row = out[b]
-        row[0] = _cut(seen.rate_pps[b] / 50.0)
-        row[1] = _cut(seen.primary_cores[b] * 20.0)
-        row[2] = _cut(seen.backup_cores[b] * 20.0)
-        row[3] = seen.function_index[b] / 4.0
-        row[4] = left / 4.0
-        row[5] = 1.0 if left == 0 else 0.0
-        row[6] = _cut(seen.delay_left_ns[b] / seen.delay_bound_ns[b])
-        row[7] = _cut(DELAY_SCALE_NS / seen.delay_bound_ns[b])
-        row[8] = _cut(seen.delay_to_egress_ns[b, seen.previous[b]] / DELAY_SCALE_NS)
-        row[9] = math.log1p(min(seen.lifetime_s[b], 1e4)) / 3.0
-        row[10] = _cut(total / max(count, 1))
-        row[11] = _cut(most)
-        row[12] = _cut(used_cores / max(cores, 1e-9))
-        row[13] = 1.0 if seen.task[b] == BACKUP else 0.0
-        row[14] = 1.0 if seen.admission else 0.0
-        row[15] = 1.0 if seen.task[b] == MOVE else 0.0
+        row[RATE] = _cut(seen.rate_pps[b] / 50.0)
+        row[PRIMARY_CORES] = _cut(seen.primary_cores[b] * 20.0)
+        row[BACKUP_CORES] = _cut(seen.backup_cores[b] * 20.0)
+        row[BEFORE] = seen.function_index[b] / 4.0
+        row[BEHIND] = left / 4.0
+        row[IS_LAST] = 1.0 if left == 0 else 0.0
+        row[LEFT] = _cut(seen.delay_left_ns[b] / seen.delay_bound_ns[b])
+        row[BOUND] = _cut(DELAY_SCALE_NS / seen.delay_bound_ns[b])
+        row[DIRECT] = _cut(seen.delay_to_egress_ns[b, seen.previous[b]] / DELAY_SCALE_NS)
+        row[LIFETIME] = math.log1p(min(seen.lifetime_s[b], 1e4)) / 3.0
+        row[USED_MEAN] = _cut(total / max(count, 1))
+        row[USED_MOST] = _cut(most)
+        row[USED_ALL] = _cut(used_cores / max(cores, 1e-9))
+        row[ASKS_BACKUP] = 1.0 if seen.task[b] == BACKUP else 0.0
+        row[ADMISSION] = 1.0 if seen.admission else 0.0
+        row[ASKS_MOVE] = 1.0 if seen.task[b] == MOVE else 0.0
 
 
 @compiled_view

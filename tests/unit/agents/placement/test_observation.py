@@ -8,23 +8,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from agents.placement.features import NODE_FEATURES, REQUEST_FEATURES, features
+from agents.common.columns import Column, names
+from agents.placement import features
 from testbed.decisions.placement import Ledger, PlacementObservation
 from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.types import NS_PER_S, Placement, Task
 from tests.support.twin_support import MS, line_plan, make_request
 
-NODE_COLUMNS = (
-    "used", "used_with_primary", "used_with_backup", "primary", "used_squared", "free",
-    "service", "service_of_bound", "from_previous", "from_previous_of_bound", "to_egress",
-    "to_egress_of_bound", "detour", "detour_of_bound", "to_backup", "used_of_backup", "held",
-    "member",
-)  # fmt: skip
-REQUEST_COLUMNS = (
-    "rate", "primary_cores", "backup_cores", "before", "behind", "is_last", "left", "bound",
-    "direct", "lifetime", "used_mean", "used_most", "used_all", "asks_backup", "admission",
-    "asks_move",
-)  # fmt: skip
+NODE_NAMES, REQUEST_NAMES = names(features.NODE_COLUMNS), names(features.REQUEST_COLUMNS)
 
 
 def cut(value: float) -> float:
@@ -126,30 +117,37 @@ def drawn(seed: int) -> PlacementObservation:
 STATES = [drawn(seed) for seed in range(240)]
 
 
-@pytest.mark.parametrize("column", NODE_COLUMNS)
+@pytest.mark.parametrize("column", NODE_NAMES)
 def test_a_column_of_a_node_is_what_a_plain_computation_gives(column: str) -> None:
-    number = NODE_COLUMNS.index(column)
-    found = np.array([features(o)[0][:, number] for o in STATES])
+    number = NODE_NAMES.index(column)
+    found = np.array([features.features(o)[0][:, number] for o in STATES])
     value = np.array([[list(node_of(o, n))[number] for n in range(5)] for o in STATES])
     np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-6)
     assert value.min() < value.max(), "the states tell this column's values apart"
 
 
-@pytest.mark.parametrize("column", REQUEST_COLUMNS)
+@pytest.mark.parametrize("column", REQUEST_NAMES)
 def test_a_column_of_the_request_is_what_a_plain_computation_gives(column: str) -> None:
-    number = REQUEST_COLUMNS.index(column)
-    found = np.array([features(o)[1][number] for o in STATES])
+    number = REQUEST_NAMES.index(column)
+    found = np.array([features.features(o)[1][number] for o in STATES])
     value = np.array([list(request_of(o))[number] for o in STATES])
     np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-6)
     assert value.min() < value.max(), "the states tell this column's values apart"
 
 
-def test_the_columns_have_names() -> None:
-    assert (len(NODE_COLUMNS), len(REQUEST_COLUMNS)) == (NODE_FEATURES, REQUEST_FEATURES)
+@pytest.mark.parametrize("table", [features.NODE_COLUMNS, features.REQUEST_COLUMNS])
+def test_a_column_is_where_the_table_has_its_name(table: tuple[Column, ...]) -> None:
+    assert [getattr(features, name.upper()) for name in names(table)] == list(range(len(table)))
+
+
+def test_the_plain_computation_has_every_column() -> None:
+    o = STATES[0]
+    assert len(list(node_of(o, 0))) == features.NODE_FEATURES == len(NODE_NAMES)
+    assert len(list(request_of(o))) == features.REQUEST_FEATURES == len(REQUEST_NAMES)
 
 
 def by_name(o: PlacementObservation, node: int) -> dict[str, float]:
-    return dict(zip(NODE_COLUMNS, features(o)[0][node].tolist(), strict=True))
+    return dict(zip(NODE_NAMES, features.features(o)[0][node].tolist(), strict=True))
 
 
 def a_move(**changes: object) -> PlacementObservation:
