@@ -27,7 +27,7 @@ from agents.placement.features import masks
 from agents.placement.learning import PlacementWorld
 from agents.placement.model import make_network
 from agents.placement.on_twin import play
-from agents.placement.plans import held_out_plans, training_plans
+from agents.placement.plans import held_out_plans, training_of, training_plans
 from agents.placement.policies import make_policy
 from agents.placement.timing import decision_times
 from testbed.cli.screens.tables import Column, FittedTable, names, words
@@ -143,7 +143,7 @@ def bench_training(runs: int) -> Iterator[Row]:
         scenario = substrate(topology)
         pool = pack_plans(training_plans(scenario, 128))
         constants = constants_for(scenario, slot_ns=config.slot_s * NS_PER_S)
-        environments = scenario.training.environments
+        environments = training_of(scenario).environments
         found = []
         for run in range(runs):
             batch = DecisionBatch(pool, environments, run, constants)

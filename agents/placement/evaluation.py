@@ -85,13 +85,13 @@ def _read(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
 
 
 def _manifest(spec: SweepSpec, calibration: Mapping[str, Any] | None) -> dict[str, Any]:
-    scenario = spec.scenario
+    scenario, baseline = spec.scenario, spec.scenario.problem.baseline
     return {
         "format": FORMAT,
         "scenario": scenario.name,
         "complete": False,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "baseline": scenario.baseline if scenario.baseline in spec.policies else spec.policies[0],
+        "baseline": baseline if baseline in spec.policies else spec.policies[0],
         "policies": list(spec.policies),
         "heuristics": [name for name in spec.policies if name in HEURISTICS],
         "learned": [name for name in spec.policies if name in LEARNED],

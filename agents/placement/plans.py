@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from testbed.scenario.model import Scenario
 from testbed.scenario.plan import make_plan
+from testbed.scenario.problems.placement import TwinTrainingSpec
 from testbed.scenario.types import RunPlan
 from testbed.twin.pack import as_modelled
 
@@ -12,6 +13,12 @@ HELD_OUT_SEEDS = 2_000_000
 VALIDATION_SEEDS = 3_000_000
 """Plans for learning, for the last judgement and for choosing the best weights have seeds from here
 on; a scenario's own are far below."""
+
+
+def training_of(scenario: Scenario) -> TwinTrainingSpec:
+    """How `ppo` learns placement on a scenario: of another problem's it has the seed."""
+    given = scenario.problem.training
+    return given if isinstance(given, TwinTrainingSpec) else TwinTrainingSpec(seed=given.seed)
 
 
 def training_plans(scenario: Scenario, count: int) -> list[RunPlan]:

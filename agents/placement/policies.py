@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
 
 from agents.placement.baselines import (
     BestFitPolicy,
@@ -17,12 +16,11 @@ from agents.placement.baselines import (
 )
 from testbed.decisions.policy import Policy
 from testbed.scenario.errors import InputError
-from testbed.scenario.model import PolicyName
 from testbed.scenario.plan import DEFAULT_FUNCTIONS
+from testbed.scenario.problems.deciding import POLICIES
 from testbed.scenario.types import NS_PER_S, FunctionName, FunctionProfile, RunPlan
 from testbed.twin.constants import TwinConstants
 
-POLICIES: tuple[str, ...] = get_args(PolicyName)
 LEARNED = ("ppo", "dqn")
 """Policies that are trained into a model."""
 BOUNDS = ("milp-hindsight",)

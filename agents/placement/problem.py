@@ -6,20 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agents.placement.policies import BOUNDS, HEURISTICS, POLICIES, make_policy
+from agents.placement.policies import BOUNDS, HEURISTICS, make_policy
 from agents.provisioning.problem import train_dqn
 from testbed.decisions.problem import Problem, TrainingJob
 from testbed.scenario.modelled import require_modelled, words_left_out
+from testbed.scenario.problems.deciding import POLICIES
 
 
 def train_ppo(job: TrainingJob, progress: Callable[[float], None]) -> dict[str, Any]:
     """Train `ppo` on the twin of the job's scenarios; see `testbed.decisions.problem.Train`."""
     from agents.placement.config import read_config
+    from agents.placement.plans import training_of
     from agents.placement.train import train
 
     for scenario in job.scenarios:
         require_modelled(scenario)
-    spec = job.scenarios[0].training
+    spec = training_of(job.scenarios[0])
     report = train(
         job.scenarios,
         job.out,

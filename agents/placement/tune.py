@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from agents.common.headers import differences
 from agents.placement.config import SPACE, Between, PpoConfig, config_text, value_of, with_values
 from agents.placement.journal import StudyJournal
+from agents.placement.plans import training_of
 from agents.placement.train import train
 from testbed.records.files import write_text
 from testbed.scenario.endings import clean_up
@@ -185,7 +186,7 @@ def _learn(
         if deadline_s is not None and time.monotonic() > deadline_s:
             raise _OutOfTime
 
-    spec = scenario.training
+    spec = training_of(scenario)
     with tempfile.TemporaryDirectory() as folder:
         report = train(
             [scenario],
@@ -264,7 +265,7 @@ def _header(
     return {
         "format": 1,
         "scenario": scenario.name,
-        "decisions": scenario.training.decisions,
+        "decisions": training_of(scenario).decisions,
         "seed": seed,
         "digest": hashlib.sha256(text.encode()).hexdigest(),
     }

@@ -58,7 +58,7 @@ def _train(
     report = train(
         config,
         job.out,
-        seed=job.scenarios[0].training.seed,
+        seed=job.scenarios[0].problem.training.seed,
         progress=lambda done, _: progress(done),
         logs=job.logs,
         resume=job.resume,

@@ -129,7 +129,7 @@ def _scenario(name: str, seed: int, nodes: Sequence[str], **parts: Any) -> Scena
     """A scenario on nodes in a line."""
     return Scenario.model_validate(
         {
-            "format": 1,
+            "format": 2,
             "name": name,
             "topology": {
                 "nodes": [{"name": node} for node in nodes],
@@ -138,8 +138,7 @@ def _scenario(name: str, seed: int, nodes: Sequence[str], **parts: Any) -> Scena
                 ],
             },
             "links": {"rate_bps": 50e6},
-            "policies": [POLICY],
-            "baseline": POLICY,
+            "problem": {"name": "placement", "policies": [POLICY], "baseline": POLICY},
             "seeds": [seed],
             **parts,
         }

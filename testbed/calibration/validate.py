@@ -9,7 +9,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +22,10 @@ from testbed.records.files import write_json
 from testbed.results.folder import hand_back, results_folder
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario
-from testbed.scenario.model import PolicyName, Scenario
+from testbed.scenario.model import Scenario, decided_by
 from testbed.scenario.modelled import left_out, require_modelled
 from testbed.scenario.plan import make_plan
+from testbed.scenario.problems.deciding import POLICIES
 from testbed.scenario.types import NS_PER_S, RunPlan
 from testbed.statistics.quantiles import nearest_rank
 from testbed.twin.calibration import Calibration, Chosen
@@ -152,17 +153,14 @@ def chosen_scenario(path: Path, policies: Sequence[str], seeds: Sequence[int]) -
     """
     scenario = load_scenario(path)
     require_modelled(scenario)
-    names = list(policies) or [name for name in scenario.policies if name not in LEARNED]
-    known = get_args(PolicyName)
+    names = list(policies) or [name for name in scenario.problem.policies if name not in LEARNED]
     for name in names:
-        if name not in known or name in LEARNED:
+        if name not in POLICIES or name in LEARNED:
             raise InputError("--policies", name, "policies of the testbed that need no training")
     chosen = list(seeds) or scenario.seeds[:SEEDS]
     for seed in chosen:
         make_plan(scenario, seed)
-    return scenario.model_copy(
-        update={"policies": names, "baseline": names[0], "seeds": list(dict.fromkeys(chosen))}
-    )
+    return decided_by(scenario, names, list(dict.fromkeys(chosen)))
 
 
 def new_folder(results: Path | None) -> Path:
@@ -180,7 +178,7 @@ def run_scenarios(
     from testbed.calibration.calibrate import RUN_OVERHEAD_S, run_policies
 
     shares = [
-        len(each.policies) * len(each.seeds) * (each.traffic.duration_s + RUN_OVERHEAD_S)
+        len(each.problem.policies) * len(each.seeds) * (each.traffic.duration_s + RUN_OVERHEAD_S)
         for each in scenarios
     ]
     folders = []
@@ -191,7 +189,7 @@ def run_scenarios(
             progress(what, (done + share * whole) / sum(shares))
 
         where = folder / f"{number:02d}-{scenario.name}"
-        run_policies(where, scenario, scenario.policies, make_policy, tell)
+        run_policies(where, scenario, scenario.problem.policies, make_policy, tell)
         folders.append(where)
     progress("comparing", 1.0)
     return folders

@@ -130,11 +130,12 @@ def _told_what_is_kept(folder: Path, console: Console) -> Iterator[None]:
 
 def _policies(text: str, scenario: Scenario, with_models: bool) -> tuple[str, ...]:
     """The policies that are named; else the baseline, the online heuristics and the models'."""
-    from agents.placement.policies import HEURISTICS, LEARNED, POLICIES
+    from agents.placement.policies import HEURISTICS, LEARNED
+    from testbed.scenario.problems.deciding import POLICIES
 
     if not text:
         learned = [name for name in LEARNED if name == "ppo"] if with_models else []
-        return tuple(dict.fromkeys([scenario.baseline, "deft", *HEURISTICS, *learned]))
+        return tuple(dict.fromkeys([scenario.problem.baseline, "deft", *HEURISTICS, *learned]))
     names = listed(text)
     for name in names:
         if name not in POLICIES:

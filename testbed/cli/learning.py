@@ -15,7 +15,7 @@ from testbed.cli.screens.progress import progress_bar
 from testbed.decisions.problem import Problem
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_checked
-from testbed.scenario.model import Scenario
+from testbed.scenario.model import Scenario, with_training
 from testbed.scenario.modelled import require_modelled, words_left_out
 
 
@@ -97,7 +97,7 @@ def learned_by(name: str | None, algorithm: str | None) -> tuple[Problem, str]:
 def _with_training(scenario: Scenario, decisions: int | None, seed: int | None) -> Scenario:
     changes: dict[str, Any] = {"decisions": decisions, "seed": seed}
     given = {key: value for key, value in changes.items() if value is not None}
-    return scenario.model_copy(update={"training": scenario.training.model_copy(update=given)})
+    return with_training(scenario, **given)
 
 
 def tune(
@@ -216,10 +216,10 @@ def given_models(scenario: Scenario, given: dict[str, tuple[str, Path | None]]) 
     for option, (policy, file) in given.items():
         if file is None:
             continue
-        if policy not in problem("placement").learned:
+        if policy not in problem(scenario.problem.name).learned:
             raise InputError(option, str(file), f"no model for {policy}, which learns nothing")
-        if policy not in scenario.policies:
-            among = ", ".join(scenario.policies)
+        if policy not in scenario.problem.policies:
+            among = ", ".join(scenario.problem.policies)
             raise InputError(
                 option, str(file), f"no model: {policy} is none of the policies {among}"
             )

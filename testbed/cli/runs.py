@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
@@ -28,10 +28,9 @@ from testbed.cli.screens.progress import progress_bar
 from testbed.results.folder import check_new
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_checked
-from testbed.scenario.model import PolicyName, Scenario
+from testbed.scenario.model import Scenario, decided_by
 from testbed.scenario.plan import make_plan
-
-POLICIES: tuple[str, ...] = get_args(PolicyName)
+from testbed.scenario.problems.deciding import POLICIES
 
 
 def run(
@@ -47,13 +46,7 @@ def run(
     loaded = load_checked(scenario)
     if policy not in POLICIES:
         raise InputError("--policy", policy, f"one of {', '.join(POLICIES)}")
-    chosen = loaded.model_copy(
-        update={
-            "policies": [policy],
-            "baseline": policy,
-            "seeds": [loaded.seeds[0] if seed is None else seed],
-        }
-    )
+    chosen = decided_by(loaded, [policy], [loaded.seeds[0] if seed is None else seed])
     models = given_models(chosen, {"--model": (policy, model)})
     _compare(scenario, chosen, models, results, as_json, calibration)
 
@@ -110,14 +103,15 @@ def _compare(
     from testbed.substrate.choice import able_host
 
     capabilities, backends = able_host(scenario)
-    placement = problem("placement")
+    decided = problem(scenario.problem.name)
     host = choose_calibration(calibration, asdict(backends))
     spec = ComparisonSpec(
-        path, scenario, placement, capabilities, backends, host, models, include_invalid
+        path, scenario, decided, capabilities, backends, host, models, include_invalid
     )
-    if placement.on_twin & set(spec.trained()):
+    if decided.on_twin & set(spec.trained()):
         print_left_out(console, [scenario])
-    print_lines(console, host.lines() if placement.calibrated & set(scenario.policies) else [])
+    host_counts = decided.calibrated & set(scenario.problem.policies)
+    print_lines(console, host.lines() if host_counts else [])
     plans = (make_plan(scenario, seed) for seed in scenario.seeds)
     print_lines(console, filter(None, [links_note(scenario, plans)]))
     with progress_bar(console) as progress:

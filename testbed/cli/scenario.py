@@ -32,7 +32,7 @@ def check(scenario: ScenarioPath, as_json: AsJson = False) -> None:
         "valid": True,
         "nodes": len(first.topology.nodes),
         "links": len(first.topology.links),
-        "policies": list(loaded.policies),
+        "policies": list(loaded.problem.policies),
         "seeds": {str(seed): len(plan.requests) for seed, plan in plans.items()},
         "links_note": links_note(loaded, plans.values()),
         "remarks": said,
@@ -47,7 +47,7 @@ def check(scenario: ScenarioPath, as_json: AsJson = False) -> None:
     requests = ", ".join(f"{len(plan.requests)} (seed {seed})" for seed, plan in plans.items())
     console.print(
         f"{scenario}: valid. {facts['nodes']} nodes, {facts['links']} links, policies "
-        f"{', '.join(loaded.policies)}, requests {requests}."
+        f"{', '.join(loaded.problem.policies)}, requests {requests}."
     )
     for remark in said:
         console.print(f"Note: {remark}.", style="yellow", markup=False, soft_wrap=True)

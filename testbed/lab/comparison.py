@@ -55,7 +55,7 @@ class ComparisonSpec:
 
     def trained(self) -> list[str]:
         """The policies that have to be trained."""
-        among = (name for name in self.problem.learned if name in self.scenario.policies)
+        among = (name for name in self.problem.learned if name in self.scenario.problem.policies)
         return [name for name in among if name not in self.models]
 
 
@@ -87,7 +87,7 @@ def compare_policies(
         copy(spec.path, folder / "scenario.yaml")
         backends = spec.backends
         say(
-            f"{scenario.name}: policies {', '.join(scenario.policies)}, seeds "
+            f"{scenario.name}: policies {', '.join(scenario.problem.policies)}, seeds "
             f"{', '.join(map(str, scenario.seeds))}; datapath {backends.datapath}, "
             f"links {backends.link}, cgroup {backends.cgroup}"
         )
@@ -133,7 +133,7 @@ def _run_all(
 ) -> None:
     scenario, trains = spec.scenario, spec.trained()
     run_s = scenario.traffic.duration_s + scenario.traffic.drain_s + RUN_OVERHEAD_S
-    total_s = run_s * len(scenario.policies) * len(scenario.seeds) + TRAIN_S * len(trains)
+    total_s = run_s * len(scenario.problem.policies) * len(scenario.seeds) + TRAIN_S * len(trains)
     done_s = 0.0
 
     def tell(what: str, since_s: float = 0.0) -> None:
@@ -151,7 +151,7 @@ def _run_all(
             phases["export_s"] = time.monotonic() - begin
         models[name] = _kept(name, served, folder / "model")
     for seed in scenario.seeds:
-        for policy in scenario.policies:
+        for policy in scenario.problem.policies:
             what = f"{policy}, seed {seed}"
             tell(what)
             run = RunSpec(
@@ -212,8 +212,8 @@ def _manifest(scenario: Scenario, backends: Backends) -> dict[str, Any]:
         "scenario": scenario.name,
         "complete": False,
         "run_started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "baseline": scenario.baseline,
-        "policies": list(scenario.policies),
+        "baseline": scenario.problem.baseline,
+        "policies": list(scenario.problem.policies),
         "seeds": list(scenario.seeds),
         "backends": asdict(backends),
         "git_revision": git_revision(),

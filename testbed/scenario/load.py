@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from testbed.scenario.model import Scenario
+from testbed.scenario.errors import InputError
+from testbed.scenario.model import FORMATS, Scenario, schema_of
 from testbed.scenario.plan import make_plan
-from testbed.scenario.wording import input_error
+from testbed.scenario.wording import input_error, short
 from testbed.scenario.yaml_text import parse_mapping, read_mapping
 
 
@@ -36,7 +37,10 @@ def parse_scenario(text: str) -> Scenario:
 
 
 def _scenario(data: Mapping[str, Any]) -> Scenario:
+    version = data.get("format", 2)
+    if type(version) is not int or version not in FORMATS:  # no other key can be told then
+        raise InputError("format", short(version), "1 or 2")
     try:
         return Scenario.model_validate(data)
     except ValidationError as error:
-        raise input_error(error, data, Scenario.model_json_schema()) from error
+        raise input_error(error, data, schema_of(version)) from error

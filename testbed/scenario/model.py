@@ -6,7 +6,8 @@ into a `Scenario`; `testbed.scenario.plan.make_plan` turns it and a seed into a 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,6 +16,7 @@ from testbed.scenario.capture import CaptureSpec
 from testbed.scenario.graph import TopologySpec
 from testbed.scenario.limits import MAX_ENTRIES, MAX_RUN_S
 from testbed.scenario.links import LinkSpec
+from testbed.scenario.problems import ProblemSpec
 from testbed.scenario.replication import ReplicationSpec
 from testbed.scenario.scheduled import FaultSpec, MoveSpec, OverloadSpec, ScaleSpec, ScalingSpec
 from testbed.scenario.servers import FunctionSpec, ServersSpec
@@ -22,18 +24,9 @@ from testbed.scenario.traffic import ChainSpec, TrafficSpec
 from testbed.scenario.types import FunctionName
 
 Span = Annotated[float, Field(gt=0, le=MAX_RUN_S)]
-PolicyName = Literal[
-    "deft", "random", "round-robin", "first-fit", "best-fit", "greedy-delay", "pl-rank", "milp",
-    "milp-hindsight", "ppo", "dqn",
-]  # fmt: skip
-
-
-class TrainingSpec(Model):
-    """How `ppo` learns on the twin of this scenario."""
-
-    seed: Seed = 0
-    decisions: int = Field(default=800_000, ge=1, le=10**12)
-    environments: int = Field(default=512, ge=1, le=1 << 16)
+FORMATS = (1, 2)
+LIFTED = ("policies", "baseline", "training")
+"""Keys of the section `problem` that a file of format 1 has at its top; it knows placement."""
 
 
 class ToleranceSpec(Model):
@@ -77,9 +70,9 @@ class TraceSpec(Model):
 
 
 class Scenario(Model):
-    """An experiment: substrate, servers, chains, traffic, faults, policies and seeds."""
+    """An experiment: substrate, servers, chains, traffic, faults, who decides what, and seeds."""
 
-    format: Literal[1]
+    format: Literal[1, 2]
     name: Name
     description: str = ""
     topology: TopologySpec
@@ -97,19 +90,51 @@ class Scenario(Model):
         default=None, description="none: nothing is moved because a server is overloaded"
     )
     captures: list[CaptureSpec] = Field(default_factory=list, max_length=MAX_ENTRIES)
-    policies: list[PolicyName] = Field(min_length=1)
-    baseline: PolicyName = "deft"
+    problem: ProblemSpec = Field(description="who decides what; in format 1, policies of placement")
     seeds: list[Seed] = Field(min_length=1, max_length=MAX_ENTRIES)
-    training: TrainingSpec = TrainingSpec()
     tolerances: ToleranceSpec = ToleranceSpec()
     trace: TraceSpec | None = Field(default=None, description="none: packets are not traced")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_format_1(cls, data: Any) -> Any:
+        """A file of format 1 as one of format 2; what is wrong in it keeps the keys that it has."""
+        if not isinstance(data, Mapping) or data.get("format") != 1:
+            return data
+        if "problem" in data:
+            raise ValueError("format 2, if it has the section problem")
+        rest = {key: value for key, value in data.items() if key not in LIFTED}
+        lifted = {key: data[key] for key in LIFTED if key in data}
+        return {**rest, "format": 2, "problem": {"name": "placement", **lifted}}
 
     @model_validator(mode="after")
     def _distinct(self) -> Scenario:
         names = [chain.name for chain in self.chains]
-        for what, values in (("chains", names), ("policies", self.policies), ("seeds", self.seeds)):
+        for what, values in (("chains", names), ("seeds", self.seeds)):
             if len(set(values)) != len(values):
                 raise ValueError(f"{what} without repetition")
-        if self.baseline not in self.policies:
-            raise ValueError("baseline to be one of policies")
         return self
+
+
+def decided_by(scenario: Scenario, policies: Sequence[str], seeds: Sequence[int]) -> Scenario:
+    """The scenario with these policies, the first of which is the baseline, and these seeds."""
+    among = {"policies": list(policies), "baseline": policies[0]}
+    problem = scenario.problem.model_copy(update=among)
+    return scenario.model_copy(update={"problem": problem, "seeds": list(seeds)})
+
+
+def with_training(scenario: Scenario, **changes: Any) -> Scenario:
+    """The scenario with other values in `problem.training`."""
+    training = scenario.problem.training.model_copy(update=changes)
+    problem = scenario.problem.model_copy(update={"training": training})
+    return scenario.model_copy(update={"problem": problem})
+
+
+def schema_of(version: int) -> dict[str, Any]:
+    """The JSON schema of a scenario file of format 1 or 2."""
+    schema = Scenario.model_json_schema()
+    if version == 1:
+        lifted = schema["$defs"]["PlacementSpec"]["properties"]
+        schema["properties"] |= {key: lifted[key] for key in LIFTED}
+        del schema["properties"]["problem"]
+    return schema

@@ -213,10 +213,8 @@ STANDING: Mapping[str, Plain | Unmodelled] = {
     "overload.hold_s": MODELLED,
     "overload.cool_s": MODELLED,
     "captures.**": NO_EFFECT,
-    "policies": NO_EFFECT,
-    "baseline": NO_EFFECT,
+    "problem.**": NO_EFFECT,
     "seeds": NO_EFFECT,
-    "training.**": NO_EFFECT,
     "tolerances.**": NO_EFFECT,
     "trace.**": NO_EFFECT,
 }

@@ -76,18 +76,18 @@ def _describe(path: Path, detail: ErrorDetails, data: object, schema: Json) -> I
     if kind == "missing":
         return InputError(field, None, "a value (the key is missing)")
     if kind == "extra_forbidden":
-        return InputError(field, _short(value), _unknown_key(path, data, schema))
+        return InputError(field, short(value), _unknown_key(path, data, schema))
     if detail["loc"][-1] == "[key]":
         keys = [node.get("propertyNames", {}) for node in _nodes_at(schema, path[:-1], data)]
         return InputError(field, "this key", _one_of(keys[0].get("enum", ["text"])))
     nodes = _nodes_at(schema, path, data)
-    tags = _tags(nodes)
+    key, tags = _tags(nodes)
     if tags and isinstance(value, Mapping):
         expected = _one_of(tags)
-        if "kind" in value:
-            return InputError(f"{field}.kind", _short(value["kind"]), expected)
-        return InputError(f"{field}.kind", None, f"{expected} (the key is missing)")
-    return InputError(field, _short(value), _allowed(path, nodes, value))
+        if key in value:
+            return InputError(f"{field}.{key}", short(value[key]), expected)
+        return InputError(f"{field}.{key}", None, f"{expected} (the key is missing)")
+    return InputError(field, short(value), _allowed(path, nodes, value))
 
 
 def _value(data: object, part: int | str) -> object:
@@ -105,7 +105,7 @@ def _value_at(data: object, path: Path) -> object:
     return None if data is _NOTHING else data
 
 
-def _short(value: object) -> object:
+def short(value: object) -> object:
     """A value as an error shows it: what is long or nested is cut."""
     if isinstance(value, (list, dict, str)) and len(repr(value)) > 80:
         return reprlib.repr(value)
@@ -135,13 +135,15 @@ def _alternatives(node: Json, schema: Json, data: Any) -> Iterator[Json]:
     """The node without references and unions; of kinds only the one that `data` has."""
     while "$ref" in node:
         node = schema["$defs"][node["$ref"].rpartition("/")[2]]
-    mapping: Mapping[str, str] | None = node.get("discriminator", {}).get("mapping")
+    told_apart: Json = node.get("discriminator", {})
+    mapping: Mapping[str, str] | None = told_apart.get("mapping")
     if mapping is not None:
-        kind = data.get("kind") if isinstance(data, Mapping) else None
+        key = told_apart["propertyName"]
+        kind = data.get(key) if isinstance(data, Mapping) else None
         if isinstance(kind, str) and kind in mapping:
             yield from _alternatives({"$ref": mapping[kind]}, schema, data)
         else:
-            yield {"kinds": sorted(mapping)}
+            yield {"told_apart_by": key, "kinds": sorted(mapping)}
         return
     for key in ("anyOf", "oneOf"):
         for each in node.get(key, ()):
@@ -150,8 +152,12 @@ def _alternatives(node: Json, schema: Json, data: Any) -> Iterator[Json]:
         yield node
 
 
-def _tags(nodes: Sequence[Json]) -> list[str]:
-    return [kind for node in nodes for kind in node.get("kinds", ())]
+def _tags(nodes: Sequence[Json]) -> tuple[str, list[str]]:
+    """The key that tells alternatives apart, and its values; none where there are none."""
+    for node in nodes:
+        if "kinds" in node:
+            return node["told_apart_by"], node["kinds"]
+    return "", []
 
 
 def _allowed(path: Path, nodes: Sequence[Json], value: object) -> str:
@@ -163,7 +169,7 @@ def _allowed(path: Path, nodes: Sequence[Json], value: object) -> str:
 def _words(node: Json, value: object, unit: str | None) -> str:
     kind = node.get("type")
     if "kinds" in node:
-        return f"a mapping whose kind is {_one_of(node['kinds'])}"
+        return f"a mapping whose {node['told_apart_by']} is {_one_of(node['kinds'])}"
     if "const" in node:
         return str(node["const"])
     if "enum" in node:

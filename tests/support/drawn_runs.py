@@ -41,8 +41,8 @@ def soon_done(data: dict[str, Any]) -> bool:
 
 def _is_small(scenario: Scenario) -> bool:
     return (
-        set(scenario.policies) <= QUICK
-        and len(scenario.policies) * len(scenario.seeds) <= 2
+        set(scenario.problem.policies) <= QUICK
+        and len(scenario.problem.policies) * len(scenario.seeds) <= 2
         and scenario.traffic.duration_s + scenario.traffic.drain_s <= LONGEST_S
     )
 
@@ -65,9 +65,9 @@ def check_carried_out(
     assert done.returncode == 0, (done.stderr, data)
     summary = json.loads(done.stdout)
     scenario = parse_scenario(yaml.safe_dump(data))
-    assert set(summary["policies"]) == set(scenario.policies)
+    assert set(summary["policies"]) == set(scenario.problem.policies)
     assert (results / "report.html").is_file()
-    for policy in scenario.policies:
+    for policy in scenario.problem.policies:
         for seed in scenario.seeds:
             run = results / policy / f"seed-{seed}"
             assert json.loads((run / "manifest.json").read_text())["complete"], (policy, seed)

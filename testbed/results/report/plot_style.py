@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from testbed.scenario.model import PolicyName
+from testbed.scenario.problems.deciding import POLICIES
 
 # Stand-ins, each used for nothing else: `to_svg` turns them into the page's CSS variables, so
 # that one picture is readable on a light page and on a dark one.
 INK, FAINT, PAPER = "#010203", "#040506", "#070809"
-KNOWN_POLICIES: tuple[str, ...] = get_args(PolicyName)
-POLICY_COLOURS = tuple(f"#1000{number:02x}" for number in range(len(KNOWN_POLICIES)))
+POLICY_COLOURS = tuple(f"#1000{number:02x}" for number in range(len(POLICIES)))
 DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 MARKERS = ("o", "s", "D", "^", "v", "P")
 
@@ -74,10 +73,10 @@ def to_svg(figure: Figure, label: str) -> str:
 
 def slot(policies: Sequence[str], policy: str) -> int:
     """The number of a policy's colour, line and marker: for known ones the same in every report."""
-    if policy in KNOWN_POLICIES:
-        return KNOWN_POLICIES.index(policy)
-    others = [each for each in policies if each not in KNOWN_POLICIES]
-    return (len(KNOWN_POLICIES) + others.index(policy)) % len(POLICY_COLOURS)
+    if policy in POLICIES:
+        return POLICIES.index(policy)
+    others = [each for each in policies if each not in POLICIES]
+    return (len(POLICIES) + others.index(policy)) % len(POLICY_COLOURS)
 
 
 def colour(policies: Sequence[str], policy: str) -> str:

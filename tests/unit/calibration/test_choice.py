@@ -17,7 +17,7 @@ from testbed.calibration.validate import validate_folders
 from testbed.cli.main import main
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario
-from testbed.scenario.model import Scenario
+from testbed.scenario.model import Scenario, with_training
 from testbed.scenario.plan import make_plan
 from testbed.twin.calibration import CONSTANTS, Calibration, Chosen, Estimate
 from tests.support.places import SCENARIOS
@@ -109,8 +109,8 @@ def lossy(path: Path) -> Path:
     """The smoke scenario with loss on every link, and little to learn from."""
     scenario = load_scenario(SMOKE)
     links = scenario.links.model_copy(update={"loss": 0.3})
-    training = scenario.training.model_copy(update={"decisions": 64, "environments": 4})
-    changed = scenario.model_copy(update={"links": links, "training": training})
+    changed = with_training(scenario, decisions=64, environments=4)
+    changed = changed.model_copy(update={"links": links})
     path.write_text(yaml.safe_dump(changed.model_dump(exclude_none=True)), encoding="utf-8")
     return path
 

@@ -14,7 +14,7 @@ from testbed.lab import comparison as compare
 from testbed.lab import run
 from testbed.scenario.errors import RunError
 from testbed.scenario.load import load_scenario
-from testbed.scenario.model import Scenario
+from testbed.scenario.model import Scenario, decided_by
 from testbed.substrate import cgroups, ownership, switch_class
 from testbed.substrate.commands import CommandError
 from testbed.substrate.probe import Backends, Capabilities, Capability
@@ -70,7 +70,7 @@ def test_a_comparison_that_failed_says_why_and_is_handed_back_though_it_cannot_b
     monkeypatch.setattr(compare, "clean_stale", list)
     monkeypatch.setattr(compare, "run_one", fails)
     monkeypatch.setattr(compare, "hand_back", handed_back.append)
-    scenario = smoke().model_copy(update={"policies": ["deft"], "baseline": "deft"})
+    scenario = decided_by(smoke(), ["deft"], smoke().seeds)
     spec = compare.ComparisonSpec(SMOKE, scenario, PLACEMENT, CAPABILITIES, BACKENDS, DEFAULTS)
     with pytest.raises(RunError, match="the network fell") as caught:
         compare.compare_policies(spec, folder, lambda _: None, lambda what, share: None)

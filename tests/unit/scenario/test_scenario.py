@@ -12,6 +12,7 @@ import yaml
 
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario, parse_scenario
+from testbed.scenario.model import decided_by
 from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.plan import make_plan, plan_digest
 from testbed.scenario.schema import schema_text
@@ -123,7 +124,7 @@ def test_a_plan_depends_on_scenario_and_seed_alone() -> None:
     scenario = load_scenario(SCENARIOS / "abilene.yaml")
     assert plan_digest(make_plan(scenario, 1)) == plan_digest(make_plan(scenario, 1))
     assert plan_digest(make_plan(scenario, 1)) != plan_digest(make_plan(scenario, 2))
-    other = scenario.model_copy(update={"policies": ["ppo"], "baseline": "ppo"})
+    other = decided_by(scenario, ["ppo"], scenario.seeds)
     assert plan_digest(make_plan(other, 1)) == plan_digest(make_plan(scenario, 1))
 
 

@@ -254,7 +254,7 @@ def test_files_that_cannot_be_read_are_told_of(tmp_path: Path) -> None:
          "degrees"),
         ("servers:", "tolerances: {host_idle_percent: .nan}\nservers:",
          "tolerances.host_idle_percent", "a number from 0 to 100 (percent)"),
-        ("format: 1", "format: 2", "format", "1"),
+        ("format: 1", "format: 3", "format", "1 or 2"),
         ("servers:", "links: {propagation_km_per_s: 0}\nservers:", "links.propagation_km_per_s",
          "(kilometres per second)"),
     ],

@@ -12,10 +12,11 @@ from agents.placement.baselines.chain_cost import StaticCost
 from agents.placement.baselines.hindsight import Hindsight, solve_hindsight
 from agents.placement.baselines.milp import MilpPolicy
 from agents.placement.on_twin import play
-from agents.placement.policies import BOUNDS, HEURISTICS, POLICIES, make_policy
+from agents.placement.policies import BOUNDS, HEURISTICS, make_policy
 from testbed.decisions.placement import Ledger, PlacementObservation, refusal
 from testbed.scenario.errors import InputError
 from testbed.scenario.paths import delay_matrix_ns
+from testbed.scenario.problems.deciding import POLICIES
 from testbed.scenario.types import NS_PER_S, Fault, Placement, Request, RunPlan
 from testbed.twin.constants import CostWeights, TwinConstants
 from tests.support.twin_support import MS, PROFILES, line_plan, make_request, observe, random_plan

@@ -30,7 +30,7 @@ from testbed.cli.main import main
 from testbed.cli.options import EXIT_INPUT
 from testbed.scenario.errors import InputError, RunError
 from testbed.scenario.load import load_scenario
-from testbed.scenario.model import Scenario, TrainingSpec
+from testbed.scenario.model import Scenario, with_training
 from testbed.scenario.plan import make_plan
 from tests.support.places import SMOKE
 
@@ -123,8 +123,8 @@ def test_a_config_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def scenario(decisions: int = 1200) -> Scenario:
-    spec = TrainingSpec(seed=3, decisions=decisions, environments=8)
-    return load_scenario(SMOKE).model_copy(update={"training": spec})
+    smoke = load_scenario(SMOKE)
+    return with_training(smoke, seed=3, decisions=decisions, environments=8)
 
 
 def search(out: Path, trials: int, **options: Any) -> TuneReport:
