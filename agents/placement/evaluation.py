@@ -1,110 +1,151 @@
-"""An evaluation on the twin: from a scenario to a folder with raw values, summary and page."""
+"""How placement policies are compared on the twin: figures, and the sweep of them."""
 
 from __future__ import annotations
 
-import json
-import platform
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict
 
-import pandas as pd
-
-from agents.placement.cells import cell_scenario
-from agents.placement.policies import BOUNDS, HEURISTICS, LEARNED
-from agents.placement.sweep import Row, SweepSpec, contestants_of, sweep
-from testbed.records.files import copy, write_json
-from testbed.records.revision import git_revision
-from testbed.results.evaluation.page import write_page
-from testbed.results.evaluation.summary import summarise_evaluation
-from testbed.results.evaluation.values import read_values, write_values
-from testbed.scenario.endings import Endings
-from testbed.scenario.errors import InputError
-from testbed.scenario.modelled import words_left_out
+from agents.placement.cells import cell_scenario, cells_of
+from agents.placement.policies import BOUNDS, HEURISTICS, LEARNED, make_policy
+from agents.placement.sweep import rows_of
+from testbed.decisions.contest import Contest, Figure
+from testbed.decisions.sweep import EvaluationJob, Sweep, check_policies, contestants_of
+from testbed.scenario.modelled import left_out, require_modelled, words_left_out
+from testbed.scenario.plan import make_plan
+from testbed.scenario.problems.deciding import POLICIES
 from testbed.twin.constants import CostWeights, constants_for
 
-FORMAT = 1
-_KEYS = ("scenario", "baseline", "policies", "heuristics", "learned", "bounds")
-"""What a summary needs of a manifest."""
+LOADS = (0.5, 1.0, 1.5, 2.0)
+STREAMS = 20
+CONTEST = Contest(
+    figures=(
+        Figure("acceptance", "accepted", "%", 100.0, ".1f", True, "points", most=1.0),
+        Figure("latency_mean_ns", "latency mean", "ms", 1e-6, ".1f", told=False),
+        Figure("latency_p50_ns", "latency p50", "ms", 1e-6, ".1f", logarithmic=True),
+        Figure("latency_p99_ns", "latency p99", "ms", 1e-6, ".1f", logarithmic=True),
+        Figure("loss", "loss", "%", 100.0, ".2f", False, "points", True, 1.0, told=False),
+        Figure("lost", "lost", "packets", 1.0, ",.1f", adds_up=True),
+        Figure("overload_s", "overload", "s", 1.0, ".2f", adds_up=True),
+        Figure("goodput_pps", "goodput", "packets/s", 1.0, ".1f", True, adds_up=True),
+        Figure("cost", "cost", "", 1.0, ".2f"),
+        Figure(
+            "decision_p50_ns", "decision p50", "ms", 1e-6, ".3f", compared=False, logarithmic=True
+        ),
+        Figure("decision_p99_ns", "decision p99", "ms", 1e-6, ".3f", compared=False),
+    ),
+    best="cost",
+    headline=("latency_p99_ns", "lost", "overload_s", "acceptance", "cost"),
+    screen=(
+        "acceptance", "latency_p99_ns", "overload_s", "cost", "loss", "latency_p50_ns",
+        "goodput_pps", "decision_p50_ns",
+    ),
+    plotted=(
+        "acceptance", "latency_p50_ns", "latency_p99_ns", "lost", "overload_s", "goodput_pps",
+        "cost", "decision_p50_ns",
+    ),
+    world="on the twin",
+    place="topology",
+    method=(
+        (
+            "what runs",
+            "The digital twin of the scenario, not the emulated network. Every policy places the "
+            "same streams of requests, with the same load steps and faults; the streams' seeds are "
+            "used for nothing else, and no policy was trained on them.",
+        ),
+        (
+            "streams",
+            "A stream is a plan: requests, life times, load steps, faults. Figures are computed "
+            "for each stream by itself.",
+        ),
+        (
+            "load",
+            "Load 1 is the scenario's own. A load multiplies the requests at the start and the "
+            "rate of arrivals; rates per request stay.",
+        ),
+        (
+            "topologies",
+            "Another topology keeps chains and traffic. Each of its servers has the capacity of "
+            "one of the scenario's own, drawn by a generator that the topology's name seeds; "
+            "arrivals are scaled with the total capacity; which server dies is drawn for each "
+            "stream.",
+        ),
+        (
+            "accepted",
+            "Share of requests that the policy placed and admission control admitted.",
+        ),
+        (
+            "latency",
+            "Of delivered packets: read it beside accepted and lost.",
+        ),
+        (
+            "lost, loss",
+            "Packets of accepted requests that were not delivered, and their share. Packets of "
+            "refused requests are not among them: read it beside accepted.",
+        ),
+        ("overload", "Server-seconds with a demand of 95 % of the capacity or more."),
+        ("goodput", "Packets delivered within their request's delay bound, a second."),
+        (
+            "cost",
+            "What the twin's cost sums up and learning minimises: latency beyond the shortest "
+            "path, losses, refused requests, crowded servers.",
+        ),
+        (
+            "decision",
+            "Wall time to decide a request, all its functions together, p50 and p99 over the "
+            "requests of a stream. It is this machine's.",
+        ),
+        (
+            "bound",
+            "milp-hindsight knows all requests beforehand. It bounds what can be accepted; its "
+            "cost on the twin contains queueing, which it does not foresee. It is no competitor.",
+        ),
+    ),
+)  # fmt: skip
 
 
-def measure(
-    path: Path,
-    spec: SweepSpec,
-    folder: Path,
-    progress: Callable[[str, float], None],
-    calibration: Mapping[str, Any] | None = None,
-) -> None:
-    """Evaluate into `folder`, which is there and empty: raw values, manifest and scenario.
+def sweep_of(job: EvaluationJob) -> Sweep:
+    """An evaluation on the twin, checked.
 
-    `path` is the scenario's file, `calibration` what is noted of the one of `spec`. The values of a
-    cell are written when it is finished, so they are kept whatever becomes of the rest; the
-    manifest says if all are there. Raises InputError as `sweep` does.
+    Raises InputError for a load, a topology, a policy or a model that cannot be used, and for what
+    the twin refuses.
     """
-    manifest = _manifest(spec, calibration)
-    write_json(folder / "manifest.json", manifest)
-    copy(path, folder / "scenario.yaml")
-    rows: list[dict[str, object]] = []
-    in_a_cell = spec.streams * len(contestants_of(spec))
-    begin = time.monotonic()
-    with Endings() as endings:
-        endings.add(write_json, folder / "manifest.json", manifest)
-        endings.add(lambda: manifest.update(wall_s=round(time.monotonic() - begin, 2)))
-        for row in sweep(spec, progress):
-            rows.append(row)
-            if len(rows) % in_a_cell == 0:
-                write_values(rows, folder)
-        manifest["complete"] = True
+    scenario, baseline = job.scenario, job.scenario.problem.baseline
+    cells = cells_of(scenario, job.loads or LOADS, job.places)
+    moved = [cell_scenario(scenario, cell) for cell in cells]
+    for each in moved:
+        require_modelled(each)
+        make_plan(each, 0)
+    policies = check_policies(job.policies or _usual(job), POLICIES)
+    for policy, model in contestants_of(policies, LEARNED, job.models):
+        if model is not None:
+            make_policy(policy, 0, model)  # a model that is none is told of before the sweep
+    calibration = job.host.calibration
+    told = dict.fromkeys(f"the twin leaves out {each}" for one in moved for each in left_out(one))
+    streams = job.streams or STREAMS
+    return Sweep(
+        policies=policies,
+        baseline=baseline if baseline in policies else policies[0],
+        heuristics=tuple(name for name in policies if name in HEURISTICS),
+        learned=tuple(name for name in policies if name in LEARNED),
+        bounds=tuple(name for name in policies if name in BOUNDS),
+        models=job.models,
+        cells=tuple((cell.place, cell.load) for cell in cells),
+        streams=streams,
+        facts={
+            "scenario": scenario.name,
+            "constants": asdict(constants_for(scenario, calibration)),
+            "calibration": job.host.identity(),
+            "weights": asdict(CostWeights()),
+            "left_out": words_left_out(moved),
+        },
+        notes=(*told, *job.host.lines()),
+        rows=lambda progress: rows_of(
+            scenario, contestants_of(policies, LEARNED, job.models), cells, streams, calibration,
+            progress,
+        ),
+    )  # fmt: skip
 
 
-def write_evaluation(folder: Path) -> dict[str, Any]:
-    """Write summary.json and evaluation.html from the raw values; the summary.
-
-    Raises InputError for a folder whose manifest or values cannot be read.
-    """
-    manifest, values = _read(folder)
-    summary = summarise_evaluation(values, manifest)
-    write_json(folder / "summary.json", summary)
-    write_page(folder)
-    return summary
-
-
-def _read(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        values = read_values(folder)
-    except (OSError, ValueError):
-        manifest, values = None, pd.DataFrame()
-    columns = {name.name for name in fields(Row)} - set(values.columns)
-    if not isinstance(manifest, dict) or not set(_KEYS) <= set(manifest) or columns:
-        expected = "the folder of an evaluation, manifest.json and values.parquet whole in it"
-        raise InputError("folder", str(folder), expected)
-    return manifest, values
-
-
-def _manifest(spec: SweepSpec, calibration: Mapping[str, Any] | None) -> dict[str, Any]:
-    scenario, baseline = spec.scenario, spec.scenario.problem.baseline
-    return {
-        "format": FORMAT,
-        "scenario": scenario.name,
-        "complete": False,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "baseline": baseline if baseline in spec.policies else spec.policies[0],
-        "policies": list(spec.policies),
-        "heuristics": [name for name in spec.policies if name in HEURISTICS],
-        "learned": [name for name in spec.policies if name in LEARNED],
-        "bounds": [name for name in spec.policies if name in BOUNDS],
-        "loads": list(dict.fromkeys(cell.load for cell in spec.cells)),
-        "topologies": list(dict.fromkeys(cell.place for cell in spec.cells)),
-        "streams": spec.streams,
-        "models": [str(path) for path in spec.models],
-        "constants": asdict(constants_for(scenario, spec.calibration)),
-        "calibration": calibration,
-        "weights": asdict(CostWeights()),
-        "left_out": words_left_out(cell_scenario(scenario, cell) for cell in spec.cells),
-        "git_revision": git_revision(),
-        "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {platform.release()}",
-    }
+def _usual(job: EvaluationJob) -> tuple[str, ...]:
+    """The baseline, the online heuristics, and `ppo` if there are models."""
+    learned = ("ppo",) if job.models else ()
+    return (job.scenario.problem.baseline, "deft", *HEURISTICS, *learned)

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from agents.placement.policies import BOUNDS, HEURISTICS, make_policy
+from agents.placement.evaluation import CONTEST, sweep_of
+from agents.placement.policies import make_policy
 from agents.provisioning.problem import train_dqn
-from testbed.decisions.problem import Problem, TrainingJob
+from testbed.decisions.problem import Evaluation, Problem, TrainingJob
 from testbed.scenario.modelled import require_modelled, words_left_out
-from testbed.scenario.problems.deciding import POLICIES
 
 
 def train_ppo(job: TrainingJob, progress: Callable[[float], None]) -> dict[str, Any]:
@@ -52,13 +52,11 @@ def served(policy: str, model: Path, folder: Path) -> Path:
 
 PLACEMENT = Problem(
     name="placement",
-    policies=POLICIES,
-    heuristics=HEURISTICS,
-    bounds=BOUNDS,
     trainers={"ppo": train_ppo, "dqn": train_dqn},
     algorithms=("ppo",),
     on_twin=frozenset({"ppo"}),
     calibrated=frozenset({"ppo", "milp", "milp-hindsight"}),
     make_policy=make_policy,
+    evaluation=Evaluation(CONTEST, sweep_of),
     served=served,
 )

@@ -12,30 +12,14 @@ import numpy as np
 from agents.placement.cells import Cell, cell_scenario
 from agents.placement.outcomes import evaluate
 from agents.placement.plans import held_out_plans
-from agents.placement.policies import BOUNDS, LEARNED, make_policy
+from agents.placement.policies import BOUNDS, make_policy
 from testbed.decisions.placement import PlacementObservation
 from testbed.decisions.policy import Policy
-from testbed.scenario.errors import InputError
 from testbed.scenario.model import Scenario
 from testbed.scenario.types import Placement, RunPlan
 from testbed.statistics.quantiles import nearest_rank
 from testbed.twin.calibration import Calibration
 from testbed.twin.constants import TwinConstants, constants_for
-
-
-@dataclass(frozen=True, slots=True)
-class SweepSpec:
-    """What is evaluated: `models` are files of one learned policy, a training run each.
-
-    The twin has the constants of `calibration`, or its defaults.
-    """
-
-    scenario: Scenario
-    policies: tuple[str, ...]
-    cells: tuple[Cell, ...]
-    streams: int
-    models: tuple[Path, ...] = ()
-    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +71,25 @@ class Timed:
         return choice
 
 
-def sweep(spec: SweepSpec, progress: Callable[[str, float], None]) -> Iterator[dict[str, object]]:
+def rows_of(
+    scenario: Scenario,
+    contestants: Sequence[tuple[str, Path | None]],
+    cells: Sequence[Cell],
+    streams: int,
+    calibration: Calibration | None,
+    progress: Callable[[str, float], None],
+) -> Iterator[dict[str, object]]:
     """The rows, cell by cell; `progress` is told what is next and the share that is done.
 
-    All policies of a cell meet the same streams: plans whose seeds no training uses. Raises
-    InputError for a topology, a policy or a model that cannot be used.
+    All policies of a cell meet the same streams: plans whose seeds no training uses. A contestant
+    is a policy and the file of its model, if it has learned. The twin has the constants of
+    `calibration`, or its defaults.
     """
-    contestants = contestants_of(spec)
-    total, done = len(spec.cells) * len(contestants), 0
-    for cell in spec.cells:
-        scenario = cell_scenario(spec.scenario, cell)
-        plans = held_out_plans(scenario, spec.streams)
-        constants = constants_for(scenario, spec.calibration)
+    total, done = len(cells) * len(contestants), 0
+    for cell in cells:
+        moved = cell_scenario(scenario, cell)
+        plans = held_out_plans(moved, streams)
+        constants = constants_for(moved, calibration)
         for name, model in contestants:
             progress(f"{name}, {cell.place}, load {cell.load:g}", done / total)
             learned = make_policy(name, 0, model) if model is not None else None
@@ -108,27 +99,6 @@ def sweep(spec: SweepSpec, progress: Callable[[str, float], None]) -> Iterator[d
                 yield asdict(row)
             done += 1
     progress("done", 1.0)
-
-
-def contestants_of(spec: SweepSpec) -> list[tuple[str, Path | None]]:
-    """Each policy that is not learned once, a learned one with each of its models.
-
-    Raises InputError if there is none for it, or if two have the same file name.
-    """
-    found: list[tuple[str, Path | None]] = []
-    names = [path.name for path in spec.models]
-    if len(set(names)) != len(names):
-        raise InputError("models", names, "file names without repetition")
-    if names and not set(LEARNED) & set(spec.policies):
-        raise InputError("models", names, "no models: none of the policies learns from one")
-    for name in spec.policies:
-        if name in LEARNED:
-            if not spec.models:
-                raise InputError("models", "none", f"a model for {name}, by --model or --models")
-            found += [(name, path) for path in spec.models]
-        else:
-            found.append((name, None))
-    return found
 
 
 def _row(

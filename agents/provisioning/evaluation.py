@@ -18,7 +18,7 @@ from agents.provisioning.types import FloatArray, Stream
 from testbed.statistics import comparison as statistics
 from testbed.statistics.jackknife import Estimate, estimate, means
 
-_CHOICE, _COMPARISON = 1, 2
+_CHOICE, COMPARISON = 1, 2
 """Second numbers of the seeds of streams: to choose a model, to compare; training has 0."""
 
 
@@ -94,7 +94,7 @@ def compare(
     for count in data_centres:
         config = GeneratorConfig((count, count), load=(load, load), arrival_steps=arrival_steps)
         drawn = [
-            draw_stream(config, (seed, _COMPARISON, count, i))
+            draw_stream(config, (seed, COMPARISON, count, i))
             for seed in seeds
             for i in range(streams)
         ]

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agents.provisioning.contest import CONTEST, sweep_of
 from testbed.decisions.policy import Policy
-from testbed.decisions.problem import Problem, TrainingJob
+from testbed.decisions.problem import Evaluation, Problem, TrainingJob
 from testbed.scenario.errors import InputError
 from testbed.scenario.types import RunPlan
 from testbed.twin.calibration import DEFAULTS
@@ -78,13 +79,11 @@ def _none(
 
 PROVISIONING = Problem(
     name="provisioning",
-    policies=(),
-    heuristics=(),
-    bounds=(),
     trainers={"dqn": train_dqn, "ppo": train_ppo},
     algorithms=("dqn", "ppo"),
     on_twin=frozenset(),
     calibrated=frozenset(),
     make_policy=_none,
+    evaluation=Evaluation(CONTEST, sweep_of),
     served=lambda policy, model, folder: model,
 )

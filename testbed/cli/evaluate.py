@@ -7,19 +7,21 @@ import glob
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from agents.problems import problem
 from testbed.cli.options import AsJson, Calibrated, console, listed
+from testbed.cli.screens.left_out import print_lines
 from testbed.cli.screens.progress import progress_bar
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario
-from testbed.scenario.model import Scenario
 
-LOADS = "0.5,1,1.5,2"
-STREAMS = 20
+if TYPE_CHECKING:
+    from testbed.decisions.contest import Contest
+    from testbed.decisions.sweep import EvaluationJob
 
 
 def evaluate(
@@ -28,13 +30,21 @@ def evaluate(
         typer.Argument(help="a scenario file; or an evaluation's folder, to sum it up anew"),
     ],
     policies: Annotated[
-        str, typer.Option(help="with commas between [deft, all online heuristics, models']")
+        str, typer.Option(help="with commas between [the baseline, online heuristics, models']")
     ] = "",
-    loads: Annotated[str, typer.Option(help="factors on the requests")] = LOADS,
+    loads: Annotated[
+        str, typer.Option(help="factors on the requests [0.5,1,1.5,2; provisioning: its streams']")
+    ] = "",
     topologies: Annotated[
-        str, typer.Option(help="graphs of topohub, with commas between [the scenario's own]")
+        str,
+        typer.Option(
+            help="graphs of topohub [the scenario's own]; provisioning: numbers of data centres "
+            "[its streams']"
+        ),
     ] = "",
-    seeds: Annotated[int, typer.Option(help="request streams in each cell", min=1)] = STREAMS,
+    seeds: Annotated[
+        int | None, typer.Option(help="request streams in each cell [20]", min=1)
+    ] = None,
     model: Annotated[
         list[Path] | None,
         typer.Option(help="a model of --policies' ppo or dqn [ppo]; once for each"),
@@ -46,67 +56,55 @@ def evaluate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare policies on the twin: over loads, topologies and many request streams."""
-    from agents.placement.evaluation import write_evaluation
+    """Compare policies over loads, topologies and many request streams: on the twin, or in the
+    paper's world of provisioning."""
+    from testbed.calibration.choice import choose_calibration
     from testbed.cli.screens.evaluation import print_evaluation
+    from testbed.decisions.sweep import EvaluationJob
+    from testbed.results.evaluation.folder import write_evaluation
+    from testbed.twin.calibration import DEFAULTS
 
     if scenario.is_dir():
-        given = (policies, topologies, model, models, calibration, results)
-        if any(given) or (loads, seeds) != (LOADS, STREAMS):
+        if any((policies, loads, topologies, seeds, model, models, calibration, results)):
             wanted = "a scenario file; a folder is summed up anew, with no option but --json"
             raise InputError("scenario", str(scenario), wanted)
-        folder, summary = scenario, write_evaluation(scenario)
+        folder = scenario
+        summary, contest = write_evaluation(folder, problem("placement").evaluation.contest)
     else:
-        files = _models(model or [], models)
-        folder, summary = _evaluate(
-            scenario, policies, loads, topologies, seeds, files, calibration, results
+        loaded = load_scenario(scenario)
+        on_twin = bool(problem(loaded.problem.name).on_twin)
+        job = EvaluationJob(
+            loaded,
+            tuple(listed(policies)),
+            _loads(loads) if loads else (),
+            tuple(listed(topologies)),
+            seeds,
+            _models(model or [], models),
+            choose_calibration(calibration) if on_twin or calibration else DEFAULTS,
         )
+        folder, summary, contest = _evaluate(scenario, job, results)
     if as_json:
         print(json.dumps({**summary, "results": str(folder)}))
     else:
-        print_evaluation(summary, folder)
+        print_evaluation(summary, folder, contest)
 
 
 def _evaluate(
-    path: Path,
-    policies: str,
-    loads: str,
-    topologies: str,
-    streams: int,
-    models: tuple[Path, ...],
-    calibration: Path | None,
-    results: Path | None,
-) -> tuple[Path, dict[str, object]]:
-    from agents.placement.cells import cell_scenario, cells_of
-    from agents.placement.evaluation import measure, write_evaluation
-    from agents.placement.policies import make_policy
-    from agents.placement.sweep import SweepSpec, contestants_of
-    from testbed.calibration.choice import choose_calibration
-    from testbed.cli.screens.left_out import print_left_out, print_lines
+    path: Path, job: EvaluationJob, results: Path | None
+) -> tuple[Path, dict[str, object], Contest]:
+    from testbed.results.evaluation.folder import measure, write_evaluation
     from testbed.results.folder import results_folder
-    from testbed.scenario.modelled import require_modelled
-    from testbed.scenario.plan import make_plan
 
-    scenario = load_scenario(path)
-    cells = cells_of(scenario, _loads(loads), tuple(listed(topologies)))
-    for cell in cells:
-        moved = cell_scenario(scenario, cell)
-        require_modelled(moved)
-        make_plan(moved, 0)  # what cannot be run is told of at once
-    chosen = _policies(policies, scenario, bool(models))
-    host = choose_calibration(calibration)
-    spec = SweepSpec(scenario, chosen, cells, streams, models, host.calibration)
-    for policy, file in contestants_of(spec):
-        if file is not None:
-            make_policy(policy, 0, file)  # a model that is none is told of before the sweep
-    print_left_out(console, [cell_scenario(scenario, cell) for cell in cells])
-    print_lines(console, host.lines())
-    folder = results_folder(results, f"evaluation-{scenario.name}", linked=False)
+    asked = problem(job.scenario.problem.name)
+    contest = asked.evaluation.contest
+    sweep = asked.evaluation.sweep(job)
+    print_lines(console, sweep.notes)
+    folder = results_folder(results, f"evaluation-{job.scenario.name}", linked=False)
     with _told_what_is_kept(folder, console):
         with progress_bar(console) as progress:
-            measure(path, spec, folder, progress, host.identity())
-        summary = write_evaluation(folder)
-    return folder, summary
+            measure(path, asked.name, sweep, contest, folder, progress)
+        summary, _ = write_evaluation(folder, contest)
+    return folder, summary, contest
 
 
 @contextlib.contextmanager
@@ -126,24 +124,6 @@ def _told_what_is_kept(folder: Path, console: Console) -> Iterator[None]:
                 markup=False,
                 soft_wrap=True,
             )
-
-
-def _policies(text: str, scenario: Scenario, with_models: bool) -> tuple[str, ...]:
-    """The policies that are named; else the baseline, the online heuristics and the models'."""
-    from agents.placement.policies import HEURISTICS, LEARNED
-    from testbed.scenario.problems.deciding import POLICIES
-
-    if not text:
-        learned = [name for name in LEARNED if name == "ppo"] if with_models else []
-        return tuple(dict.fromkeys([scenario.problem.baseline, "deft", *HEURISTICS, *learned]))
-    names = listed(text)
-    for name in names:
-        if name not in POLICIES:
-            raise InputError("--policies", name, f"some of {', '.join(POLICIES)}")
-    learned = [name for name in names if name in LEARNED]
-    if len(learned) > 1:
-        raise InputError("--policies", text, "one learned policy: models are files of one")
-    return tuple(dict.fromkeys(names))
 
 
 def _models(files: list[Path], pattern: str) -> tuple[Path, ...]:

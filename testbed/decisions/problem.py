@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from testbed.decisions.contest import Contest
 from testbed.decisions.policy import Policy
+from testbed.decisions.sweep import EvaluationJob, Sweep
 from testbed.scenario.model import Scenario
 from testbed.scenario.types import RunPlan
 from testbed.twin.calibration import DEFAULTS, Chosen
@@ -64,30 +66,38 @@ Raises InputError for a wrong config, or for what plays no part with the algorit
 
 
 @dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How the policies of a problem are compared where many episodes are cheap.
+
+    contest     the figures, and the words of the page
+    sweep       makes of a job what is to be measured; raises InputError for what cannot be
+    """
+
+    contest: Contest
+    sweep: Callable[[EvaluationJob], Sweep]
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """A decision problem.
 
-    policies    every policy by name
-    heuristics  those that decide online and learn nothing, but for the baseline of the problem
-    bounds      those that know the future: bounds for the others, and no competitors
     trainers    of each learned policy: what trains it
     algorithms  the algorithms that learn this problem, the usual one first
     on_twin     learned policies that are trained on the twin of a scenario
     calibrated  policies in which the constants of the host play a part
     make_policy makes any of the policies
+    evaluation  how its policies are compared
     served      the file that a trained model decides from in a run: made from the model's file
                 in the folder that is given, or the model's file itself
     """
 
     name: str
-    policies: tuple[str, ...]
-    heuristics: tuple[str, ...]
-    bounds: tuple[str, ...]
     trainers: Mapping[str, Train]
     algorithms: tuple[str, ...]
     on_twin: frozenset[str]
     calibrated: frozenset[str]
     make_policy: MakePolicy
+    evaluation: Evaluation
     served: Callable[[str, Path, Path], Path]
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from testbed.results.evaluation.figures import FIGURES
+from agents.placement.evaluation import CONTEST
 
 STREAMS = 12
 Value = Callable[[str, float, int, int, str], float]
@@ -49,7 +49,7 @@ def values(
                     for stream in range(streams):
                         figures = {
                             figure.key: value(policy, load, stream, number, figure.key)
-                            for figure in FIGURES
+                            for figure in CONTEST.figures
                         }
                         where = {"topology": topology, "load": load, "stream": stream}
                         rows.append({"policy": policy, **where, "model": model, **figures})

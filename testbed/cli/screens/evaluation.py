@@ -10,15 +10,10 @@ from rich.console import Console
 from rich.text import Text
 
 from testbed.cli.screens.tables import Column, FittedTable, names
-from testbed.results.evaluation.figures import COMPARED, FIGURES, EvaluationFigure
+from testbed.decisions.contest import Contest, Figure
 from testbed.results.evaluation.verdict import streams_needed, verdict
 from testbed.statistics.comparison import LEVEL
 
-COLUMNS = (
-    "acceptance", "latency_p99_ns", "overload_s", "cost", "loss", "latency_p50_ns", "goodput_pps",
-    "decision_p50_ns",
-)  # fmt: skip
-"""By their importance: as many as the screen has room for."""
 NAME_WIDTH, COLUMN_WIDTH = 20, 14
 MANY_CELLS = 6
 """Beyond so many cells the screen shows them in the page alone."""
@@ -27,19 +22,22 @@ STYLES = {"better": "green", "worse": "red", "open": "dim", "unknown": "dim"}
 Json = Mapping[str, Any]
 
 
-def print_evaluation(summary: Json, folder: Path, console: Console | None = None) -> None:
+def print_evaluation(
+    summary: Json, folder: Path, contest: Contest, console: Console | None = None
+) -> None:
     """Tables of figures and comparisons, and where the page is, on standard output."""
     out = console or Console(highlight=False)
+    shown = _shown(out, contest)
     cells = summary["cells"]
     streams = summary["streams"]
     if len(cells) <= MANY_CELLS:
         for cell in cells:
             out.print(f"{cell['topology']}, load {cell['load']:g}", style="bold")
-            out.print(_figures(cell, summary, _shown(out)))
+            out.print(_figures(cell, summary, shown))
     if summary["overall"]:
         what = "all cells together" if len(cells) > 1 else "compared"
         out.print(f"{what}: relative change of means, {streams} streams a cell", style="bold")
-        out.print(_comparison(summary["overall"], _shown(out)))
+        out.print(_comparison(summary["overall"], shown))
         needed = streams_needed(summary["overall"])
         if needed > streams:
             out.print(f"{streams} streams are too few to show a difference: {needed} can.")
@@ -51,13 +49,13 @@ def print_evaluation(summary: Json, folder: Path, console: Console | None = None
     out.print(f"page: {folder / 'evaluation.html'}", soft_wrap=True)
 
 
-def _shown(out: Console) -> list[EvaluationFigure]:
+def _shown(out: Console, contest: Contest) -> list[Figure]:
     """The figures that there is room for, in the order of the page."""
     room = max(1, (out.width - NAME_WIDTH) // COLUMN_WIDTH)
-    return [figure for figure in FIGURES if figure.key in COLUMNS[:room]]
+    return [figure for figure in contest.figures if figure.key in contest.screen[:room]]
 
 
-def _figures(cell: Json, summary: Json, figures: Sequence[EvaluationFigure]) -> FittedTable:
+def _figures(cell: Json, summary: Json, figures: Sequence[Figure]) -> FittedTable:
     titles = [Column(f"{figure.label}\n{figure.unit}") for figure in figures]
     rows = []
     for policy in summary["policies"]:
@@ -73,8 +71,8 @@ def _figures(cell: Json, summary: Json, figures: Sequence[EvaluationFigure]) -> 
     return FittedTable((names("policy"), *titles), tuple(rows))
 
 
-def _comparison(pairs: Json, figures: Sequence[EvaluationFigure]) -> FittedTable:
-    figures = [figure for figure in figures if figure in COMPARED]
+def _comparison(pairs: Json, figures: Sequence[Figure]) -> FittedTable:
+    figures = [figure for figure in figures if figure.compared]
     rows = []
     for pair, entry in pairs.items():
         treated, _, reference = pair.partition(" vs ")

@@ -10,21 +10,19 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from testbed.decisions.contest import Contest
 from testbed.records.files import write_text
 from testbed.results.evaluation import plots
-from testbed.results.evaluation.figures import BY_KEY, COMPARED, FIGURES, TOLD
 from testbed.results.evaluation.verdict import Verdict, sentence, streams_needed, verdict
 from testbed.results.report.plot_style import slot
 from testbed.statistics.jackknife import LEAST_PAIRS
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
-HEADLINE = ("latency_p99_ns", "lost", "overload_s", "acceptance", "cost")
-"""The figures that sentences at the top are about."""
 
 Json = Mapping[str, Any]
 
 
-def write_page(folder: Path) -> Path:
+def write_page(folder: Path, contest: Contest) -> Path:
     """Write evaluation.html into the folder of an evaluation, from its summary and manifest."""
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -35,44 +33,56 @@ def write_page(folder: Path) -> Path:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    text = environment.get_template("evaluation.html.j2").render(_content(summary, manifest))
+    text = environment.get_template("evaluation.html.j2").render(
+        _content(summary, manifest, contest)
+    )
     path = folder / "evaluation.html"
     write_text(path, text)
     return path
 
 
-def _content(summary: Json, manifest: Json) -> dict[str, Any]:
+def _content(summary: Json, manifest: Json, contest: Contest) -> dict[str, Any]:
     policies, cells = summary["policies"], summary["cells"]
     topologies = list(dict.fromkeys(cell["topology"] for cell in cells))
-    overall = _comparison(summary["overall"])
+    overall = _comparison(summary["overall"], contest)
     return {
         "css": Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         "scenario": summary["scenario"],
         "manifest": manifest,
         "summary": summary,
-        "headline": _headline(summary, topologies),
-        "sentences": [_sentence(pair, row) for pair, row in overall if _is_told(pair, manifest)],
+        "headline": _headline(summary, topologies, contest),
+        "sentences": [
+            _sentence(pair, row, contest) for pair, row in overall if _is_told(pair, manifest)
+        ],
         "policies": policies,
         "slots": {policy: slot(policies, policy) for policy in policies},
-        "figures": FIGURES,
-        "compared": TOLD,
+        "contest": contest,
+        "figures": contest.figures,
+        "compared": contest.told,
         "notes": _notes(summary),
         "overall": overall,
-        "cells": [_cell(cell, policies) for cell in cells],
+        "cells": [_cell(cell, policies, contest) for cell in cells],
         "curves": [
-            (name, Markup(plots.over_load([c for c in cells if c["topology"] == name], policies)))
+            (
+                name,
+                Markup(
+                    plots.over_load(
+                        [cell for cell in cells if cell["topology"] == name], policies, contest
+                    )
+                ),
+            )
             for name in topologies
         ],
-        "heat": _heat(summary, topologies) if len(cells) > 1 else None,
+        "heat": _heat(summary, contest) if len(cells) > 1 else None,
         "loads": list(dict.fromkeys(cell["load"] for cell in cells)),
         "facts": _facts(manifest),
     }
 
 
-def _headline(summary: Json, topologies: Sequence[str]) -> str:
+def _headline(summary: Json, topologies: Sequence[str], contest: Contest) -> str:
     loads = len({cell["load"] for cell in summary["cells"]})
     count = len(summary["policies"])
-    where = topologies[0] if len(topologies) == 1 else f"{len(topologies)} topologies"
+    where = topologies[0] if len(topologies) == 1 else f"{len(topologies)} of {contest.place}"
     return (
         f"{count} polic{'y' if count == 1 else 'ies'}, {loads} load{'' if loads == 1 else 's'}, "
         f"{where}: {summary['streams']} request streams, the same for all"
@@ -112,40 +122,40 @@ def _is_told(pair: str, manifest: Json) -> bool:
     return treated in about
 
 
-def _sentence(pair: str, row: Mapping[str, Verdict]) -> str:
-    return sentence(pair, {BY_KEY[key].label: row[key] for key in HEADLINE})
+def _sentence(pair: str, row: Mapping[str, Verdict], contest: Contest) -> str:
+    return sentence(pair, {contest.figure(key).label: row[key] for key in contest.headline})
 
 
-def _comparison(entries: Json) -> list[tuple[str, dict[str, Verdict]]]:
+def _comparison(entries: Json, contest: Contest) -> list[tuple[str, dict[str, Verdict]]]:
     return [
-        (pair, {figure.key: verdict(figure, entry[figure.key]) for figure in COMPARED})
+        (pair, {each.key: verdict(each, entry[each.key]) for each in contest.compared})
         for pair, entry in entries.items()
     ]
 
 
-def _cell(cell: Json, policies: Sequence[str]) -> dict[str, Any]:
+def _cell(cell: Json, policies: Sequence[str], contest: Contest) -> dict[str, Any]:
     rows = []
     for policy in policies:
         texts = {}
-        for figure in FIGURES:
+        for figure in contest.figures:
             entry = cell["figures"][policy][figure.key]
             interval = f"{figure.text(entry['low'])} – {figure.text(entry['high'])}"
             texts[figure.key] = (
                 figure.text(entry["value"]), interval if entry["low"] is not None else ""
             )  # fmt: skip
         rows.append((policy, texts))
-    return {**cell, "rows": rows, "pairs": _comparison(cell["comparison"])}
+    return {**cell, "rows": rows, "pairs": _comparison(cell["comparison"], contest)}
 
 
-def _heat(summary: Json, topologies: Sequence[str]) -> list[dict[str, Any]]:
-    """For each topology and load the cost of every policy in units of the baseline's."""
-    baseline, rows = summary["baseline"], []
+def _heat(summary: Json, contest: Contest) -> list[dict[str, Any]]:
+    """For each cell `contest.best` of every policy in units of the baseline's."""
+    baseline, best, rows = summary["baseline"], contest.figure(contest.best), []
     for cell in summary["cells"]:
         shades = {}
         for policy in summary["policies"]:
-            entry = cell["comparison"].get(f"{policy} vs {baseline}", {}).get("cost")
+            entry = cell["comparison"].get(f"{policy} vs {baseline}", {}).get(best.key)
             if entry is not None and entry["ratio"] is not None:
-                found = verdict(BY_KEY["cost"], entry)
+                found = verdict(best, entry)
                 strength = min(abs(1.0 - entry["ratio"]), 1.0)
                 shades[policy] = (found, round(100 * strength))
         rows.append({"topology": cell["topology"], "load": cell["load"], "shades": shades,

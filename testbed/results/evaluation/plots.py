@@ -10,33 +10,33 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from testbed.results.evaluation.figures import BY_KEY, EvaluationFigure
+from testbed.decisions import contest as contests
+from testbed.decisions.contest import Contest
 from testbed.results.report.plot_style import PAPER, colour, dash, marker, style, to_svg
 
-SHOWN = (
-    "acceptance", "latency_p50_ns", "latency_p99_ns", "lost", "overload_s", "goodput_pps", "cost",
-    "decision_p50_ns",
-)  # fmt: skip
-LOG = frozenset({"latency_p50_ns", "latency_p99_ns", "decision_p50_ns"})
+COLUMNS = 4
 
 Cell = Mapping[str, Any]
 
 
-def over_load(cells: Sequence[Cell], policies: Sequence[str]) -> str:
-    """Every figure over the load on one topology; `cells` are its entries of the summary."""
+def over_load(cells: Sequence[Cell], policies: Sequence[str], contest: Contest) -> str:
+    """The plotted figures over the load at one place; `cells` are its entries of the summary."""
     ordered = sorted(cells, key=lambda cell: float(cell["load"]))
     with style():
-        figure = Figure(figsize=(12.4, 5.9), layout="constrained")
-        grid = figure.subplots(2, 4).ravel()
-        for axes, key in zip(grid, SHOWN, strict=True):
-            _draw(axes, ordered, policies, BY_KEY[key])
+        rows = -(-len(contest.plotted) // COLUMNS)
+        figure = Figure(figsize=(12.4, 0.5 + 2.7 * rows), layout="constrained")
+        grid = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
+        for axes in grid[len(contest.plotted) :]:
+            axes.set_visible(False)
+        for axes, key in zip(grid, contest.plotted, strict=False):
+            _draw(axes, ordered, policies, contest.figure(key))
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 10))
         return to_svg(figure, f"figures over the load on {ordered[0]['topology']}, by policy")
 
 
 def _draw(
-    axes: Axes, cells: Sequence[Cell], policies: Sequence[str], figure: EvaluationFigure
+    axes: Axes, cells: Sequence[Cell], policies: Sequence[str], figure: contests.Figure
 ) -> None:
     loads = np.array([cell["load"] for cell in cells], np.float64)
     for number, policy in enumerate(policies):
@@ -56,7 +56,7 @@ def _draw(
             axes.fill_between(loads, low, high, color=tint, alpha=0.16, linewidth=0)
         else:
             axes.vlines(loads + shift, low, high, color=tint)
-    if figure.key in LOG:
+    if figure.logarithmic:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from testbed.results.evaluation.figures import COMPARED, FIGURES, EvaluationFigure
+from testbed.decisions.contest import Contest, Figure
 from testbed.results.evaluation.values import CELL, FloatArray, table_of
 from testbed.statistics.comparison import Comparison, compare, corrected
 from testbed.statistics.jackknife import NOTHING, estimate, interquartile_means
@@ -23,14 +23,16 @@ BEST = "best heuristic"
 Json = dict[str, Any]
 
 
-def summarise_evaluation(frame: pd.DataFrame, manifest: Mapping[str, Any]) -> Json:
+def summarise_evaluation(
+    frame: pd.DataFrame, manifest: Mapping[str, Any], contest: Contest
+) -> Json:
     """The content of summary.json.
 
     `manifest` has "scenario", "baseline", "policies", and which of them are "heuristics" (they
     decide online and learn nothing), "learned" or "bounds".
 
     "cells": for each topology and load "figures" {policy: {figure: estimate}}, the "best" heuristic
-    (of the least mean cost; null without any) and "comparison" {"a vs b": {figure: entry}}.
+    (by the mean of `contest.best`; null without any) and "comparison" {"a vs b": {figure: entry}}.
     "overall": {"a vs b": {figure: entry}} over all cells (see `_pooled`). An entry is a
     `Comparison` as JSON. Its p value is corrected over all figures and pairs: those of "overall",
     and those of all cells together.
@@ -39,8 +41,8 @@ def summarise_evaluation(frame: pd.DataFrame, manifest: Mapping[str, Any]) -> Js
     cells = []
     for key, rows in frame.groupby(CELL, sort=False):
         topology, load = cast(tuple[str, float], key)
-        tables = _tables(rows, policies)
-        best = _best(tables, manifest["heuristics"])
+        tables = _tables(rows, policies, contest)
+        best = _best(tables, manifest["heuristics"], contest)
         pairs = _pairs(policies, manifest, best)
         cells.append(
             {
@@ -49,7 +51,7 @@ def summarise_evaluation(frame: pd.DataFrame, manifest: Mapping[str, Any]) -> Js
                 "figures": {
                     policy: {
                         figure.key: _estimate(tables[policy][figure.key], figure)
-                        for figure in FIGURES
+                        for figure in contest.figures
                     }
                     for policy in policies
                 },
@@ -58,8 +60,8 @@ def summarise_evaluation(frame: pd.DataFrame, manifest: Mapping[str, Any]) -> Js
                 "tables": tables,
             }
         )
-    overall = _overall(cells, policies, manifest)
-    _compare_cells(cells)
+    overall = _overall(cells, policies, manifest, contest)
+    _compare_cells(cells, contest)
     return {
         "format": FORMAT,
         **{name: manifest[name] for name in KEPT},
@@ -76,15 +78,22 @@ Tables = Mapping[str, Mapping[str, FloatArray]]
 """By policy and figure: values [models, streams] in one cell."""
 
 
-def _tables(rows: pd.DataFrame, policies: Sequence[str]) -> dict[str, dict[str, FloatArray]]:
+def _tables(
+    rows: pd.DataFrame, policies: Sequence[str], contest: Contest
+) -> dict[str, dict[str, FloatArray]]:
     return {
-        policy: {figure.key: table_of(rows, policy, figure.key) for figure in FIGURES}
+        policy: {each.key: table_of(rows, policy, each.key) for each in contest.figures}
         for policy in policies
     }
 
 
-def _best(tables: Tables, heuristics: Sequence[str]) -> str | None:
-    costs = {name: float(tables[name]["cost"].mean()) for name in heuristics if name in tables}
+def _best(tables: Tables, heuristics: Sequence[str], contest: Contest) -> str | None:
+    sign = -1.0 if contest.figure(contest.best).more_is_better else 1.0
+    costs = {
+        name: sign * float(tables[name][contest.best].mean())
+        for name in heuristics
+        if name in tables
+    }
     return min(costs, key=lambda name: costs[name]) if costs else None
 
 
@@ -100,7 +109,7 @@ def _pairs(
     return pairs
 
 
-def _estimate(table: FloatArray, figure: EvaluationFigure) -> Json:
+def _estimate(table: FloatArray, figure: Figure) -> Json:
     """The interquartile mean with its interval, and the mean over training runs in each stream.
 
     Null for what has no value in some stream.
@@ -115,7 +124,7 @@ def _estimate(table: FloatArray, figure: EvaluationFigure) -> Json:
     return {**found.to_json(), "streams": [None if np.isnan(v) else v for v in streams]}
 
 
-def _compare_cells(cells: Sequence[Json]) -> None:
+def _compare_cells(cells: Sequence[Json], contest: Contest) -> None:
     """Put "comparison" in place of the tables and pairs of each cell."""
     family = {
         (number, policy, other, figure.key): _compared(
@@ -123,7 +132,7 @@ def _compare_cells(cells: Sequence[Json]) -> None:
         )
         for number, cell in enumerate(cells)
         for policy, other in cell["pairs"]
-        for figure in COMPARED
+        for figure in contest.compared
     }
     for cell in cells:
         del cell["tables"], cell["pairs"]
@@ -133,21 +142,24 @@ def _compare_cells(cells: Sequence[Json]) -> None:
         pair[key] = found.to_json()
 
 
-def _compared(treated: FloatArray, baseline: FloatArray, figure: EvaluationFigure) -> Comparison:
+def _compared(treated: FloatArray, baseline: FloatArray, figure: Figure) -> Comparison:
     """Two tables of one cell; streams in which either lacks the figure are left out."""
     known = ~(np.isnan(treated).any(axis=0) | np.isnan(baseline).any(axis=0))
     return compare(treated[None, :, known], baseline[None, :, known], figure.adds_up)
 
 
 def _overall(
-    cells: Sequence[Mapping[str, Any]], policies: Sequence[str], manifest: Mapping[str, Any]
+    cells: Sequence[Mapping[str, Any]],
+    policies: Sequence[str],
+    manifest: Mapping[str, Any],
+    contest: Contest,
 ) -> dict[str, Json]:
     """Comparisons over all cells: with the baseline, and with each cell's best heuristic."""
     best = BEST if all(cell["best"] is not None for cell in cells) else None
     family, counted = {}, {}
     for policy, other in _pairs(policies, manifest, best):
         references = [cell["best"] if other == BEST else other for cell in cells]
-        for figure in COMPARED:
+        for figure in contest.compared:
             key = (f"{policy} vs {other}", figure.key)
             family[key], counted[key] = _pooled(cells, policy, references, figure)
     found: dict[str, Json] = {}
@@ -160,7 +172,7 @@ def _pooled(
     cells: Sequence[Mapping[str, Any]],
     policy: str,
     references: Sequence[str],
-    figure: EvaluationFigure,
+    figure: Figure,
 ) -> tuple[Comparison, int]:
     """All cells together, and how many count: those that have the figure in every stream."""
     pairs = [

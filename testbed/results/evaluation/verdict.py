@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from testbed.results.evaluation.figures import EvaluationFigure
+from testbed.decisions.contest import Figure
 from testbed.statistics.comparison import LEVEL, is_claimed
 from testbed.statistics.significance import pairs_needed
 
@@ -30,7 +30,7 @@ class Verdict:
     test: str
 
 
-def verdict(figure: EvaluationFigure, entry: Mapping[str, Any]) -> Verdict:
+def verdict(figure: Figure, entry: Mapping[str, Any]) -> Verdict:
     """The verdict on one figure of one pair, from its entry in summary.json."""
     kind = _kind(figure, entry)
     tested = entry["p_holm"] is not None
@@ -57,7 +57,7 @@ def _ratio_texts(ratio: float, entry: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _difference_texts(
-    figure: EvaluationFigure, difference: Mapping[str, Any], entry: Mapping[str, Any]
+    figure: Figure, difference: Mapping[str, Any], entry: Mapping[str, Any]
 ) -> tuple[str, str]:
     known = [name for name in ("value", "low", "high") if difference[name] is not None]
     texts = [_signed(difference[name] * figure.scale, figure.form) for name in known]
@@ -66,7 +66,7 @@ def _difference_texts(
     return f"{texts[0]} {unit}".strip(), interval
 
 
-def _kind(figure: EvaluationFigure, entry: Mapping[str, Any]) -> Kind:
+def _kind(figure: Figure, entry: Mapping[str, Any]) -> Kind:
     if entry["p_holm"] is None:
         return "unknown"
     if not is_claimed(entry["p_holm"]):

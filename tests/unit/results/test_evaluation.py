@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
+from agents.placement.evaluation import CONTEST
 from testbed.cli.screens.evaluation import print_evaluation
 from testbed.records.files import write_json
-from testbed.results.evaluation.figures import BY_KEY, COMPARED, FIGURES
 from testbed.results.evaluation.page import write_page
 from testbed.results.evaluation.summary import summarise_evaluation
 from testbed.results.evaluation.values import read_values, table_of, write_values
@@ -37,7 +37,7 @@ def test_tables_are_models_by_streams_whatever_the_order_of_rows() -> None:
 
 
 def test_figures_of_a_cell_are_interquartile_means_of_its_streams() -> None:
-    summary = summarise_evaluation(values(POLICIES, plain), manifest(POLICIES))
+    summary = summarise_evaluation(values(POLICIES, plain), manifest(POLICIES), CONTEST)
     assert [cell["load"] for cell in summary["cells"]] == [1.0, 2.0]
     cost = summary["cells"][1]["figures"]["deft"]["cost"]
     assert cost["value"] == pytest.approx(stats.trim_mean(200.0 + 2 * np.arange(STREAMS), 0.25))
@@ -51,14 +51,14 @@ def test_intervals_stay_where_a_figure_can_be() -> None:
             return 1.0 if stream % 3 else 0.6
         return 0.0 if stream % 3 else 9.0
 
-    summary = summarise_evaluation(values(["deft"], at_the_edge), manifest(["deft"]))
+    summary = summarise_evaluation(values(["deft"], at_the_edge), manifest(["deft"]), CONTEST)
     figures = summary["cells"][0]["figures"]["deft"]
     assert figures["acceptance"]["high"] == 1.0
     assert figures["overload_s"]["low"] == 0.0
 
 
 def test_all_meet_the_baseline_and_the_learned_the_best_heuristic() -> None:
-    summary = summarise_evaluation(values(POLICIES, plain), manifest(POLICIES))
+    summary = summarise_evaluation(values(POLICIES, plain), manifest(POLICIES), CONTEST)
     cell = summary["cells"][0]
     assert cell["best"] == "pl-rank"  # the bound is cheaper, and no competitor
     assert list(cell["comparison"]) == [
@@ -91,13 +91,13 @@ def test_any_policies_loads_and_streams_are_summed_up(
 ) -> None:
     frame = values(list(policies), plain, loads, streams)
     told = manifest(list(policies), baseline=policies[0])
-    summary = summarise_evaluation(frame, told)
+    summary = summarise_evaluation(frame, told, CONTEST)
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     write_json(tmp_path / "manifest.json", told)
     write_json(tmp_path / "summary.json", summary)
-    page = write_page(tmp_path).read_text(encoding="utf-8")
+    page = write_page(tmp_path, CONTEST).read_text(encoding="utf-8")
     out = io.StringIO()
-    print_evaluation(summary, tmp_path, Console(file=out, width=80))
+    print_evaluation(summary, tmp_path, CONTEST, Console(file=out, width=80))
     for policy in policies:
         assert policy in page and policy in out.getvalue()
     expected = {f"{name} vs {policies[0]}" for name in policies[1:]}
@@ -117,7 +117,7 @@ def noisy(policy: str, load: float, stream: int, model: int, figure: str) -> flo
 
 def test_p_values_are_corrected_over_what_is_shown_together() -> None:
     policies = ["deft", "greedy-delay", "pl-rank"]
-    summary = summarise_evaluation(values(policies, noisy), manifest(policies))
+    summary = summarise_evaluation(values(policies, noisy), manifest(policies), CONTEST)
     overall = [each for pair in summary["overall"].values() for each in pair.values()]
     cells = [
         each
@@ -125,7 +125,7 @@ def test_p_values_are_corrected_over_what_is_shown_together() -> None:
         for pair in cell["comparison"].values()
         for each in pair.values()
     ]
-    assert len(cells) == 2 * len(overall) == 2 * 2 * len(COMPARED)
+    assert len(cells) == 2 * len(overall) == 2 * 2 * len(CONTEST.compared)
     for family in (overall, cells):
         assert [each["p_holm"] for each in family] == holm([each["p"] for each in family])
 
@@ -138,9 +138,9 @@ def test_without_a_difference_an_evaluation_claims_nothing() -> None:
         def same(policy: str, load: float, stream: int, model: int, figure: str) -> float:
             return noisy(f"{policy}{number}", load, stream, model, figure)  # noqa: B023
 
-        summary = summarise_evaluation(values(policies, same), manifest(policies))
+        summary = summarise_evaluation(values(policies, same), manifest(policies), CONTEST)
         for pair in summary["overall"].values():
-            kinds = {verdict(BY_KEY[key], each).kind for key, each in pair.items()}
+            kinds = {verdict(CONTEST.figure(key), each).kind for key, each in pair.items()}
             assert kinds == {"open"}, number
 
 
@@ -151,7 +151,7 @@ def test_what_is_zero_in_a_cell_is_compared_by_totals_and_differences() -> None:
         return 0.0 if load == 1.0 else {"deft": 8.0, "pl-rank": 2.0}[policy]
 
     policies = ["deft", "pl-rank"]
-    summary = summarise_evaluation(values(policies, losses), manifest(policies))
+    summary = summarise_evaluation(values(policies, losses), manifest(policies), CONTEST)
     first, second = (cell["comparison"]["pl-rank vs deft"]["lost"] for cell in summary["cells"])
     assert first["ratio"] is None and first["difference"]["value"] == 0.0
     assert first["p"] == 1.0
@@ -168,11 +168,11 @@ def test_a_stream_without_the_figure_is_left_out_and_never_claimed() -> None:
         return plain(policy, load, stream, model, figure)
 
     policies = ["deft", "pl-rank"]
-    summary = summarise_evaluation(values(policies, rejected), manifest(policies))
+    summary = summarise_evaluation(values(policies, rejected), manifest(policies), CONTEST)
     one, none = (c["comparison"]["pl-rank vs deft"]["latency_p99_ns"] for c in summary["cells"])
     assert one["pairs"] == STREAMS - 1
     assert one["ratio"] == pytest.approx(0.5)
-    assert verdict(BY_KEY["latency_p99_ns"], none).kind == "unknown"
+    assert verdict(CONTEST.figure("latency_p99_ns"), none).kind == "unknown"
     assert summary["cells"][0]["figures"]["pl-rank"]["latency_p99_ns"]["value"] is None
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
 
@@ -184,7 +184,7 @@ def entry(ratio: float, low: float, high: float, p: float = 0.01) -> dict[str, o
 
 
 def test_a_claim_needs_the_interval_and_the_corrected_test() -> None:
-    cost, accepted = BY_KEY["cost"], BY_KEY["acceptance"]
+    cost, accepted = CONTEST.figure("cost"), CONTEST.figure("acceptance")
     assert verdict(cost, entry(0.6, 0.5, 0.7)).kind == "better"
     assert verdict(cost, entry(1.6, 1.5, 1.7)).kind == "worse"
     assert verdict(accepted, entry(1.6, 1.5, 1.7)).kind == "better"
@@ -198,10 +198,10 @@ def test_a_claim_needs_the_interval_and_the_corrected_test() -> None:
 
 def test_it_is_told_how_many_streams_could_show_something() -> None:
     policies = ["deft", "pl-rank"]
-    summary = summarise_evaluation(values(policies, noisy, streams=7), manifest(policies))
+    summary = summarise_evaluation(values(policies, noisy, streams=7), manifest(policies), CONTEST)
     assert streams_needed(summary["overall"]) == 9  # nine figures: 9 x 2 / 2^9 is 0.035
     out = io.StringIO()
-    print_evaluation(summary, Path("x"), Console(file=out, width=80))
+    print_evaluation(summary, Path("x"), CONTEST, Console(file=out, width=80))
     assert "7 streams are too few to show a difference: 9 can." in out.getvalue()
 
 
@@ -210,18 +210,18 @@ def folder(tmp_path: Path) -> Path:
     frame = values(POLICIES, plain, topologies=("sndlib/abilene", "sndlib/polska"))
     write_values(frame.to_dict("records"), tmp_path)
     write_json(tmp_path / "manifest.json", manifest(POLICIES))
-    write_json(tmp_path / "summary.json", summarise_evaluation(frame, manifest(POLICIES)))
+    write_json(tmp_path / "summary.json", summarise_evaluation(frame, manifest(POLICIES), CONTEST))
     return tmp_path
 
 
 def test_the_summary_can_be_computed_anew_from_the_rows(folder: Path) -> None:
     stored = json.loads((folder / "summary.json").read_text())
-    assert summarise_evaluation(read_values(folder), manifest(POLICIES)) == stored
+    assert summarise_evaluation(read_values(folder), manifest(POLICIES), CONTEST) == stored
     assert len((folder / "values.csv").read_text().splitlines()) == 1 + 4 * 6 * STREAMS
 
 
 def test_the_page_needs_nothing_else_and_says_all(folder: Path) -> None:
-    page = write_page(folder).read_text(encoding="utf-8")
+    page = write_page(folder, CONTEST).read_text(encoding="utf-8")
     assert not re.findall(r'(?:src|href)="(?:https?:|//)', page)
     assert "<script" not in page
     for text in (
@@ -234,18 +234,18 @@ def test_the_page_needs_nothing_else_and_says_all(folder: Path) -> None:
     ):
         assert text in page
     assert page.count("<svg") == 2  # a picture for each topology
-    for figure in FIGURES:
+    for figure in CONTEST.figures:
         assert figure.label in page
     # Every policy in the table of all cells, with its interval: 0.5 of deft is 50 % less.
     assert "[−50, −50]" in page  # noqa: RUF001
-    assert write_page(folder).read_text(encoding="utf-8") == page
+    assert write_page(folder, CONTEST).read_text(encoding="utf-8") == page
 
 
 def test_the_screen_keeps_within_its_width(folder: Path) -> None:
     summary = json.loads((folder / "summary.json").read_text())
     for width in (80, 140):
         out = io.StringIO()
-        print_evaluation(summary, folder, Console(file=out, width=width))
+        print_evaluation(summary, folder, CONTEST, Console(file=out, width=width))
         text = out.getvalue()
         assert "…" not in text
         assert ("goodput" in text) == (width == 140)
@@ -255,5 +255,5 @@ def test_the_screen_keeps_within_its_width(folder: Path) -> None:
 
 
 def test_all_that_is_compared_says_which_way_is_good() -> None:
-    better = {figure.key for figure in COMPARED if figure.more_is_better}
+    better = {figure.key for figure in CONTEST.compared if figure.more_is_better}
     assert better == {"acceptance", "goodput_pps"}

@@ -12,18 +12,22 @@ import pytest
 import yaml
 
 from agents.placement.cells import Cell, cell_scenario, cells_of
-from agents.placement.evaluation import measure, write_evaluation
+from agents.placement.evaluation import CONTEST, sweep_of
 from agents.placement.outcomes import evaluate
 from agents.placement.plans import held_out_plans
 from agents.placement.policies import make_policy
-from agents.placement.sweep import SweepSpec, Timed, sweep
+from agents.placement.sweep import Timed
 from testbed.cli.main import main
+from testbed.decisions.contest import contest_of
+from testbed.decisions.sweep import EvaluationJob, Sweep
+from testbed.results.evaluation.folder import measure, write_evaluation
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario, parse_scenario
 from testbed.scenario.model import Scenario
 from testbed.scenario.plan import make_plan
 from testbed.scenario.topology import make_topology
 from testbed.scenario.types import NS_PER_S, Placement
+from testbed.twin.calibration import Chosen
 from testbed.twin.constants import constants_for
 from tests.support.places import SCENARIOS
 from tests.support.twin_support import observe
@@ -34,8 +38,13 @@ SMOKE = load_scenario(SCENARIOS / "smoke.yaml")
 POLICIES = ("deft", "round-robin", "greedy-delay")
 
 
-def rows_of(spec: SweepSpec) -> pd.DataFrame:
-    return pd.DataFrame(list(sweep(spec, lambda what, share: None)))
+def swept(policies: tuple[str, ...], loads: tuple[float, ...], streams: int, **job: Any) -> Sweep:
+    return sweep_of(EvaluationJob(SMOKE, policies, loads, streams=streams, **job))
+
+
+def rows_of(policies: tuple[str, ...], streams: int, **job: Any) -> pd.DataFrame:
+    sweep = swept(policies, job.pop("loads", (1.0,)), streams, **job)
+    return pd.DataFrame(list(sweep.rows(lambda what, share: None)))
 
 
 def test_a_load_multiplies_requests_and_nothing_else() -> None:
@@ -125,32 +134,29 @@ def test_cells_are_all_loads_on_all_topologies() -> None:
 
 
 def test_all_policies_meet_the_same_streams_and_a_sweep_can_be_repeated() -> None:
-    spec = SweepSpec(SMOKE, POLICIES, cells_of(SMOKE, (1.0, 2.0), ()), 3)
-    rows = rows_of(spec)
+    rows = rows_of(POLICIES, 3, loads=(1.0, 2.0))
     assert len(rows) == 3 * 2 * 3
     for _, cell in rows.groupby("load"):
         seen = {name: set(one["stream"]) for name, one in cell.groupby("policy")}
         assert len({frozenset(streams) for streams in seen.values()}) == 1
         for _, stream in cell.groupby("stream"):
             assert stream["requests"].nunique() == 1
-    again = rows_of(spec).filter(regex="^(?!decision)")
+    again = rows_of(POLICIES, 3, loads=(1.0, 2.0)).filter(regex="^(?!decision)")
     pd.testing.assert_frame_equal(rows.filter(regex="^(?!decision)"), again)
     assert (rows["decision_p99_ns"] >= rows["decision_p50_ns"]).all()
     assert (rows["decision_p50_ns"] > 0).all()
 
 
 def test_one_policys_rows_do_not_depend_on_the_others() -> None:
-    cells = cells_of(SMOKE, (1.0,), ())
-    together = rows_of(SweepSpec(SMOKE, POLICIES, cells, 3))
-    alone = rows_of(SweepSpec(SMOKE, ("round-robin",), cells, 3))
+    together = rows_of(POLICIES, 3)
+    alone = rows_of(("round-robin",), 3)
     mine = together[together["policy"] == "round-robin"].reset_index(drop=True)
     pd.testing.assert_frame_equal(mine.filter(regex="^(?!dec)"), alone.filter(regex="^(?!dec)"))
 
 
 def test_a_calibration_is_what_the_twin_goes_by() -> None:
-    cells = cells_of(SMOKE, (1.0,), ())
-    plain = rows_of(SweepSpec(SMOKE, ("round-robin",), cells, 2))
-    fitted = rows_of(SweepSpec(SMOKE, ("round-robin",), cells, 2, (), make_calibration()))
+    plain = rows_of(("round-robin",), 2)
+    fitted = rows_of(("round-robin",), 2, host=Chosen(make_calibration()))
     constants = constants_for(SMOKE, make_calibration())
     for number, plan in enumerate(held_out_plans(SMOKE, 2)):
         found = evaluate(make_policy("round-robin", plan.seed, None), [plan], constants)
@@ -175,10 +181,9 @@ def test_decisions_are_timed_by_request() -> None:
 
 
 def test_a_learned_policy_needs_models_with_different_names() -> None:
-    cells = cells_of(SMOKE, (1.0,), ())
     for models in ((), (Path("a/x.pt"), Path("b/x.pt"))):
         with pytest.raises(InputError) as caught:
-            next(sweep(SweepSpec(SMOKE, ("ppo",), cells, 1, models), lambda what, share: None))
+            swept(("ppo",), (1.0,), 1, models=models)
         assert caught.value.field == "models"
 
 
@@ -241,14 +246,14 @@ def test_bad_options_are_told_before_anything_is_made(
 
 
 def test_an_interrupted_evaluation_keeps_the_cells_that_were_finished(tmp_path: Path) -> None:
-    spec = SweepSpec(SMOKE, ("deft", "first-fit"), cells_of(SMOKE, (1.0, 2.0, 3.0), ()), 3)
+    sweep = swept(("deft", "first-fit"), (1.0, 2.0, 3.0), 3)
 
     def interrupt(what: str, share: float) -> None:
         if share > 0.5:  # in the middle of the second cell's policies
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        measure(SCENARIOS / "smoke.yaml", spec, tmp_path, interrupt)
+        measure(SCENARIOS / "smoke.yaml", "placement", sweep, CONTEST, tmp_path, interrupt)
     assert json.loads((tmp_path / "manifest.json").read_text())["complete"] is False
     kept = pd.read_parquet(tmp_path / "values.parquet")
     assert set(kept["load"]) == {1.0} if len(kept) == 6 else {1.0, 2.0}
@@ -260,13 +265,13 @@ def test_an_interrupted_evaluation_keeps_the_cells_that_were_finished(tmp_path: 
 def test_values_outlive_a_fault_in_the_summing_up(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def faulty(frame: pd.DataFrame, manifest: Any) -> Any:
+    def faulty(frame: pd.DataFrame, manifest: Any, contest: Any) -> Any:
         raise KeyError(None)
 
     out = tmp_path / "out"
     arguments = (str(SCENARIOS / "smoke.yaml"), "--policies", "deft,first-fit", "--seeds", "2")
     with monkeypatch.context() as patch:
-        patch.setattr("agents.placement.evaluation.summarise_evaluation", faulty)
+        patch.setattr("testbed.results.evaluation.folder.summarise_evaluation", faulty)
         with pytest.raises(KeyError):
             run(*arguments, "--loads", "1", "--results", str(out))
     told = capsys.readouterr().err
@@ -280,12 +285,29 @@ def test_values_outlive_a_fault_in_the_summing_up(
 def test_a_torn_folder_is_an_input_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    spec = SweepSpec(SMOKE, ("deft",), cells_of(SMOKE, (1.0,), ()), 1)
-    measure(SCENARIOS / "smoke.yaml", spec, tmp_path, lambda what, share: None)
+    measure_one(tmp_path)
     whole = (tmp_path / name).read_bytes()
     for kept in (0, 1, len(whole) // 2, len(whole) - 5):
         (tmp_path / name).write_bytes(whole[:kept])
         assert run(str(tmp_path)) == 2
         assert "an evaluation" in capsys.readouterr().err
     (tmp_path / name).write_bytes(whole)
-    assert write_evaluation(tmp_path)["streams"] == 1
+    assert write_evaluation(tmp_path, CONTEST)[0]["streams"] == 1
+
+
+def measure_one(folder: Path) -> None:
+    sweep = swept(("deft",), (1.0,), 1)
+    measure(SCENARIOS / "smoke.yaml", "placement", sweep, CONTEST, folder, lambda *_: None)
+
+
+def test_a_folder_of_format_1_has_no_contest_and_is_of_placement(tmp_path: Path) -> None:
+    measure_one(tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest.pop("problem") == "placement" and manifest.pop("contest")
+    (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "format": 1}))
+    assert run(str(tmp_path)) == 0
+    assert "milp-hindsight knows" in (tmp_path / "evaluation.html").read_text()
+
+
+def test_a_contest_survives_its_way_through_a_manifest() -> None:
+    assert contest_of(json.loads(json.dumps(CONTEST.to_json()))) == CONTEST

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
+from agents.placement.evaluation import CONTEST
 from testbed.calibration.accuracy import FIGURES as TWIN_FIGURES
 from testbed.cli.screens.comparison import STRIP_WIDTH, strip
 from testbed.cli.screens.doctor import print_report
@@ -75,7 +76,8 @@ def print_compared(out: Console) -> None:
 
 def print_evaluated(out: Console) -> None:
     frame = values(list(POLICIES), lambda *where: 12_345.678 * plain(*where))
-    print_evaluation(summarise_evaluation(frame, manifest(list(POLICIES))), Path("results"), out)
+    summary = summarise_evaluation(frame, manifest(list(POLICIES)), CONTEST)
+    print_evaluation(summary, Path("results"), CONTEST, out)
 
 
 def print_campaign(out: Console) -> None:
