@@ -15,9 +15,10 @@ def _placement() -> Problem:
 
 
 def _provisioning() -> Problem:
-    from agents.provisioning.problem import PROVISIONING
+    from agents.placement.policies import make_policy_of_provisioning
+    from agents.provisioning.problem import provisioning
 
-    return PROVISIONING
+    return provisioning(make_policy_of_provisioning)
 
 
 PROBLEMS: Mapping[str, Callable[[], Problem]] = {

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
 
 from testbed.scenario.errors import InputError
 from testbed.scenario.yaml_text import read_mapping
@@ -34,6 +37,22 @@ class Bounds(NamedTuple):
         return low if self.most == math.inf else f"{low} and at most {self.most:,.12g}"
 
 
+class Between(NamedTuple):
+    """Search between two numbers, on a logarithmic scale if `log`."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+class OneOf(NamedTuple):
+    """Search among these."""
+
+    values: tuple[int, ...]
+
+
+Space = Mapping[str, Between | OneOf]
+"""What a search goes through, by the names of numbers (`size.width`)."""
 Config = TypeVar("Config")
 LARGE = 1e9
 """Beyond every use, and far from where sums of float32 end."""
@@ -71,6 +90,42 @@ def changed(
     else:
         made = config._replace(**changes)  # type: ignore[attr-defined]
     return made
+
+
+def with_values(
+    config: Config, values: Mapping[str, float], bounds: Mapping[str, Bounds]
+) -> Config:
+    """The config with other values, by names as in a `Space` (`size.width`). Raises InputError."""
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        group, _, field = name.rpartition(".")
+        (nested.setdefault(group, {}) if group else nested)[field] = value
+    return changed(config, nested, bounds)
+
+
+def value_of(config: object, name: str) -> Any:
+    """The value of a field by its name as in a `Space`."""
+    found: Any = config
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def config_text(config: Any, as_json: bool = False) -> str:
+    """The whole config as a file that `read_values` reads: YAML, or JSON."""
+    values = plain(dataclasses.asdict(config))
+    if as_json:
+        return json.dumps(values, indent=2) + "\n"
+    return yaml.safe_dump(values, sort_keys=False)
+
+
+def plain(value: Any) -> Any:
+    """A config's values as files have them: groups as mappings, rows as lists."""
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _is_group(kind: Any) -> bool:

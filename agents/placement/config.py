@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import yaml
+from typing import Any
 
 from agents.common.config import (
     COUNT,
@@ -16,7 +13,9 @@ from agents.common.config import (
     POSITIVE,
     SHARE,
     WIDTH,
+    Between,
     Bounds,
+    OneOf,
     changed,
     read_values,
 )
@@ -54,20 +53,6 @@ class PpoConfig(ppo.PpoConfig):
     slot_s: float = 0.5
     """The twin's time slot while learning; judging uses the default, finer one."""
     weights: CostWeights = field(default_factory=CostWeights)
-
-
-class Between(NamedTuple):
-    """Search between two numbers, on a logarithmic scale if `log`."""
-
-    low: float
-    high: float
-    log: bool = False
-
-
-class OneOf(NamedTuple):
-    """Search among these."""
-
-    values: tuple[int, ...]
 
 
 BOUNDS: dict[str, Bounds] = {
@@ -118,28 +103,3 @@ def read_config(path: Path) -> PpoConfig:
 def config_from(values: Mapping[Any, Any], base: PpoConfig | None = None) -> PpoConfig:
     """`base`, or the defaults, with these values. Raises InputError naming the field."""
     return changed(base or PpoConfig(), values, BOUNDS)
-
-
-def with_values(config: PpoConfig, values: Mapping[str, float]) -> PpoConfig:
-    """The config with other values, by names as in SPACE (`size.width`). Raises InputError."""
-    nested: dict[str, Any] = {}
-    for name, value in values.items():
-        group, _, field = name.rpartition(".")
-        (nested.setdefault(group, {}) if group else nested)[field] = value
-    return config_from(nested, config)
-
-
-def value_of(config: PpoConfig, name: str) -> Any:
-    """The value of a field by its name as in SPACE."""
-    found: Any = config
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found
-
-
-def config_text(config: PpoConfig, as_json: bool = False) -> str:
-    """The whole config as a file that `read_config` reads: YAML, or JSON."""
-    values = asdict(config)
-    if as_json:
-        return json.dumps(values, indent=2) + "\n"
-    return yaml.safe_dump(values, sort_keys=False)

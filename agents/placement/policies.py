@@ -58,10 +58,23 @@ def make_policy(
     if name == "ppo":
         return _ppo(model)
     if name == "dqn":
-        return _dqn(model)
+        return _provisioning(model, name)
     if name in ("milp", "milp-hindsight"):
         return _solver(name, plan, constants or TwinConstants())
     raise InputError("policy", name, f"one of {', '.join(POLICIES)}, and one that can be made")
+
+
+def make_policy_of_provisioning(
+    name: str,
+    seed: int,
+    model: Path | None,
+    plan: RunPlan | None = None,
+    constants: TwinConstants | None = None,
+) -> Policy:
+    """As `make_policy`, where `dqn` and `ppo` have learned provisioning and are asked to place."""
+    if name in LEARNED:
+        return _provisioning(model, name)
+    return make_policy(name, seed, model, plan, constants)
 
 
 def _ppo(model: Path | None) -> Policy:
@@ -78,14 +91,14 @@ def _ppo(model: Path | None) -> Policy:
     return PpoPolicy(load_model(model))
 
 
-def _dqn(model: Path | None) -> Policy:
+def _provisioning(model: Path | None, algorithm: str) -> Policy:
     import torch
 
     from agents.placement.dqn_policy import DqnPolicy
     from agents.provisioning.model import load_model
 
     torch.set_num_threads(1)
-    return DqnPolicy(load_model(model))
+    return DqnPolicy(load_model(model, algorithm))
 
 
 def _solver(name: str, plan: RunPlan | None, constants: TwinConstants) -> Policy:

@@ -10,6 +10,7 @@ from agents.placement.evaluation import CONTEST, sweep_of
 from agents.placement.policies import make_policy
 from agents.provisioning.problem import train_dqn
 from testbed.decisions.problem import Evaluation, Problem, TrainingJob
+from testbed.decisions.tuning import TrialNote, TuneReport, TuningJob
 from testbed.scenario.modelled import require_modelled, words_left_out
 
 
@@ -41,6 +42,15 @@ def train_ppo(job: TrainingJob, progress: Callable[[float], None]) -> dict[str, 
     return {**report.as_dict(), **told}
 
 
+def tune_ppo(
+    job: TuningJob, progress: Callable[[float], None], ended: Callable[[TrialNote], None]
+) -> TuneReport:
+    """Search hyperparameters of `ppo` on the twin; see `testbed.decisions.tuning.Tune`."""
+    from agents.placement.tune import tune_ppo as search
+
+    return search(job, progress, ended)
+
+
 def served(policy: str, model: Path, folder: Path) -> Path:
     """`ppo` decides from ONNX, which is exported into `folder`; others from their model's file."""
     if policy != "ppo" or model.suffix == ".onnx":
@@ -53,6 +63,7 @@ def served(policy: str, model: Path, folder: Path) -> Path:
 PLACEMENT = Problem(
     name="placement",
     trainers={"ppo": train_ppo, "dqn": train_dqn},
+    tuners={"ppo": tune_ppo},
     algorithms=("ppo",),
     on_twin=frozenset({"ppo"}),
     calibrated=frozenset({"ppo", "milp", "milp-hindsight"}),

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents.provisioning.contest import CONTEST, sweep_of
-from testbed.decisions.policy import Policy
-from testbed.decisions.problem import Evaluation, Problem, TrainingJob
+from testbed.decisions.problem import Evaluation, MakePolicy, Problem, TrainingJob
+from testbed.decisions.tuning import TrialNote, TuneReport, TuningJob
 from testbed.scenario.errors import InputError
-from testbed.scenario.types import RunPlan
 from testbed.twin.calibration import DEFAULTS
-from testbed.twin.constants import TwinConstants
 
 if TYPE_CHECKING:
     from agents.provisioning.config import DqnConfig, PpoConfig
@@ -67,23 +64,34 @@ def _train(
     return report.as_dict()
 
 
-def _none(
-    name: str,
-    seed: int,
-    model: Path | None,
-    plan: RunPlan | None = None,
-    constants: TwinConstants | None = None,
-) -> Policy:
-    raise InputError("policy", name, "a policy of placement: provisioning runs as one of them")
+def tune_dqn(
+    job: TuningJob, progress: Callable[[float], None], ended: Callable[[TrialNote], None]
+) -> TuneReport:
+    """Search hyperparameters of `dqn`; see `testbed.decisions.tuning.Tune`."""
+    from agents.provisioning.tune import tune_dqn as search
+
+    return search(job, progress, ended)
 
 
-PROVISIONING = Problem(
-    name="provisioning",
-    trainers={"dqn": train_dqn, "ppo": train_ppo},
-    algorithms=("dqn", "ppo"),
-    on_twin=frozenset(),
-    calibrated=frozenset(),
-    make_policy=_none,
-    evaluation=Evaluation(CONTEST, sweep_of),
-    served=lambda policy, model, folder: model,
-)
+def tune_ppo(
+    job: TuningJob, progress: Callable[[float], None], ended: Callable[[TrialNote], None]
+) -> TuneReport:
+    """Search hyperparameters of `ppo`, as `tune_dqn` does."""
+    from agents.provisioning.tune import tune_ppo as search
+
+    return search(job, progress, ended)
+
+
+def provisioning(make_policy: MakePolicy) -> Problem:
+    """The problem; `make_policy` makes what decides on the emulated network."""
+    return Problem(
+        name="provisioning",
+        trainers={"dqn": train_dqn, "ppo": train_ppo},
+        tuners={"dqn": tune_dqn, "ppo": tune_ppo},
+        algorithms=("dqn", "ppo"),
+        on_twin=frozenset(),
+        calibrated=frozenset(),
+        make_policy=make_policy,
+        evaluation=Evaluation(CONTEST, sweep_of),
+        served=lambda policy, model, folder: model,
+    )

@@ -18,16 +18,16 @@ from testbed.scenario.load import load_checked
 from testbed.scenario.model import Scenario, with_training
 from testbed.scenario.modelled import require_modelled, words_left_out
 
+ProblemName = Annotated[
+    str | None, typer.Option("--problem", help=f"{' or '.join(PROBLEMS)} [the scenario's]")
+]
+Algorithm = Annotated[str | None, typer.Option(help="ppo, or dqn [ppo; dqn for provisioning]")]
+
 
 def train(
     scenario: Annotated[Path, typer.Argument(help="a scenario file")],
-    problem_name: Annotated[
-        str | None,
-        typer.Option("--problem", help=f"{' or '.join(PROBLEMS)} [what the algorithm learns]"),
-    ] = None,
-    algorithm: Annotated[
-        str | None, typer.Option(help="ppo, or dqn [ppo; dqn for provisioning]")
-    ] = None,
+    problem_name: ProblemName = None,
+    algorithm: Algorithm = None,
     out: Annotated[Path | None, typer.Option(help="the model file to write [ALGORITHM.pt]")] = None,
     decisions: Annotated[
         int | None, typer.Option(help="[ppo: the scenario's; dqn: the config's]", min=1)
@@ -52,10 +52,10 @@ def train(
     from testbed.decisions.problem import TrainingJob
     from testbed.twin.calibration import DEFAULTS
 
-    learned, algorithm = learned_by(problem_name, algorithm)
+    loaded = _with_training(load_checked(scenario), None, seed)
+    learned, algorithm = learned_by(problem_name, algorithm, loaded.problem.name)
     out = out or Path(f"{algorithm}.pt")
     _check_new("--out", out)
-    loaded = _with_training(load_checked(scenario), None, seed)
     cells = [Cell(1.0, name, name) for name in listed(topologies)]
     substrates = [loaded, *(cell_scenario(loaded, cell) for cell in cells)]
     logs = logs or out.with_name(out.stem + "-logs")
@@ -75,8 +75,10 @@ def train(
         console.print(f"{out}: trained in {report['wall_s']:.0f} s; curves in {logs}", markup=False)
 
 
-def learned_by(name: str | None, algorithm: str | None) -> tuple[Problem, str]:
-    """The problem and the algorithm that are meant: by name, by either, or placement by `ppo`.
+def learned_by(name: str | None, algorithm: str | None, own: str) -> tuple[Problem, str]:
+    """The problem and the algorithm that are meant, by name; else the scenario's `own` problem.
+
+    An algorithm that does not learn that one is taken for the first problem that it learns.
 
     Raises InputError for an unknown name, and for an algorithm that learns another problem.
     """
@@ -86,7 +88,7 @@ def learned_by(name: str | None, algorithm: str | None) -> tuple[Problem, str]:
             expected = f"{' or '.join(found.algorithms)} for {found.name}"
             raise InputError("--algorithm", algorithm, expected)
         return found, algorithm or found.algorithms[0]
-    every = [problem(each) for each in PROBLEMS]
+    every = [problem(each) for each in dict.fromkeys((own, *PROBLEMS))]
     for found in every:
         if algorithm in (None, *found.algorithms):
             return found, algorithm or found.algorithms[0]
@@ -102,6 +104,8 @@ def _with_training(scenario: Scenario, decisions: int | None, seed: int | None) 
 
 def tune(
     scenario: Annotated[Path, typer.Argument(help="a scenario file")],
+    problem_name: ProblemName = None,
+    algorithm: Algorithm = None,
     trials: Annotated[
         int, typer.Option(help="trainings in all, resumed ones included", min=1)
     ] = 30,
@@ -109,10 +113,13 @@ def tune(
         float | None, typer.Option(help="stop after so many, with what there is", min=0.0)
     ] = None,
     out: Annotated[
-        Path, typer.Option(help="the file for the best config: YAML, or JSON if it ends so")
-    ] = Path("ppo-tuned.yaml"),
+        Path | None,
+        typer.Option(
+            help="the file for the best config: YAML, or JSON if it ends so [ALGORITHM-tuned.yaml]"
+        ),
+    ] = None,
     decisions: Annotated[
-        int | None, typer.Option(help="of each training [the scenario's]", min=1)
+        int | None, typer.Option(help="ppo of placement: of each training [the scenario's]", min=1)
     ] = None,
     seed: Annotated[int, typer.Option(help="which configs are tried", min=0)] = 0,
     config: Annotated[
@@ -122,18 +129,27 @@ def tune(
     calibration: Calibrated = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search hyperparameters of ppo; prints the best config, for `deftbed train --config`."""
-    from agents.placement.config import config_text, read_config
-    from agents.placement.tune import TrialNote
-    from agents.placement.tune import tune as search
+    """Search hyperparameters; prints the best config, for `deftbed train --config`."""
     from testbed.calibration.choice import choose_calibration
+    from testbed.decisions.tuning import TrialNote, TuningJob
+    from testbed.twin.calibration import DEFAULTS
 
-    loaded = _with_training(load_checked(scenario), decisions, None)
-    require_modelled(loaded)
-    host = choose_calibration(calibration)
-    print_left_out(console, [loaded])
-    print_lines(console, host.lines())
-    base = None if config is None else read_config(config)
+    loaded = load_checked(scenario)
+    tuned, algorithm = learned_by(problem_name, algorithm, loaded.problem.name)
+    if algorithm not in tuned.tuners:
+        expected = f"one of {', '.join(tuned.tuners)}: nothing of {algorithm} is searched"
+        raise InputError("--algorithm", algorithm, expected)
+    out = out or Path(f"{algorithm}-tuned.yaml")
+    on_twin = algorithm in tuned.on_twin
+    host = choose_calibration(calibration) if on_twin else DEFAULTS
+    if on_twin:
+        loaded = _with_training(loaded, decisions, None)
+        require_modelled(loaded)
+        print_left_out(console, [loaded])
+        print_lines(console, host.lines())
+    elif calibration or decisions:
+        given = "--calibration" if calibration else "--decisions"
+        raise InputError(given, "given", f"none: {algorithm} learns {tuned.name} without a twin")
     if not resume:
         _check_new("--out", out)
 
@@ -141,24 +157,18 @@ def tune(
         fate = "ended early" if note.pruned else "done"
         console.print(f"trial {note.number}: validation cost {note.cost:.4g}, {fate}")
 
+    seconds = None if minutes is None else minutes * 60
+    job = TuningJob(loaded, out, trials, seconds, seed, config, resume, host)
     with progress_bar(console) as progress:
-        report = search(
-            loaded,
-            out,
-            trials,
-            None if minutes is None else minutes * 60,
-            seed,
-            base,
-            resume,
-            lambda done: progress("tuning ppo on the twin", done),
-            tell,
-            host.calibration,
+        report = tuned.tuners[algorithm](
+            job, lambda done: progress(f"tuning {algorithm}", done), tell
         )
-    facts = {"left_out": words_left_out([loaded]), "calibration": host.identity()}
     if as_json:
+        left_out = words_left_out([loaded]) if on_twin else []
+        facts = {"left_out": left_out, "calibration": host.identity()}
         print(json.dumps({**report.as_dict(), **facts}))
         return
-    print(config_text(report.config), end="")
+    print(report.config_text, end="")
     console.print(
         f"{out}: validation cost {report.cost:.4g}, and {report.first_cost:.4g} for the config "
         f"that the search started from; {len(report.trials)} trials",

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from testbed.decisions.contest import Contest
 from testbed.decisions.policy import Policy
 from testbed.decisions.sweep import EvaluationJob, Sweep
+from testbed.decisions.tuning import Tune
 from testbed.scenario.model import Scenario
 from testbed.scenario.types import RunPlan
 from testbed.twin.calibration import DEFAULTS, Chosen
@@ -82,6 +83,7 @@ class Problem:
     """A decision problem.
 
     trainers    of each learned policy: what trains it
+    tuners      of each that has a search for its hyperparameters: the search
     algorithms  the algorithms that learn this problem, the usual one first
     on_twin     learned policies that are trained on the twin of a scenario
     calibrated  policies in which the constants of the host play a part
@@ -93,6 +95,7 @@ class Problem:
 
     name: str
     trainers: Mapping[str, Train]
+    tuners: Mapping[str, Tune]
     algorithms: tuple[str, ...]
     on_twin: frozenset[str]
     calibrated: frozenset[str]

@@ -13,7 +13,7 @@ from tests.support.places import ROOT
 
 PACKAGES = ("testbed", "controller", "agents", "traffic", "bench")
 OUTSIDE = {
-    "_OutOfTime": "agents/placement/tune.py: ends a trial that began too late; its caller takes it",
+    "_OutOfTime": "agents/common/tuning.py: ends a trial that began too late; its caller takes it",
 }
 """Exceptions that are no part of the tree, and why no command ever sees them."""
 

@@ -41,8 +41,8 @@ def status(*command: str) -> int:
     return int(ended.value.code or 0)
 
 
-def meant(name: str | None, algorithm: str | None) -> tuple[str, str]:
-    problem, found = learned_by(name, algorithm)
+def meant(name: str | None, algorithm: str | None, own: str = "placement") -> tuple[str, str]:
+    problem, found = learned_by(name, algorithm, own)
     return problem.name, found
 
 
@@ -51,6 +51,8 @@ def test_algorithms_and_problems_belong_together() -> None:
     assert meant("placement", None) == meant(None, "ppo") == ("placement", "ppo")
     assert meant("provisioning", None) == meant(None, "dqn") == ("provisioning", "dqn")
     assert meant("provisioning", "ppo") == ("provisioning", "ppo")
+    assert meant(None, None, "provisioning") == ("provisioning", "dqn")
+    assert meant(None, "ppo", "provisioning") == ("provisioning", "ppo")
     for problem, algorithm, field, told in (
         ("placement", "dqn", "--algorithm", "ppo for placement"),
         ("provisioning", "sac", "--algorithm", "dqn or ppo for provisioning"),
@@ -59,7 +61,7 @@ def test_algorithms_and_problems_belong_together() -> None:
         (None, "sac", "--algorithm", "one of ppo, dqn"),
     ):
         with pytest.raises(InputError) as caught:
-            learned_by(problem, algorithm)
+            learned_by(problem, algorithm, "placement")
         assert (caught.value.field, caught.value.expected) == (field, told)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from agents.common.checkpoints import checkpoint_of, earlier, write_checkpoint
+from agents.common.config import config_text
 from agents.placement import config as ppo_config
 from agents.placement import model as placement
 from agents.placement.config import PpoConfig
@@ -174,8 +175,8 @@ def test_the_commands_name_the_file(
 
 
 CONFIGS: dict[str, tuple[str, Callable[[Path], Any]]] = {
-    "ppo": (ppo_config.config_text(PpoConfig()), ppo_config.read_config),
-    "ppo.json": (ppo_config.config_text(PpoConfig(), as_json=True), ppo_config.read_config),
+    "ppo": (config_text(PpoConfig()), ppo_config.read_config),
+    "ppo.json": (config_text(PpoConfig(), as_json=True), ppo_config.read_config),
     "dqn": (TINY_FILE, dqn_config.read_config),
 }
 

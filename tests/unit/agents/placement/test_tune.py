@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,16 @@ import optuna
 import pytest
 import torch
 
+from agents.common.config import Between, config_text, value_of, with_values
+from agents.common.journal import StudyJournal
+from agents.common.tuning import JOURNAL, journal_of, tune
 from agents.placement import plans
-from agents.placement.config import (
-    BOUNDS,
-    SPACE,
-    Between,
-    PpoConfig,
-    config_from,
-    config_text,
-    read_config,
-    value_of,
-    with_values,
-)
-from agents.placement.journal import StudyJournal
+from agents.placement.config import BOUNDS, SPACE, PpoConfig, config_from, read_config
 from agents.placement.model import NetworkSize
-from agents.placement.tune import JOURNAL, STUDY, TuneReport, journal_of, tune
+from agents.placement.tune import study_of
 from testbed.cli.main import main
 from testbed.cli.options import EXIT_INPUT
+from testbed.decisions.tuning import TuneReport, TuningJob
 from testbed.scenario.errors import InputError, RunError
 from testbed.scenario.load import load_scenario
 from testbed.scenario.model import Scenario, with_training
@@ -70,7 +64,7 @@ def test_the_search_starts_at_the_defaults_and_stays_within_the_bounds() -> None
 
 @pytest.mark.parametrize("suffix", [".yaml", ".json"])
 def test_a_config_that_is_written_is_the_one_that_is_read(tmp_path: Path, suffix: str) -> None:
-    config = with_values(TINY, {"learning_rate": 1.25e-5, "weights.loss": 3.0})
+    config = with_values(TINY, {"learning_rate": 1.25e-5, "weights.loss": 3.0}, BOUNDS)
     path = tmp_path / f"config{suffix}"
     path.write_text(config_text(config, suffix == ".json"))
     assert read_config(path) == config
@@ -127,8 +121,16 @@ def scenario(decisions: int = 1200) -> Scenario:
     return with_training(smoke, seed=3, decisions=decisions, environments=8)
 
 
-def search(out: Path, trials: int, **options: Any) -> TuneReport:
-    return tune(scenario(), out, trials, base=TINY, **options)
+def search(
+    out: Path,
+    trials: int,
+    progress: Callable[[float], None] = lambda _: None,
+    base: PpoConfig = TINY,
+    searched: Scenario | None = None,
+    **options: Any,
+) -> TuneReport:
+    job = TuningJob(searched or scenario(), out, trials, **options)
+    return tune(study_of(job, base), job, progress, lambda _: None)
 
 
 def outcomes(report: TuneReport) -> list[tuple[float, bool, dict[str, float]]]:
@@ -153,12 +155,14 @@ def test_the_best_of_the_trials_is_written_and_the_first_is_the_start(
     complete = [trial for trial in report.trials if not trial.pruned]
     best = min(complete, key=lambda trial: trial.cost)
     assert report.cost == best.cost <= report.first_cost
-    assert {name: value_of(report.config, name) for name in SPACE} == best.values
-    assert read_config(out) == report.config
+    found = read_config(out)
+    assert {name: value_of(found, name) for name in SPACE} == best.values
+    assert config_from(report.config) == found
+    assert report.config_text == config_text(found)
     assert len({tuple(trial.values.items()) for trial in report.trials}) == 4
     # What is not searched is the start's; a segment has as many decisions.
-    assert report.config.pool == TINY.pool
-    assert report.config.segment * report.config.steps == TINY.segment * TINY.steps
+    assert found.pool == TINY.pool
+    assert found.segment * found.steps == TINY.segment * TINY.steps
 
 
 class Cut(Exception):
@@ -189,7 +193,7 @@ def test_a_trial_that_a_killed_process_left_behind_begins_again(
     search(out, 1)
     with StudyJournal(journal_of(out)) as journal:
         storage = optuna.storages.JournalStorage(journal)
-        optuna.load_study(study_name=STUDY, storage=storage).ask()
+        optuna.load_study(study_name="placement-ppo", storage=storage).ask()
     report = search(out, 2, resume=True)
     assert outcomes(report) == outcomes(whole[1])[:2]
 
@@ -200,12 +204,13 @@ def test_a_study_is_neither_overwritten_nor_mixed_with_another(
     out, _ = whole
     with pytest.raises(InputError, match="--resume"):
         search(out, 5)
-    for options in ({"seed": 1}, {"resume": True, "seed": 1}):
+    each: list[dict[str, Any]] = [{"seed": 1}, {"resume": True, "seed": 1}]
+    for options in each:
         with pytest.raises(InputError) as caught:
             search(out, 5, **options)
         assert caught.value.field == "resume"
     with pytest.raises(InputError, match="decisions 500, not 1200"):
-        tune(scenario(500), out, 5, base=TINY, resume=True)
+        search(out, 5, searched=scenario(500), resume=True)
     with StudyJournal(journal_of(out)), pytest.raises(InputError, match="no other `deftbed tune`"):
         search(out, 5, resume=True)
 
@@ -277,7 +282,7 @@ def test_no_plan_is_used_by_which_policies_are_judged(
 def test_a_start_outside_the_search_is_named_before_anything_is_trained(tmp_path: Path) -> None:
     base = config_from({"minibatch": 32}, TINY)
     with pytest.raises(InputError, match="one of") as caught:
-        tune(scenario(), tmp_path / "a.yaml", 1, base=base)
+        search(tmp_path / "a.yaml", 1, base=base)
     assert caught.value.field == "minibatch"
     assert not list(tmp_path.iterdir())
 
