@@ -48,7 +48,7 @@ def evaluate(
 ) -> None:
     """Compare policies on the twin: over loads, topologies and many request streams."""
     from agents.placement.evaluation import write_evaluation
-    from testbed.cli.screens.evaluation import print_evaluation
+    from testbed.cli.screens.evaluation_screen import print_evaluation
 
     if scenario.is_dir():
         given = (policies, topologies, model, models, calibration, results)

@@ -15,7 +15,7 @@ from testbed.substrate.measure_servers import measure_servers
 def measure(lab: Lab, scenario: Scenario, plan: RunPlan) -> dict[str, Any]:
     """The figures of every link and of every server that has a quota, for the manifest.
 
-    {"links": [...], "servers": [...]} (see `testbed.records.fidelity`, which judges them). With
+    {"links": [...], "servers": [...]} (`testbed.records.fidelity_checks` judges them). With
     service times in place of quotas a server's speed is what its clock says; what the host has
     to give is watched while traffic flows. Raises OSError.
     """

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from testbed.records.fidelity import LinkFigures, rate_reason
+from testbed.records.fidelity_checks import LinkFigures, rate_reason
 from testbed.scenario.errors import DeftbedError
 from testbed.scenario.model import ToleranceSpec
 from testbed.scenario.types import Link, Node, Topology

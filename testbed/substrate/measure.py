@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from statistics import median
 
-from testbed.records.fidelity import LinkFigures, link_reasons
+from testbed.records.fidelity_checks import LinkFigures, link_reasons
 from testbed.scenario.model import ToleranceSpec
 from testbed.scenario.types import NS_PER_S, Link
 from testbed.substrate.measure_plan import (

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.records.fidelity import link_reasons
+from testbed.records.fidelity_checks import link_reasons
 from testbed.scenario.impairments import Impairments
 from testbed.scenario.link_plan import SURELY_CARRIED_BPS
 from testbed.scenario.model import ToleranceSpec

@@ -23,7 +23,7 @@ from testbed.records import packets as packet_records
 from testbed.records.events import read_events
 from testbed.records.payload import PayloadMaker
 from testbed.records.raw import SCHEDULE_DTYPE, read_arrivals
-from testbed.results.summary import summarise
+from testbed.results.run_summary import summarise
 from testbed.results.validity import judge
 from testbed.scenario.model import ToleranceSpec
 from tests.support.places import ROOT

@@ -16,7 +16,7 @@ from testbed.orchestration.deploying.site import (
     TRAFFIC_PRIORITY,
     Site,
 )
-from testbed.records.applications import application_path
+from testbed.records.application_paths import application_path
 from testbed.records.files import write_text
 from testbed.records.raw import contents_path, payloads_path, sizes_path
 from testbed.scenario.errors import RunError

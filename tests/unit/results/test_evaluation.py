@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
-from testbed.cli.screens.evaluation import print_evaluation
+from testbed.cli.screens.evaluation_screen import print_evaluation
 from testbed.records.files import write_json
 from testbed.results.evaluation.figures import BY_KEY, COMPARED, FIGURES
 from testbed.results.evaluation.page import write_page

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from testbed.records.applications import application_path
+from testbed.records.application_paths import application_path
 from testbed.records.events import read_events
-from testbed.results.applications import (
+from testbed.results.application_figures import (
     of_fetches,
     of_iperf,
     read_applications,

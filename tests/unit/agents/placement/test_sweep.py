@@ -27,7 +27,7 @@ from testbed.scenario.types import NS_PER_S, Placement
 from testbed.twin.constants import constants_for
 from tests.support.places import SCENARIOS
 from tests.support.twin_support import observe
-from tests.unit.calibration.test_fit import make_calibration
+from tests.unit.calibration.test_estimation import make_calibration
 
 ABILENE = load_scenario(SCENARIOS / "abilene.yaml")
 SMOKE = load_scenario(SCENARIOS / "smoke.yaml")

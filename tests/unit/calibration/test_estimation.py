@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from testbed.calibration.fit import (
+from testbed.calibration.estimation import (
     ChainSample,
     fit_latency,
     fit_mean,

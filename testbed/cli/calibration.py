@@ -34,7 +34,7 @@ def calibrate(
     """Measure this host by short emulation runs and fit the twin's constants to them."""
     from testbed.calibration.calibrate import calibrate as carry_out
     from testbed.calibration.calibrate import refit
-    from testbed.cli.screens.twin import print_calibration
+    from testbed.cli.screens.calibration_screen import print_calibration
 
     if source is not None:
         calibration, folder = refit(source, out), source
@@ -79,7 +79,7 @@ def validate(
         run_scenarios,
         validate_into,
     )
-    from testbed.cli.screens.twin import print_validation
+    from testbed.cli.screens.calibration_screen import print_validation
 
     constants = choose_calibration(calibration)
     if source and scenarios:

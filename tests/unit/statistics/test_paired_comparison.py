@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from testbed.statistics.comparison import LEVEL, Comparison, compare, corrected, is_claimed
 from testbed.statistics.jackknife import FloatArray
+from testbed.statistics.paired_comparison import LEVEL, Comparison, compare, corrected, is_claimed
 
 Draw = Callable[[np.random.Generator, int, float], tuple[FloatArray, FloatArray]]
 """(generator, seeds, true ratio) -> treated and baseline [S], paired"""

@@ -21,8 +21,8 @@ from testbed.calibration.accuracy import (
     rank_text,
 )
 from testbed.records.files import write_text
-from testbed.results.report.page import TEMPLATES
 from testbed.results.report.plot_style import INK, POLICY_COLOURS, marker, slot, style, to_svg
+from testbed.results.report.report_page import TEMPLATES
 
 _UNITS = {
     "latency_p50_ns": (1e6, "ms"),

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from testbed.records.applications import application_path
+from testbed.records.application_paths import application_path
 from testbed.records.events import read_events
 from testbed.statistics.quantiles import quantiles
 

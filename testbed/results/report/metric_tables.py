@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from testbed.results.report.gather import Json, Results, RunFolder
 from testbed.results.report.metric_columns import METRIC_COLUMNS
+from testbed.results.report.read_results import Json, Results, RunFolder
 
 
 def metrics_content(results: Results) -> dict[str, Any] | None:

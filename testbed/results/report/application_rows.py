@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from testbed.results.report.gather import Json, Results
+from testbed.results.report.read_results import Json, Results
 
 
 def application_rows(results: Results) -> list[dict[str, str]]:

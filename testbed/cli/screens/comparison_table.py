@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from testbed.cli.screens.tables import Cell, Column, FittedTable, names
-from testbed.results.report.verdict import Finding, foundation
+from testbed.results.report.findings import Finding, foundation
 
 STRIP_WIDTH = 19
 """Places of the strip of dots; odd, so that 1 is in its middle."""

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from testbed.records.packets import build_packets
 from testbed.results.metrics import of_packets
-from testbed.results.report.metrics import order_note
-from testbed.results.summary import overload_s, recovery_ns, summarise
+from testbed.results.report.metric_tables import order_note
+from testbed.results.run_summary import overload_s, recovery_ns, summarise
 from testbed.statistics.quantiles import nearest_rank
 from tests.support.results_support import MS, Arrival, arrivals, event, packets, schedule
 

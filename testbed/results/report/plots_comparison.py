@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
-from testbed.results.report.gather import Results
+from testbed.results.report.findings import NAMES, Finding
 from testbed.results.report.plot_style import FAINT, INK, PAPER, colour, dash, marker, style, to_svg
-from testbed.results.report.verdict import NAMES, Finding
-from testbed.results.summary import latencies
+from testbed.results.report.read_results import Results
+from testbed.results.run_summary import latencies
 
 LEAST_RATIO, GREATEST_RATIO = 0.02, 50.0
 """The forest plot's axis goes no further; what lies beyond is drawn at its end with an arrow."""

@@ -10,13 +10,13 @@ import jinja2
 from markupsafe import Markup
 
 from testbed.records.files import write_text
-from testbed.results.report import plots, plots_map, plots_metrics, plots_time
-from testbed.results.report.applications import application_rows
-from testbed.results.report.figures import COLUMNS, spread
-from testbed.results.report.gather import Json, Results, RunFolder, gather
-from testbed.results.report.metrics import metrics_content
+from testbed.results.report import plots_comparison, plots_map, plots_metrics, plots_time
+from testbed.results.report.application_rows import application_rows
+from testbed.results.report.findings import findings, foundation, headline, sentence
+from testbed.results.report.metric_tables import metrics_content
 from testbed.results.report.plot_style import slot
-from testbed.results.report.verdict import findings, foundation, headline, sentence
+from testbed.results.report.read_results import Json, Results, RunFolder, gather
+from testbed.results.report.table_columns import COLUMNS, spread
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 RAW_FILES = (
@@ -70,12 +70,12 @@ def _content(results: Results) -> dict[str, Any]:
         "policy_rows": [_policy_row(results, policy) for policy in results.policies],
         "run_rows": [row for policy in results.policies for row in _run_rows(results, policy)],
         "findings": found,
-        "forest": _picture(plots.forest(found, results.policies)),
+        "forest": _picture(plots_comparison.forest(found, results.policies)),
         "maps": [(policy, Markup(svg)) for policy, svg in plots_map.maps(results)],
-        "tails": _picture(plots.latency_tails(results)),
+        "tails": _picture(plots_comparison.latency_tails(results)),
         "over_time": _picture(plots_time.over_time(results)),
         "load": _picture(plots_time.server_load(results)),
-        "recovery": _picture(plots.recovery(results)),
+        "recovery": _picture(plots_comparison.recovery(results)),
         "metrics": metrics_content(results),
         "applications": application_rows(results),
         "percentiles": _picture(plots_metrics.percentiles(results)),

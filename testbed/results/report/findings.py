@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from testbed.statistics.comparison import LEVEL, is_claimed
 from testbed.statistics.jackknife import LEAST_PAIRS
+from testbed.statistics.paired_comparison import LEVEL, is_claimed
 from testbed.statistics.significance import pairs_needed
 
 NAMES = {

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from testbed.cli.trace import describe
+from testbed.cli.packet_trace import describe
 from testbed.records import packets as packet_records
 from testbed.scenario.errors import InputError
 from tests.support.journeys_support import MANIFEST

@@ -12,7 +12,7 @@ from rich.text import Text
 from testbed.cli.screens.tables import Column, FittedTable, names
 from testbed.results.evaluation.figures import COMPARED, FIGURES, EvaluationFigure
 from testbed.results.evaluation.verdict import streams_needed, verdict
-from testbed.statistics.comparison import LEVEL
+from testbed.statistics.paired_comparison import LEVEL
 
 COLUMNS = (
     "acceptance", "latency_p99_ns", "overload_s", "cost", "loss", "latency_p50_ns", "goodput_pps",

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from testbed.records.fidelity import (
+from testbed.records.fidelity_checks import (
     LinkFigures,
     ServerFigures,
     fidelity_reasons,

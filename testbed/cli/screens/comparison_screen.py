@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.console import Console
 
-from testbed.cli.screens.comparison import print_comparison
+from testbed.cli.screens.comparison_table import print_comparison
 from testbed.cli.screens.tables import Column, FittedTable, names
+from testbed.results.report.findings import findings
 from testbed.results.report.metric_columns import METRIC_COLUMNS, ON_SCREEN
-from testbed.results.report.verdict import findings
 
 COLUMNS = ("p50 ms", "p99 ms", "lost", "kb/s", "accepted", "overload s", "recovery ms")
 
