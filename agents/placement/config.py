@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from agents.common.config import (
+from agents.common.hyperparameters import (
     COUNT,
     NO_LESS_THAN_0,
     POSITIVE,

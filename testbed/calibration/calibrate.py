@@ -84,7 +84,7 @@ def run_policies(
     cannot, RunError if a run fails.
     """
     from testbed.lab.run import RunSpec, run_one
-    from testbed.substrate.choice import able_host
+    from testbed.substrate.backend_choice import able_host
 
     capabilities, backends = able_host(scenario)
     make_folder(folder)

@@ -20,7 +20,6 @@ from typer.exceptions import TyperException
 
 from testbed.cli import (
     bench,
-    calibration,
     evaluate,
     faults,
     host,
@@ -30,6 +29,7 @@ from testbed.cli import (
     scenario,
     throughput,
     training,
+    twin_fitting,
 )
 from testbed.cli.options import EXIT_FAILED, EXIT_INPUT, console
 from testbed.scenario.errors import DeftbedError, Interrupted
@@ -45,8 +45,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     training.tune,
     training.export,
     evaluate.evaluate,
-    calibration.calibrate,
-    calibration.validate,
+    twin_fitting.calibrate,
+    twin_fitting.validate,
     faults.faults,
     throughput.throughput,
     packet_trace.trace,

@@ -100,7 +100,7 @@ def _compare(
     need_root("run an emulation")
     from testbed.cli.screens.comparison_screen import print_summary
     from testbed.lab.comparison import ComparisonSpec, compare_policies
-    from testbed.substrate.choice import able_host
+    from testbed.substrate.backend_choice import able_host
 
     capabilities, backends = able_host(scenario)
     decided = problem(scenario.problem.name)

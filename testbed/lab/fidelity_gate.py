@@ -8,7 +8,7 @@ from typing import Any
 from testbed.lab.lab import Lab
 from testbed.scenario.model import Scenario
 from testbed.scenario.types import RunPlan
-from testbed.substrate.measure import measure_links
+from testbed.substrate.measure_links import measure_links
 from testbed.substrate.measure_servers import measure_servers
 
 

@@ -38,7 +38,7 @@ from testbed.scenario.model import Scenario
 from testbed.scenario.plan import make_plan, plan_digest
 from testbed.scenario.types import RunPlan
 from testbed.substrate.captures import Captures, interface_of
-from testbed.substrate.network import Network
+from testbed.substrate.emulated_network import Network
 from testbed.substrate.ownership import clean
 from testbed.substrate.probe import Backends, Capabilities
 from testbed.twin.calibration import Calibration

@@ -17,7 +17,7 @@ from testbed.scenario.errors import DeftbedError
 from testbed.scenario.model import ToleranceSpec
 from testbed.scenario.types import Link, Node, Topology
 from testbed.substrate.bare_network import bare_network
-from testbed.substrate.measure import measure_links
+from testbed.substrate.measure_links import measure_links
 from testbed.substrate.measure_plan import TRAIN_BYTES
 from testbed.substrate.probe import Backends
 

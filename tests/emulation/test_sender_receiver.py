@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from testbed.orchestration.messages.control import ControlClient, ControlError
+from testbed.orchestration.messages.control_client import ControlClient, ControlError
 from testbed.records import packets as packet_records
 from testbed.records.events import read_events
 from testbed.records.payload import PayloadMaker

@@ -11,11 +11,11 @@ from typing import Any
 from testbed.decisions.placement import ledger_of
 from testbed.decisions.problem import MakePolicy
 from testbed.lab.lab import open_lab
+from testbed.lab.throughput.chain_under_test import Stage
 from testbed.lab.throughput.search import Found, Trial, search
-from testbed.lab.throughput.stage import Stage
 from testbed.lab.throughput.tcp import IperfError, tcp_metrics
 from testbed.orchestration.deploying import backups, users
-from testbed.orchestration.deploying.servers import start_servers
+from testbed.orchestration.deploying.watchers import start_servers
 from testbed.records.files import write_json
 from testbed.records.revision import git_revision
 from testbed.results.folder import hand_back, results_folder
@@ -25,7 +25,7 @@ from testbed.scenario.errors import InputError, RunError, run_error
 from testbed.scenario.model import Scenario
 from testbed.scenario.plan import make_plan
 from testbed.scenario.types import NS_PER_S, Placement, Request, RunPlan
-from testbed.substrate.choice import able_host
+from testbed.substrate.backend_choice import able_host
 from testbed.substrate.ownership import clean
 from testbed.vnf.dataplane.nsh import HEADER_BYTES
 

@@ -105,7 +105,7 @@ def start_applications(site: Site) -> None:
             name = application_name(number, role)
             site.spawner.start(
                 name,
-                f"traffic.applications:{role}",
+                f"traffic.application_processes:{role}",
                 {**config, "ready": str(_ready_file(site, name))},
                 namespace_pid=site.hosts[user_name(node)].pid,
                 ends=role == "use" or each.kind == "iperf3",

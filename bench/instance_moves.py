@@ -1,4 +1,4 @@
-"""What does a move do to a busy instance's packets? `python -m bench.moves --json`. Needs root.
+"""What does a move do to packets? `python -m bench.instance_moves --json`. Needs root.
 
 A firewall with a backup serves 10,000 flows at 5,000 packets a second when a third member is asked
 in, takes the snapshot and follows the log, and becomes the primary (the steps of

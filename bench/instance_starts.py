@@ -1,4 +1,4 @@
-"""How long does an instance take to start? `python -m bench.starts --json`. Needs root.
+"""How long does an instance take to start? `python -m bench.instance_starts --json`. Needs root.
 
 From the order to the warm parent to the instance's answer to a ping: a fork, its sockets, tables
 and rings, and for the primary its first configuration. Nothing is imported or compiled on the way.

@@ -24,7 +24,7 @@ from testbed.scenario.errors import InputError
 from testbed.scenario.load import parse_scenario
 from testbed.scenario.plan import make_plan
 from testbed.scenario.types import NS_PER_S, RunPlan
-from traffic.applications import _server, serve, use
+from traffic.application_processes import _server, serve, use
 
 SCENARIO = """
 format: 1

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from testbed.scenario.modulation import FloatArray, Path, on_path
 from testbed.scenario.recording import RecordedPackets, Recording, fitting, read_recording
+from testbed.scenario.shapes import Replay
 from testbed.scenario.sizes import MIN_L3_BYTES
 from testbed.scenario.types import NS_PER_S
-from testbed.scenario.workload import Replay
 
 
 @dataclass(frozen=True, slots=True)

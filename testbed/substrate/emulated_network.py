@@ -16,8 +16,7 @@ from testbed.substrate import mininet_nodes, switch_class
 from testbed.substrate.buffers import deep_buffers
 from testbed.substrate.commands import ip_batch
 from testbed.substrate.layout import HostPlan, Layout, interface_group, make_layout, mark, wiring
-from testbed.substrate.links.line import LineCounters, read_counters
-from testbed.substrate.links.links import (
+from testbed.substrate.links.carriers import (
     Carrier,
     Netem,
     Userspace,
@@ -26,7 +25,8 @@ from testbed.substrate.links.links import (
     change_times,
     line_config,
 )
-from testbed.substrate.measure import Ends
+from testbed.substrate.links.line import LineCounters, read_counters
+from testbed.substrate.measure_links import Ends
 from testbed.substrate.namespaces import inside, no_ipv6, offloads_off
 from testbed.substrate.ownership import (
     RunRecord,
@@ -36,7 +36,7 @@ from testbed.substrate.ownership import (
     remove_interfaces,
 )
 from testbed.substrate.probe import Backends
-from testbed.substrate.state import make_folder
+from testbed.substrate.runtime_folder import make_folder
 
 _MTU_BYTES = 1500
 _ENCAPSULATION_BYTES = 50

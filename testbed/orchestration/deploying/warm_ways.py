@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from testbed.orchestration.deploying.site import Site
 from testbed.orchestration.detection.fdu_client import is_there
-from testbed.orchestration.messages.control import ControlError
+from testbed.orchestration.messages.control_client import ControlError
 from testbed.scenario.names import probing_process
 from testbed.scenario.steering import Segment
 from testbed.scenario.types import NS_PER_S

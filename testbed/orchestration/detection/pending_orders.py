@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from testbed.orchestration.detection.consensus import Command, Consensus
+from testbed.orchestration.detection.raft import Command, Consensus
 
 GIVE_UP_NS = 5_000_000_000
 AGAIN_NS = 200_000_000
