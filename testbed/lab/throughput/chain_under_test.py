@@ -68,7 +68,7 @@ def read_trial(
 
 
 @dataclass
-class Stage:
+class ChainUnderTest:
     """A chain that is deployed, with its sender and receiver."""
 
     lab: Lab
@@ -82,7 +82,7 @@ class Stage:
     @classmethod
     def set_up(
         cls, lab: Lab, request: Request, placements: Sequence[Placement], l3_bytes: int
-    ) -> Stage:
+    ) -> ChainUnderTest:
         """Deploy the chain and start its sender and receiver; raises DeployError."""
         deployed = deploy.deploy(lab.site, request, placements)
         users.start_traffic(lab.site)
