@@ -1,7 +1,7 @@
 """Which consensus for the failure detection unit? `python -m bench.consensus --json`.
 
 Three members on this host: PySyncObj as the FDU uses it
-(`testbed.orchestration.detection.consensus`, with a journal), PySyncObj with its own defaults (TCP,
+(`testbed.orchestration.detection.raft`, with a journal), PySyncObj with its own defaults (TCP,
 its own thread), and etcd, if a program `etcd` is on the PATH or named by --etcd (Debian:
 etcd-server), with its data on tmpfs and its timers as short as ours, asked by compare-and-set
 transactions through its HTTP gateway.

@@ -30,10 +30,10 @@ from rich.console import Console
 from bench.rigs.line_rig import Outcome, Rig, rig
 from bench.rigs.workers import ended_by_sigterm
 from bench.sender_lag import sender_lag
-from testbed.records.fidelity import loss_interval
+from testbed.records.fidelity_checks import loss_interval
 from testbed.scenario.impairments import GilbertElliott, Impairments
 from testbed.scenario.types import NS_PER_S, Link
-from testbed.substrate.links.links import LinkBackend
+from testbed.substrate.links.carriers import LinkBackend
 from testbed.substrate.probe import choose, probe
 
 RUNS = 3

@@ -17,7 +17,7 @@ from bench.rigs.networks import lead, network_of, row
 from testbed.orchestration.deploying.site import SENDER_PRIORITY, TRAFFIC_PRIORITY
 from testbed.records.raw import SCHEDULE_DTYPE, read_arrivals, sent_path
 from testbed.scenario.types import NS_PER_S
-from testbed.substrate.network import Host
+from testbed.substrate.emulated_network import Host
 
 LOAD_PPS, LOAD_S, L3_BYTES = 5_000, 3.0, 200
 PORT, SOURCE_PORT = 5_001, 6_001

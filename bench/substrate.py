@@ -34,7 +34,7 @@ from testbed.scenario.topohub_graph import from_topohub
 from testbed.scenario.types import Topology
 from testbed.substrate import processes
 from testbed.substrate.commands import run
-from testbed.substrate.network import Network
+from testbed.substrate.emulated_network import Network
 from testbed.substrate.probe import choose, probe
 from testbed.substrate.switch_class import PID_FILE
 

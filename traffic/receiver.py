@@ -12,7 +12,7 @@ from typing import Any
 from testbed.records.events import EventLog
 from testbed.records.payload import HEADER, MAGIC
 from testbed.records.raw import ArrivalFile
-from traffic.loop import Loop, OrderError, origin_of
+from traffic.event_loop import Loop, OrderError, origin_of
 
 RECEIVE_BUFFER_BYTES = 4 << 20
 BURST = 64

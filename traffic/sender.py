@@ -32,7 +32,7 @@ from testbed.records.raw import (
     sent_path,
 )
 from testbed.scenario.recording import CONTENT_DTYPE
-from traffic.loop import Loop, OrderError, Timer, origin_of
+from traffic.event_loop import Loop, OrderError, Timer, origin_of
 
 COUNTERS_FORMAT = 1
 BURST = 64

@@ -19,11 +19,11 @@ from testbed.records.raw import (
     sizes_path,
 )
 from testbed.scenario.modulation import Path, draw_path, points, product, shifted
+from testbed.scenario.shapes import Flows, Mmpp, OnOff, Process, Replay
 from testbed.scenario.sizes import flow_sizes
 from testbed.scenario.types import NS_PER_S, Request, RunPlan
-from testbed.scenario.workload import Flows, Mmpp, OnOff, Process, Replay
-from traffic.replay import replay
 from traffic.schedule import packet_schedule
+from traffic.trace_replay import replay
 
 _PROCESS_DOMAIN, _SIZE_DOMAIN = 6, 8
 """Set these draws apart from others of the same seed."""

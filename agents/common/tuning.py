@@ -21,7 +21,8 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from agents.common.config import (
+from agents.common.headers import differences
+from agents.common.hyperparameters import (
     Between,
     Bounds,
     Config,
@@ -31,9 +32,8 @@ from agents.common.config import (
     value_of,
     with_values,
 )
-from agents.common.headers import differences
 from agents.common.journal import StudyJournal
-from testbed.decisions.tuning import TrialNote, TuneReport, TuningJob
+from testbed.decisions.tuning_job import TrialNote, TuneReport, TuningJob
 from testbed.records.files import write_text
 from testbed.scenario.endings import clean_up
 from testbed.scenario.errors import InputError, RunError
@@ -74,7 +74,7 @@ def tune(
     progress: Callable[[float], None],
     ended: Callable[[TrialNote], None],
 ) -> TuneReport:
-    """See `testbed.decisions.tuning.Tune`.
+    """See `testbed.decisions.tuning_job.Tune`.
 
     What the base has outside the space is kept. The study is in `job.out` with the suffix
     ".journal"; with `job.resume` it goes on, and the trial that was cut off begins again.

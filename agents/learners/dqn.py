@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agents.common import replay
-from agents.common.config import COUNT, NO_LESS_THAN_0, POSITIVE, SHARE, Bounds
+from agents.common.hyperparameters import COUNT, NO_LESS_THAN_0, POSITIVE, SHARE, Bounds
 from agents.common.replay import NStep, PrioritisedReplay
 from agents.common.worlds import Rows, World, discounts
 from testbed.scenario.errors import InputError

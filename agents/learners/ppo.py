@@ -18,8 +18,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from agents.common.config import COUNT, NO_LESS_THAN_0, POSITIVE, SHARE, Bounds
-from agents.common.memory import keep_freed_memory
+from agents.common.allocator import keep_freed_memory
+from agents.common.hyperparameters import COUNT, NO_LESS_THAN_0, POSITIVE, SHARE, Bounds
 from agents.common.rollout import Batch, CutValues, Decision, RolloutBuffer, minibatches
 from agents.common.worlds import World, discounts
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agents.common.config import (
+from agents.common.hyperparameters import (
     COUNT,
     NO_LESS_THAN_0,
     POSITIVE,

@@ -8,7 +8,7 @@ from agents.placement.cells import cell_scenario, cells_of
 from agents.placement.policies import BOUNDS, HEURISTICS, LEARNED, make_policy
 from agents.placement.sweep import rows_of
 from testbed.decisions.contest import Contest, Figure
-from testbed.decisions.sweep import EvaluationJob, Sweep, check_policies, contestants_of
+from testbed.decisions.evaluation_job import EvaluationJob, Sweep, check_policies, contestants_of
 from testbed.scenario.modelled import left_out, require_modelled, words_left_out
 from testbed.scenario.plan import make_plan
 from testbed.scenario.problems.deciding import POLICIES

@@ -10,7 +10,7 @@ from agents.placement.evaluation import CONTEST, sweep_of
 from agents.placement.policies import make_policy
 from agents.provisioning.problem import train_dqn
 from testbed.decisions.problem import Evaluation, Problem, TrainingJob
-from testbed.decisions.tuning import TrialNote, TuneReport, TuningJob
+from testbed.decisions.tuning_job import TrialNote, TuneReport, TuningJob
 from testbed.scenario.modelled import require_modelled, words_left_out
 
 
@@ -45,7 +45,7 @@ def train_ppo(job: TrainingJob, progress: Callable[[float], None]) -> dict[str, 
 def tune_ppo(
     job: TuningJob, progress: Callable[[float], None], ended: Callable[[TrialNote], None]
 ) -> TuneReport:
-    """Search hyperparameters of `ppo` on the twin; see `testbed.decisions.tuning.Tune`."""
+    """Search hyperparameters of `ppo` on the twin; see `testbed.decisions.tuning_job.Tune`."""
     from agents.placement.tune import tune_ppo as search
 
     return search(job, progress, ended)

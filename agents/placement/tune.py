@@ -8,19 +8,19 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from agents.common.config import with_values
+from agents.common.hyperparameters import with_values
 from agents.common.tuning import Judged, Study, tune
 from agents.placement.config import BOUNDS, SPACE, PpoConfig, read_config
 from agents.placement.plans import training_of
 from agents.placement.train import train
-from testbed.decisions.tuning import TrialNote, TuneReport, TuningJob
+from testbed.decisions.tuning_job import TrialNote, TuneReport, TuningJob
 from testbed.scenario.modelled import require_modelled
 
 
 def tune_ppo(
     job: TuningJob, progress: Callable[[float], None], ended: Callable[[TrialNote], None]
 ) -> TuneReport:
-    """See `testbed.decisions.tuning.Tune`; a cost is the mean of a validation plan's."""
+    """See `testbed.decisions.tuning_job.Tune`; a cost is the mean of a validation plan's."""
     require_modelled(job.scenario)
     return tune(study_of(job), job, progress, ended)
 

@@ -6,7 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from agents.common.config import ANY, COUNT, POSITIVE, SHARE, WIDTH, Bounds, changed, read_values
+from agents.common.hyperparameters import (
+    ANY,
+    COUNT,
+    POSITIVE,
+    SHARE,
+    WIDTH,
+    Bounds,
+    changed,
+    read_values,
+)
 from agents.learners import dqn, ppo
 from agents.provisioning.generator import GeneratorConfig
 from agents.provisioning.reward import RewardWeights

@@ -15,7 +15,7 @@ from agents.provisioning.generator import GeneratorConfig, draw_stream
 from agents.provisioning.heuristic import lean_heuristic, priority_heuristic
 from agents.provisioning.model import Network, network_actor
 from agents.provisioning.types import FloatArray, Stream
-from testbed.statistics import comparison as statistics
+from testbed.statistics import paired_comparison as statistics
 from testbed.statistics.jackknife import Estimate, estimate, means
 
 _CHOICE, COMPARISON = 1, 2

@@ -9,9 +9,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from agents.provisioning.contest import CONTEST, sweep_of
+from agents.provisioning.sweep import CONTEST, sweep_of
 from testbed.decisions.problem import Evaluation, MakePolicy, Problem, TrainingJob
-from testbed.decisions.tuning import TrialNote, TuneReport, TuningJob
+from testbed.decisions.tuning_job import TrialNote, TuneReport, TuningJob
 from testbed.scenario.errors import InputError
 from testbed.twin.calibration import DEFAULTS
 
@@ -67,7 +67,7 @@ def _train(
 def tune_dqn(
     job: TuningJob, progress: Callable[[float], None], ended: Callable[[TrialNote], None]
 ) -> TuneReport:
-    """Search hyperparameters of `dqn`; see `testbed.decisions.tuning.Tune`."""
+    """Search hyperparameters of `dqn`; see `testbed.decisions.tuning_job.Tune`."""
     from agents.provisioning.tune import tune_dqn as search
 
     return search(job, progress, ended)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from agents.common.config import Between, OneOf, Space
+from agents.common.hyperparameters import Between, OneOf, Space
 from agents.common.tuning import Judged, Study, tune
 from agents.provisioning.config import (
     BOUNDS,
@@ -19,7 +19,7 @@ from agents.provisioning.config import (
     read_ppo_config,
 )
 from agents.provisioning.train import train
-from testbed.decisions.tuning import TrialNote, TuneReport, TuningJob
+from testbed.decisions.tuning_job import TrialNote, TuneReport, TuningJob
 
 Learned = TypeVar("Learned", DqnConfig, PpoConfig)
 _SHARED: Space = {
@@ -50,7 +50,7 @@ compared."""
 def tune_dqn(
     job: TuningJob, progress: Callable[[float], None], ended: Callable[[TrialNote], None]
 ) -> TuneReport:
-    """See `testbed.decisions.tuning.Tune`; a cost is minus the reward a request."""
+    """See `testbed.decisions.tuning_job.Tune`; a cost is minus the reward a request."""
     start = DqnConfig() if job.config is None else read_config(job.config)
     study = Study("provisioning-dqn", start, DQN_SPACE, BOUNDS, _even(start), _learn(job), {})
     return tune(study, job, progress, ended)

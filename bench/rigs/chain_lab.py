@@ -38,7 +38,7 @@ from bench.rigs.stamped import (
 )
 from bench.rigs.workers import Place, Worker, namespaces, veth
 from testbed.orchestration.deploying.spawner import Spawner
-from testbed.orchestration.messages.control import ControlClient
+from testbed.orchestration.messages.control_client import ControlClient
 from testbed.substrate.commands import run
 from testbed.substrate.probe import CapabilityError
 from testbed.substrate.processes import name_of

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import psutil
 from pysyncobj import SyncObj, SyncObjConf, SyncObjException, replicated
 
-from testbed.orchestration.detection.consensus import ELECTION_S, HEARTBEAT_S, Consensus
+from testbed.orchestration.detection.raft import ELECTION_S, HEARTBEAT_S, Consensus
 from testbed.orchestration.messages.datagrams import long_queues
 
 MEMBERS = 3

@@ -22,7 +22,7 @@ from typing import Any
 
 from testbed.vnf.dataplane import nsh
 from testbed.vnf.dataplane.socket import FRAME_BYTES, FrameSocket
-from testbed.vnf.process.control import ControlSocket
+from testbed.vnf.process.control_socket import ControlSocket
 from testbed.vnf.process.process import Termination
 
 BATCH = 80

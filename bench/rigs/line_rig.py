@@ -20,9 +20,9 @@ from bench.rigs.loadgen import Load, Sent, send_load
 from bench.rigs.workers import Place, Worker, inside, namespaces, veth
 from testbed.scenario.types import NS_PER_S, Link
 from testbed.substrate.commands import run
+from testbed.substrate.links.carriers import LineProcess, LinkBackend, settings_of
 from testbed.substrate.links.line import LineCounters, read_counters
 from testbed.substrate.links.line_fate import stream_of
-from testbed.substrate.links.links import LineProcess, LinkBackend, settings_of
 from testbed.substrate.links.netem import netem_options
 from testbed.substrate.namespaces import inside as inside_process
 from testbed.substrate.namespaces import offloads_off

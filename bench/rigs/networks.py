@@ -12,7 +12,7 @@ from pathlib import Path
 from testbed.scenario.types import Link, Node, Topology
 from testbed.substrate.bare_network import bare_network
 from testbed.substrate.commands import run
-from testbed.substrate.network import Network
+from testbed.substrate.emulated_network import Network
 from testbed.substrate.probe import choose, probe
 
 

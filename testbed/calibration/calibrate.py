@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
+from testbed.calibration.calibration_runs import POLICY, CalibrationRun, Purpose, calibration_runs
 from testbed.calibration.choice import host_facts
 from testbed.calibration.recorded import RecordedRun, read_results
-from testbed.calibration.runs import POLICY, CalibrationRun, Purpose, calibration_runs
 from testbed.decisions.problem import MakePolicy
 from testbed.records.files import write_json, write_text
 from testbed.results.folder import hand_back, make_folder, results_folder
@@ -84,7 +84,7 @@ def run_policies(
     cannot, RunError if a run fails.
     """
     from testbed.lab.run import RunSpec, run_one
-    from testbed.substrate.choice import able_host
+    from testbed.substrate.backend_choice import able_host
 
     capabilities, backends = able_host(scenario)
     make_folder(folder)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from testbed.calibration.fit import (
+from testbed.calibration.calibration_runs import LOAD_CORES, LOAD_SERVICE_S, Purpose
+from testbed.calibration.estimation import (
     ChainSample,
     fit_latency,
     fit_mean,
@@ -15,7 +16,6 @@ from testbed.calibration.fit import (
     saturated_service_ns,
 )
 from testbed.calibration.recorded import RecordedRun
-from testbed.calibration.runs import LOAD_CORES, LOAD_SERVICE_S, Purpose
 from testbed.scenario.types import NS_PER_S, FloatArray, Placement, Request
 from testbed.twin.calibration import COMMIT_ROUND_TRIPS, Estimate, switch_ports
 from testbed.twin.constants import constants_for

@@ -15,8 +15,8 @@ import numpy as np
 
 from testbed.calibration.accuracy import Figures, Pair, assess
 from testbed.calibration.choice import doubts
-from testbed.calibration.page import write_page
 from testbed.calibration.recorded import RecordedRun, read_results
+from testbed.calibration.validation_page import write_page
 from testbed.decisions.problem import MakePolicy
 from testbed.records.files import write_json
 from testbed.results.folder import hand_back, results_folder

@@ -21,7 +21,7 @@ from testbed.scenario.load import load_scenario
 
 if TYPE_CHECKING:
     from testbed.decisions.contest import Contest
-    from testbed.decisions.sweep import EvaluationJob
+    from testbed.decisions.evaluation_job import EvaluationJob
 
 
 def evaluate(
@@ -59,9 +59,9 @@ def evaluate(
     """Compare policies over loads, topologies and many request streams: on the twin, or in the
     paper's world of provisioning."""
     from testbed.calibration.choice import choose_calibration
-    from testbed.cli.screens.evaluation import print_evaluation
-    from testbed.decisions.sweep import EvaluationJob
-    from testbed.results.evaluation.folder import write_evaluation
+    from testbed.cli.screens.evaluation_screen import print_evaluation
+    from testbed.decisions.evaluation_job import EvaluationJob
+    from testbed.results.evaluation.evaluation_folder import write_evaluation
     from testbed.twin.calibration import DEFAULTS
 
     if scenario.is_dir():
@@ -92,7 +92,7 @@ def evaluate(
 def _evaluate(
     path: Path, job: EvaluationJob, results: Path | None
 ) -> tuple[Path, dict[str, object], Contest]:
-    from testbed.results.evaluation.folder import measure, write_evaluation
+    from testbed.results.evaluation.evaluation_folder import measure, write_evaluation
     from testbed.results.folder import results_folder
 
     asked = problem(job.scenario.problem.name)

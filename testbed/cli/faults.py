@@ -32,7 +32,7 @@ def faults(
     as_json: AsJson = False,
 ) -> None:
     """Break things under load, one after another, and check that every promise was kept."""
-    from testbed.cli.screens.faults import CampaignScreen
+    from testbed.cli.screens.campaign_screen import CampaignScreen
     from testbed.lab.faults.campaign import prepare, run_campaign
 
     loaded = load_checked(scenario)

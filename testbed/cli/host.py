@@ -12,7 +12,7 @@ from testbed.cli.options import EXIT_INPUT, AsJson, console, need_root
 
 def doctor(as_json: AsJson = False) -> None:
     """Say what this host can do, and which back ends a run would choose."""
-    from testbed.cli.screens.doctor import print_report
+    from testbed.cli.screens.doctor_screen import print_report
     from testbed.substrate.doctor import diagnose
 
     report = diagnose()

@@ -11,7 +11,6 @@ import typer
 
 from agents.problems import problem
 from testbed.calibration.choice import choose_calibration
-from testbed.cli.learning import given_models
 from testbed.cli.options import (
     AsJson,
     Calibrated,
@@ -25,6 +24,7 @@ from testbed.cli.options import (
 from testbed.cli.scenario import links_note
 from testbed.cli.screens.left_out import print_left_out, print_lines
 from testbed.cli.screens.progress import progress_bar
+from testbed.cli.training import given_models
 from testbed.results.folder import check_new
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_checked
@@ -75,7 +75,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Compute the summary and the report anew from the packets and events of a results folder."""
-    from testbed.cli.screens.summary import print_summary
+    from testbed.cli.screens.comparison_screen import print_summary
     from testbed.lab.comparison import write_results
 
     if not (results / "manifest.json").is_file():
@@ -98,9 +98,9 @@ def _compare(
 ) -> None:
     check_new(results)
     need_root("run an emulation")
-    from testbed.cli.screens.summary import print_summary
+    from testbed.cli.screens.comparison_screen import print_summary
     from testbed.lab.comparison import ComparisonSpec, compare_policies
-    from testbed.substrate.choice import able_host
+    from testbed.substrate.backend_choice import able_host
 
     capabilities, backends = able_host(scenario)
     decided = problem(scenario.problem.name)

@@ -61,7 +61,7 @@ def links_note(scenario: Scenario, plans: Iterable[RunPlan]) -> str | None:
     wanted_bps = fastest_bps(plans)
     if wanted_bps <= SURELY_CARRIED_BPS:
         return None
-    from testbed.substrate.choice import able_host
+    from testbed.substrate.backend_choice import able_host
     from testbed.substrate.greatest_rate import rate_note
 
     try:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from testbed.decisions.contest import Contest
+from testbed.decisions.evaluation_job import EvaluationJob, Sweep
 from testbed.decisions.policy import Policy
-from testbed.decisions.sweep import EvaluationJob, Sweep
-from testbed.decisions.tuning import Tune
+from testbed.decisions.tuning_job import Tune
 from testbed.scenario.model import Scenario
 from testbed.scenario.types import RunPlan
 from testbed.twin.calibration import DEFAULTS, Chosen

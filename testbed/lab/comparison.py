@@ -16,7 +16,7 @@ from testbed.records.revision import git_revision
 from testbed.results.asked import read_asked
 from testbed.results.fairness import check_fairness
 from testbed.results.folder import hand_back, results_folder
-from testbed.results.report.page import write_report
+from testbed.results.report.report_page import write_report
 from testbed.results.summaries import write_summary
 from testbed.scenario.endings import Endings
 from testbed.scenario.model import Scenario

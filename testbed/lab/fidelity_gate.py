@@ -8,14 +8,14 @@ from typing import Any
 from testbed.lab.lab import Lab
 from testbed.scenario.model import Scenario
 from testbed.scenario.types import RunPlan
-from testbed.substrate.measure import measure_links
+from testbed.substrate.measure_links import measure_links
 from testbed.substrate.measure_servers import measure_servers
 
 
 def measure(lab: Lab, scenario: Scenario, plan: RunPlan) -> dict[str, Any]:
     """The figures of every link and of every server that has a quota, for the manifest.
 
-    {"links": [...], "servers": [...]} (see `testbed.records.fidelity`, which judges them). With
+    {"links": [...], "servers": [...]} (`testbed.records.fidelity_checks` judges them). With
     service times in place of quotas a server's speed is what its clock says; what the host has
     to give is watched while traffic flows. Raises OSError.
     """

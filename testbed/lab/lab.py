@@ -16,13 +16,13 @@ from controller.client import ControllerClient
 from testbed.orchestration.deploying.site import Site, fdu_sockets
 from testbed.orchestration.deploying.spawner import Spawner
 from testbed.orchestration.detection.fdu_client import FduClient
-from testbed.orchestration.messages.control import ControlClient
+from testbed.orchestration.messages.control_client import ControlClient
 from testbed.records.events import EventLog
 from testbed.scenario.endings import Endings
 from testbed.scenario.model import Scenario
 from testbed.scenario.types import NS_PER_S, RunPlan
 from testbed.substrate.cgroups import ServerCgroups
-from testbed.substrate.network import Network
+from testbed.substrate.emulated_network import Network
 from testbed.substrate.ownership import RUN_VARIABLE, RunRecord, state_folder
 from testbed.substrate.probe import Backends
 from testbed.vnf.dataplane.cpu import ServerCpu

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.orchestration.detection.fdu_client import is_there
-from testbed.orchestration.messages.control import (
+from testbed.orchestration.messages.control_client import (
     ControlClient,
     ControlError,
     NoAnswer,

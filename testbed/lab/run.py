@@ -21,7 +21,7 @@ from testbed.lab.lab import Lab, open_lab, timed
 from testbed.orchestration.control.orchestrator import Orchestrator
 from testbed.orchestration.detection.watch import ServerWatch
 from testbed.records import packets as packet_records
-from testbed.records import servers as server_records
+from testbed.records import server_usage as server_records
 from testbed.records.capture_files import read_captures
 from testbed.records.events import read_events
 from testbed.records.files import write_json
@@ -38,7 +38,7 @@ from testbed.scenario.model import Scenario
 from testbed.scenario.plan import make_plan, plan_digest
 from testbed.scenario.types import RunPlan
 from testbed.substrate.captures import Captures, interface_of
-from testbed.substrate.network import Network
+from testbed.substrate.emulated_network import Network
 from testbed.substrate.ownership import clean
 from testbed.substrate.probe import Backends, Capabilities
 from testbed.twin.calibration import Calibration
@@ -68,7 +68,7 @@ class RunSpec:
 
 
 def run_one(spec: RunSpec, progress: Callable[[float], None]) -> dict[str, Any]:
-    """Carry out one run; its summary (see `testbed.results.summary`).
+    """Carry out one run; its summary (see `testbed.results.run_summary`).
 
     `progress` is told the seconds since the origin of the run. Whatever ends the run, nothing of
     it stays on the host, and what was measured is in the folder, marked incomplete if it is.

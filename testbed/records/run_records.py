@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from testbed.records import packets as packet_records
-from testbed.records import servers as server_records
+from testbed.records import server_usage as server_records
 from testbed.records.events import read_events
 from testbed.records.manifest import read_run_manifest
 from testbed.records.raw import RawFormatError

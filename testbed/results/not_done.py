@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from testbed.results.applications import read_applications
+from testbed.results.application_figures import read_applications
 from testbed.scenario.names import parse_application
 
 Event = Mapping[str, Any]

@@ -18,12 +18,12 @@ import pandas as pd
 from testbed.records.files import whole, write_json
 from testbed.records.raw import RawFormatError
 from testbed.records.run_records import PACKETS, RunRecords, read_records
-from testbed.results.applications import read_applications
+from testbed.results.application_figures import read_applications
 from testbed.results.asked import read_asked
 from testbed.results.metrics import FORMAT as METRICS_FORMAT
 from testbed.results.metrics import flat, measure, measure_all, of_packets
-from testbed.results.summary import summarise
-from testbed.statistics import comparison as statistics
+from testbed.results.run_summary import summarise
+from testbed.statistics import paired_comparison as statistics
 from testbed.statistics.quantiles import PERCENTILES
 
 FORMAT = 2

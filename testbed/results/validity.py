@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from testbed.records.events import read_events
-from testbed.records.fidelity import fidelity_reasons
+from testbed.records.fidelity_checks import fidelity_reasons
 from testbed.records.manifest import read_object
 from testbed.records.packets import UNMATCHED
 from testbed.records.raw import RawFormatError, instance_dumps, read_arrivals

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from testbed.scenario.workload import Diurnal, FlashCrowd, Mmpp, OnOff, Shape
+from testbed.scenario.shapes import Diurnal, FlashCrowd, Mmpp, OnOff, Shape
 
 FloatArray = NDArray[np.float64]
 DECAYS = 5

@@ -26,6 +26,7 @@ from testbed.scenario.recording import Recording, load_recording
 from testbed.scenario.requests import check_packets, check_shapes, make_requests
 from testbed.scenario.scheduled import MoveSpec, ScaleSpec
 from testbed.scenario.servers import FunctionSpec, ServerSpec
+from testbed.scenario.shapes import Replay
 from testbed.scenario.topology import make_topology
 from testbed.scenario.types import (
     NS_PER_S,
@@ -39,7 +40,6 @@ from testbed.scenario.types import (
     Server,
     Topology,
 )
-from testbed.scenario.workload import Replay
 
 _LOAD_DOMAIN = 5
 """Sets these draws apart from others of the same seed."""

@@ -16,10 +16,10 @@ from testbed.scenario.modulation import Path, draw_path, mass, points
 from testbed.scenario.node_names import node_index
 from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.recording import Recording
+from testbed.scenario.shapes import Diurnal, FlashCrowd, Flows, Mmpp, OnOff, Replay, Shape
 from testbed.scenario.sizes import imix
 from testbed.scenario.traffic import ChainSpec, TrafficSpec
 from testbed.scenario.types import NS_PER_S, FloatArray, Request, Topology
-from testbed.scenario.workload import Diurnal, FlashCrowd, Flows, Mmpp, OnOff, Replay, Shape
 
 _ARRIVAL_DOMAIN = 4
 """Sets these draws apart from others of the same seed."""

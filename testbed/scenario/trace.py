@@ -29,7 +29,7 @@ _DIGITS = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Trace:
+class RateTrace:
     """A trace file, by its path and what was in it when the scenario was planned."""
 
     path: str
@@ -37,7 +37,7 @@ class Trace:
     mean_bps: float
 
 
-def load_trace(path: str, field: str = "trace") -> Trace:
+def load_trace(path: str, field: str = "trace") -> RateTrace:
     """A trace that can be used; raises InputError naming `field`, or the line that cannot."""
     content = _content(path, field)
     times_ms = parse_trace(content.decode("utf-8", "replace"), path)
@@ -45,7 +45,7 @@ def load_trace(path: str, field: str = "trace") -> Trace:
     if not LEAST_RATE_BPS <= mean_bps <= MOST_RATE_BPS:
         expected = f"a mean rate from {LEAST_RATE_BPS:g} to {MOST_RATE_BPS:g} bits per second"
         raise InputError(field, f"{path}, of {mean_bps:g} bits per second", expected)
-    return Trace(str(Path(path).resolve()), hashlib.sha256(content).hexdigest(), mean_bps)
+    return RateTrace(str(Path(path).resolve()), hashlib.sha256(content).hexdigest(), mean_bps)
 
 
 def _content(path: str, field: str) -> bytes:

@@ -16,8 +16,8 @@ from testbed.scenario.limits import (
     MAX_SHARDS,
     MAX_UNITS,
 )
+from testbed.scenario.shapes import ArrivalShape, Diurnal, Mmpp, OnOff, Process, Shape
 from testbed.scenario.types import FunctionName
-from testbed.scenario.workload import ArrivalShape, Diurnal, Mmpp, OnOff, Process, Shape
 
 
 class ChainSpec(Model):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from testbed.scenario.applications import PlannedApplication
 from testbed.scenario.impairments import UNIMPAIRED, Impairments
 from testbed.scenario.recording import Recording
-from testbed.scenario.trace import Trace
+from testbed.scenario.trace import RateTrace
 
 FunctionName = Literal["nat", "fw", "tm", "voc", "idps", "wo", "lb"]
 ReplicationMode = Literal["none", "deft", "pipelined"]
@@ -55,7 +55,7 @@ class Link:
     rate_bps: int
     queue_bytes: int
     impairments: Impairments = UNIMPAIRED
-    trace: Trace | None = None
+    trace: RateTrace | None = None
 
 
 @dataclass(frozen=True, slots=True)

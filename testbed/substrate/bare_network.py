@@ -9,7 +9,7 @@ from pathlib import Path
 
 from testbed.scenario.endings import Endings
 from testbed.scenario.types import RunPlan, Server, Topology
-from testbed.substrate.network import Network
+from testbed.substrate.emulated_network import Network
 from testbed.substrate.ownership import clean, state_folder
 from testbed.substrate.probe import Backends
 

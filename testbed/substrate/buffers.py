@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from testbed.scenario.endings import Endings
-from testbed.substrate.state import STATE, locked
+from testbed.substrate.runtime_folder import STATE, locked
 
 DEFAULT = Path("/proc/sys/net/core/rmem_default")
 LOCK = STATE / "buffers.lock"

@@ -10,7 +10,7 @@ from testbed.scenario.errors import DeftbedError
 from testbed.scenario.links import LinkChoice
 from testbed.scenario.model import ToleranceSpec
 from testbed.substrate.greatest_rate import GreatestRate, measure_greatest_rate
-from testbed.substrate.host import Facts, facts
+from testbed.substrate.host_facts import Facts, facts
 from testbed.substrate.probe import Capabilities, CapabilityError, choose, probe
 
 LINKS: tuple[LinkChoice, ...] = ("netem", "userspace")

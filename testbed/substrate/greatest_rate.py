@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from testbed.records.fidelity import LinkFigures, rate_reason
+from testbed.records.fidelity_checks import LinkFigures, rate_reason
 from testbed.scenario.errors import DeftbedError
 from testbed.scenario.model import ToleranceSpec
 from testbed.scenario.types import Link, Node, Topology
 from testbed.substrate.bare_network import bare_network
-from testbed.substrate.measure import measure_links
+from testbed.substrate.measure_links import measure_links
 from testbed.substrate.measure_plan import TRAIN_BYTES
 from testbed.substrate.probe import Backends
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import IO
 
-from testbed.records.fidelity import ServerFigures
+from testbed.records.fidelity_checks import ServerFigures
 from testbed.scenario.names import server_name
 from testbed.substrate.cgroups import ServerCgroups
 

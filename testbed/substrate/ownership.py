@@ -28,7 +28,7 @@ from testbed.substrate import cgroups, switch_class
 from testbed.substrate.commands import CommandError, json_of, run, vsctl_rows
 from testbed.substrate.layout import check_run_id, interface_group, mark
 from testbed.substrate.processes import own_line, start_ticks, variable_of, with_variable
-from testbed.substrate.state import STATE, make_folder
+from testbed.substrate.runtime_folder import STATE, make_folder
 
 RUN_VARIABLE = "DEFTBED_RUN"
 """Names the run in the environment of each of its processes."""

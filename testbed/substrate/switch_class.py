@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from testbed.substrate.processes import name_of
-from testbed.substrate.state import STATE, locked
+from testbed.substrate.runtime_folder import STATE, locked
 
 PRIORITY = 8
 PROCESS = "ovs-vswitchd"

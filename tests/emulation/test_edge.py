@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from scapy.utils import checksum
 
-from testbed.orchestration.messages.control import ControlError
+from testbed.orchestration.messages.control_client import ControlError
 from testbed.records.events import read_events
 from testbed.scenario.steering import SHARDS, path_mac, shard_of, with_shard
 from testbed.vnf.dataplane import nsh

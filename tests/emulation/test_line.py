@@ -17,15 +17,15 @@ from pathlib import Path
 
 import pytest
 
-from testbed.records.fidelity import link_reasons
+from testbed.records.fidelity_checks import link_reasons
 from testbed.scenario.impairments import Impairments
 from testbed.scenario.link_plan import SURELY_CARRIED_BPS
 from testbed.scenario.model import ToleranceSpec
 from testbed.scenario.types import LinkChange, RunPlan
+from testbed.substrate.emulated_network import Network
 from testbed.substrate.greatest_rate import measure_greatest_rate
 from testbed.substrate.links.line import DirectionCounters
-from testbed.substrate.measure import measure_links
-from testbed.substrate.network import Network
+from testbed.substrate.measure_links import measure_links
 from testbed.substrate.ownership import processes_of
 from testbed.substrate.probe import choose, probe
 from testbed.substrate.processes import command_of, lives

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from testbed.substrate.commands import CommandError, json_of, run
+from testbed.substrate.emulated_network import Network
 from testbed.substrate.namespaces import inside
-from testbed.substrate.network import Network
 from testbed.substrate.ownership import has_record, is_alive
 from testbed.substrate.processes import lives
 from tests.support.substrate_support import (

@@ -18,9 +18,9 @@ from testbed.lab.lab import Lab, open_lab
 from testbed.lab.run import RunSpec, run_one
 from testbed.orchestration.detection.watch import ServerWatch
 from testbed.scenario.load import load_scenario
-from testbed.substrate.choice import backends_for
+from testbed.substrate.backend_choice import backends_for
 from testbed.substrate.commands import CommandError
-from testbed.substrate.network import Network
+from testbed.substrate.emulated_network import Network
 from testbed.substrate.ownership import known_runs
 from testbed.substrate.probe import probe
 from tests.support.places import SMOKE

@@ -16,8 +16,8 @@ import pytest
 from testbed.lab.lab import Lab, open_lab
 from testbed.orchestration.deploying import chain, deploy, reconfigure, users
 from testbed.orchestration.deploying.deploy import Chain
-from testbed.orchestration.deploying.servers import start_servers
-from testbed.orchestration.deploying.warm import KeptWarm, Way, warm, ways_of
+from testbed.orchestration.deploying.warm_ways import KeptWarm, Way, warm, ways_of
+from testbed.orchestration.deploying.watchers import start_servers
 from testbed.scenario.load import load_scenario
 from testbed.scenario.names import GroupKey, edge_name, instance_name
 from testbed.scenario.plan import make_plan

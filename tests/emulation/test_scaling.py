@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from testbed.lab.faults.state import FLOW_TAG, KEY_WORDS, PACKETS
+from testbed.lab.faults.state_checks import FLOW_TAG, KEY_WORDS, PACKETS
 from testbed.scenario.names import group_names, member_name
 from testbed.substrate.ownership import known_runs
 from tests.support.command import COMMAND, ENVIRONMENT, deftbed

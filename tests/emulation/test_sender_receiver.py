@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from testbed.orchestration.messages.control import ControlClient, ControlError
+from testbed.orchestration.messages.control_client import ControlClient, ControlError
 from testbed.records import packets as packet_records
 from testbed.records.events import read_events
 from testbed.records.payload import PayloadMaker
 from testbed.records.raw import SCHEDULE_DTYPE, read_arrivals
-from testbed.results.summary import summarise
+from testbed.results.run_summary import summarise
 from testbed.results.validity import judge
 from testbed.scenario.model import ToleranceSpec
 from tests.support.places import ROOT

@@ -16,7 +16,7 @@ import pytest
 from testbed.lab.lab import Lab, open_lab
 from testbed.orchestration.deploying import chain, deploy, users
 from testbed.orchestration.deploying.chain import destination_port
-from testbed.orchestration.deploying.servers import start_servers
+from testbed.orchestration.deploying.watchers import start_servers
 from testbed.scenario.load import load_scenario
 from testbed.scenario.plan import make_plan
 from testbed.scenario.types import Placement

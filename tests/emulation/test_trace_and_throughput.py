@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from testbed.lab.throughput.stage import read_trial
+from testbed.lab.throughput.chain_under_test import read_trial
 from testbed.records import packets as packet_records
 from testbed.results.hops import PARTS
 from testbed.results.metrics import measure, of_packets

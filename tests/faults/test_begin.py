@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from testbed.orchestration.messages.control import ControlClient, OrderRefused
+from testbed.orchestration.messages.control_client import ControlClient, OrderRefused
 from testbed.records.raw import SCHEDULE_DTYPE, read_arrivals, sent_path
 from tests.support.places import ROOT
 

@@ -40,7 +40,7 @@ import sys, time
 from pathlib import Path
 from testbed.scenario.types import Link, Node, RunPlan, Server, Topology
 from testbed.substrate.cgroups import ServerCgroups
-from testbed.substrate.network import Network
+from testbed.substrate.emulated_network import Network
 from testbed.substrate.ownership import RunRecord
 from testbed.substrate.probe import choose, probe
 

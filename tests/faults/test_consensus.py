@@ -17,7 +17,7 @@ import pytest
 from pysyncobj.node import Node
 from pysyncobj.poller import createPoller
 
-from testbed.orchestration.detection.consensus import Consensus, UnixTransport
+from testbed.orchestration.detection.raft import Consensus, UnixTransport
 from testbed.orchestration.messages.datagrams import bound_socket, long_queues
 from tests.support.fdu_lab import FORK, wait_for
 

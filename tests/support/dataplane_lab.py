@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from testbed.orchestration.messages.control import ControlClient
+from testbed.orchestration.messages.control_client import ControlClient
 from testbed.substrate.processes import cpu_ns
 from tests.support.places import ROOT
 

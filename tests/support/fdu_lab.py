@@ -17,7 +17,7 @@ from typing import Any
 
 from testbed.orchestration.detection import agent, fdu
 from testbed.orchestration.detection.fdu_client import FduClient
-from testbed.orchestration.messages.control import ControlClient
+from testbed.orchestration.messages.control_client import ControlClient
 from testbed.orchestration.messages.datagrams import bound_socket, long_queues, sending_socket
 from testbed.records.events import read_events
 

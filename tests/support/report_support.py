@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from testbed.records import packets as packet_records
-from testbed.records import servers as server_records
+from testbed.records import server_usage as server_records
 from testbed.results.summaries import write_summary
 from testbed.scenario.load import load_scenario
 from testbed.scenario.plan import make_plan, plan_digest

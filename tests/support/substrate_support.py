@@ -11,8 +11,8 @@ from pathlib import Path
 
 from testbed.scenario.types import Link, Node, RunPlan, Server, Topology
 from testbed.substrate.commands import run
+from testbed.substrate.emulated_network import Host, Network
 from testbed.substrate.namespaces import inside
-from testbed.substrate.network import Host, Network
 from testbed.substrate.ownership import marked_bridges, marked_processes, state_folder
 from testbed.substrate.probe import choose, probe
 

@@ -21,7 +21,7 @@ from testbed.scenario.errors import InputError, RunError
 from testbed.scenario.model import Scenario
 from testbed.scenario.types import NS_PER_S
 from testbed.statistics.quantiles import quantile_of
-from testbed.substrate.choice import able_host
+from testbed.substrate.backend_choice import able_host
 from testbed.substrate.ownership import clean_stale
 from testbed.substrate.probe import Backends, Capabilities
 

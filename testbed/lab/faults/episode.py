@@ -22,7 +22,7 @@ from testbed.lab.faults.kinds import KINDS, LAST
 from testbed.lab.faults.stage import Stage, StageError
 from testbed.lab.lab import Lab, open_lab
 from testbed.orchestration.control.orchestrator import Orchestrator
-from testbed.orchestration.messages.control import ControlError, OrderRefused
+from testbed.orchestration.messages.control_client import ControlError, OrderRefused
 from testbed.records import packets as packet_records
 from testbed.records.files import write_json
 from testbed.records.revision import git_revision

@@ -17,7 +17,7 @@ import numpy as np
 from testbed.lab.faults import accounting
 from testbed.lab.faults.accounting import Account, account
 from testbed.lab.faults.record import EpisodeRecord, Violation, Window
-from testbed.lab.faults.state import state_violations
+from testbed.lab.faults.state_checks import state_violations
 from testbed.lab.faults.timings import timings
 from testbed.results.not_done import death
 from testbed.scenario.types import NS_PER_S

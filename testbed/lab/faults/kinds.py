@@ -16,7 +16,7 @@ from testbed.lab.faults.stage import GroupView, Stage, instances_at
 from testbed.lab.faults.witness import FrameWitness
 from testbed.orchestration.deploying import elastic, reconfigure
 from testbed.orchestration.deploying.reconfigure import ReconfigurationError
-from testbed.orchestration.messages.control import ControlError
+from testbed.orchestration.messages.control_client import ControlError
 from testbed.records.threads import Worker
 from testbed.scenario.names import fdu_name, server_name
 

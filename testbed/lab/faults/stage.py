@@ -14,10 +14,10 @@ import numpy as np
 from testbed.lab.lab import Lab
 from testbed.orchestration.control.orchestrator import Orchestrator
 from testbed.orchestration.deploying.deploy import Chain
-from testbed.orchestration.deploying.servers import start_agent, start_fdu_member
 from testbed.orchestration.deploying.site import Site
+from testbed.orchestration.deploying.watchers import start_agent, start_fdu_member
 from testbed.orchestration.detection.fdu_client import is_there
-from testbed.orchestration.messages.control import ControlError
+from testbed.orchestration.messages.control_client import ControlError
 from testbed.scenario.errors import RunError
 from testbed.scenario.names import GroupKey, fdu_name, group_name, member_name, server_name
 from testbed.scenario.types import NS_PER_S

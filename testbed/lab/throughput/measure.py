@@ -11,11 +11,11 @@ from typing import Any
 from testbed.decisions.placement import ledger_of
 from testbed.decisions.problem import MakePolicy
 from testbed.lab.lab import open_lab
+from testbed.lab.throughput.chain_under_test import ChainUnderTest
 from testbed.lab.throughput.search import Found, Trial, search
-from testbed.lab.throughput.stage import Stage
 from testbed.lab.throughput.tcp import IperfError, tcp_metrics
 from testbed.orchestration.deploying import backups, users
-from testbed.orchestration.deploying.servers import start_servers
+from testbed.orchestration.deploying.watchers import start_servers
 from testbed.records.files import write_json
 from testbed.records.revision import git_revision
 from testbed.results.folder import hand_back, results_folder
@@ -25,7 +25,7 @@ from testbed.scenario.errors import InputError, RunError, run_error
 from testbed.scenario.model import Scenario
 from testbed.scenario.plan import make_plan
 from testbed.scenario.types import NS_PER_S, Placement, Request, RunPlan
-from testbed.substrate.choice import able_host
+from testbed.substrate.backend_choice import able_host
 from testbed.substrate.ownership import clean
 from testbed.vnf.dataplane.nsh import HEADER_BYTES
 
@@ -89,21 +89,21 @@ def measure_throughput(
             with open_lab(scenario, plan, run_id, folder, backends, realtime) as lab:
                 start_servers(lab.site)
                 users.start_edges(lab.site)
-                stage = Stage.set_up(lab, request, placements, l3_bytes)
-                report |= _carry_out(stage, options, highest_pps, progress)
+                chain = ChainUnderTest.set_up(lab, request, placements, l3_bytes)
+                report |= _carry_out(chain, options, highest_pps, progress)
         except (RunError, OSError) as error:
             raise run_error(error, "throughput", folder) from error
     return folder, report
 
 
 def _carry_out(
-    stage: Stage, options: Options, highest_pps: float, progress: Progress
+    chain: ChainUnderTest, options: Options, highest_pps: float, progress: Progress
 ) -> dict[str, Any]:
     def carry_out(rate_pps: float) -> Trial:
-        progress(f"trial {len(stage.trials) + 1}: {rate_pps:,.1f} packets/s")
-        trial = stage.trial(rate_pps, options.trial_s, options.pause_s)
+        progress(f"trial {len(chain.trials) + 1}: {rate_pps:,.1f} packets/s")
+        trial = chain.trial(rate_pps, options.trial_s, options.pause_s)
         passed = trial.passed(options.acceptable_loss)
-        stage.trials[-1]["passed"] = passed
+        chain.trials[-1]["passed"] = passed
         why = "" if trial.punctual else ", the sender was late"
         lost = trial.sent - trial.received
         progress(f"  {'passed' if passed else 'failed'}: {lost} of {trial.sent} lost{why}")
@@ -111,20 +111,20 @@ def _carry_out(
 
     found = search(carry_out, highest_pps, options.resolution, options.acceptable_loss)
     report: dict[str, Any] = {
-        "trials": stage.trials,
-        "throughput": _throughput(stage, found, options),
+        "trials": chain.trials,
+        "throughput": _throughput(chain, found, options),
     }
     if options.tcp_s > 0:
         progress(f"TCP, {options.tcp_s:g} s")
         # A search that loss did not end has not found what the chain carries.
         chain_pps = found.rate_pps if found.limit == "loss" else None
-        report["tcp"] = _tcp(stage, options, chain_pps)
-    return {**report, **_validity(stage, report.get("tcp", {}))}
+        report["tcp"] = _tcp(chain, options, chain_pps)
+    return {**report, **_validity(chain, report.get("tcp", {}))}
 
 
-def _throughput(stage: Stage, found: Found, options: Options) -> dict[str, Any]:
+def _throughput(chain: ChainUnderTest, found: Found, options: Options) -> dict[str, Any]:
     """The result, with the delays of the trial at that rate (RFC 2544 section 26.2)."""
-    best = next((t for t in stage.trials if t["passed"] and t["rate_pps"] == found.rate_pps), None)
+    best = next((t for t in chain.trials if t["passed"] and t["rate_pps"] == found.rate_pps), None)
     notes = []
     if options.trial_s < 60:
         notes.append(f"trials of {options.trial_s:g} s; RFC 2544 section 24 asks for 60 s")
@@ -135,7 +135,7 @@ def _throughput(stage: Stage, found: Found, options: Options) -> dict[str, Any]:
     rate = found.rate_pps
     return {
         "pps": rate,
-        "l3_bps": None if rate is None else rate * stage.l3_bytes * 8,
+        "l3_bps": None if rate is None else rate * chain.l3_bytes * 8,
         "failed_pps": found.failed_pps,
         "limit": found.limit,
         "delay_ns": None if best is None else best["metrics"]["delay_ns"],
@@ -143,28 +143,28 @@ def _throughput(stage: Stage, found: Found, options: Options) -> dict[str, Any]:
     }
 
 
-def _tcp(stage: Stage, options: Options, chain_pps: float | None) -> dict[str, Any]:
-    link_bps = min(link.rate_bps for link in stage.lab.site.plan.topology.links)
+def _tcp(chain: ChainUnderTest, options: Options, chain_pps: float | None) -> dict[str, Any]:
+    link_bps = min(link.rate_bps for link in chain.lab.site.plan.topology.links)
     try:
-        baseline = stage.tcp(BASELINE_S, BASELINE_RATE)
-        loaded = stage.tcp(options.tcp_s)
-        write_json(stage.lab.site.run_dir / "iperf3-baseline.json", baseline)
-        write_json(stage.lab.site.run_dir / "iperf3-loaded.json", loaded)
+        baseline = chain.tcp(BASELINE_S, BASELINE_RATE)
+        loaded = chain.tcp(options.tcp_s)
+        write_json(chain.lab.site.run_dir / "iperf3-baseline.json", baseline)
+        write_json(chain.lab.site.run_dir / "iperf3-loaded.json", loaded)
         return tcp_metrics(baseline, loaded, link_bps, HEADER_BYTES, chain_pps).to_json()
     except IperfError as error:
         return {"error": f"iperf3: {error}"}
 
 
-def _validity(stage: Stage, tcp: Mapping[str, Any]) -> dict[str, Any]:
-    least = stage.lab.site.scenario.tolerances.host_idle_percent
+def _validity(chain: ChainUnderTest, tcp: Mapping[str, Any]) -> dict[str, Any]:
+    least = chain.lab.site.scenario.tolerances.host_idle_percent
     busy = [
         f"trial {trial['number'] + 1}: the host was {trial['host_idle_percent']} % idle, expected "
         f"at least {least} %"
-        for trial in stage.trials
+        for trial in chain.trials
         if trial["host_idle_percent"] < least
     ]
     failed = [f"TCP failed: {tcp['error']}"] if "error" in tcp else []
-    died = [death(*each) for each in stage.lab.site.spawner.died().items()]
+    died = [death(*each) for each in chain.lab.site.spawner.died().items()]
     reasons = [*busy, *failed, *died]
     return {"valid": not reasons, "reasons": reasons}
 

@@ -9,7 +9,7 @@ from testbed.orchestration.control.loads import Counted, Work, work_between
 from testbed.orchestration.deploying.deployments import Deployments
 from testbed.orchestration.deploying.site import Site
 from testbed.orchestration.detection.fdu_client import is_there
-from testbed.orchestration.messages.control import ControlError
+from testbed.orchestration.messages.control_client import ControlError
 from testbed.scenario.names import instance_name
 
 ASK_S = 0.1

@@ -24,9 +24,9 @@ from testbed.orchestration.deploying.acquaint import Acquaintances
 from testbed.orchestration.deploying.deploy import Chain
 from testbed.orchestration.deploying.deployments import Deployments
 from testbed.orchestration.deploying.reconfigure import ReconfigurationError
-from testbed.orchestration.deploying.servers import start_servers
 from testbed.orchestration.deploying.site import Site
-from testbed.orchestration.deploying.warm import KeptWarm
+from testbed.orchestration.deploying.warm_ways import KeptWarm
+from testbed.orchestration.deploying.watchers import start_servers
 from testbed.records.sockets import bind_private
 from testbed.scenario.names import (
     GroupKey,
@@ -45,7 +45,7 @@ from testbed.scenario.types import (
     Scale,
     load_factor,
 )
-from testbed.vnf.process.control import ControlSocket
+from testbed.vnf.process.control_socket import ControlSocket
 
 LEAD_S = 0.5
 """From the moment when all are ready to the origin of the run's clock: to tell them all."""

@@ -11,7 +11,7 @@ from testbed.orchestration.deploying.deployments import Deployments
 from testbed.orchestration.deploying.reconfigure import ReconfigurationError
 from testbed.scenario.names import GroupKey
 from testbed.scenario.types import Topology
-from testbed.vnf.process.control import Order
+from testbed.vnf.process.control_socket import Order
 
 
 def run_orders(deployments: Deployments, between: Callable[[], None]) -> dict[str, Order]:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from testbed.orchestration.deploying import chain
 from testbed.orchestration.deploying.deploy import Chain
 from testbed.orchestration.deploying.site import Site
-from testbed.orchestration.messages.control import ControlError
+from testbed.orchestration.messages.control_client import ControlError
 from testbed.scenario.names import GroupKey, group_name, instance_name, server_name
 from testbed.scenario.types import NS_PER_S, FunctionName
 from testbed.vnf.functions.registry import SHARES

@@ -12,8 +12,8 @@ from typing import Any
 from testbed.orchestration.deploying import chain
 from testbed.orchestration.deploying.chain import InstanceSpec, group_keys, user_address
 from testbed.orchestration.deploying.site import INSTANCE_PRIORITY, READY_S, Site
-from testbed.orchestration.deploying.warm import Way, warm, ways_of
-from testbed.orchestration.messages.control import ControlError
+from testbed.orchestration.deploying.warm_ways import Way, warm, ways_of
+from testbed.orchestration.messages.control_client import ControlError
 from testbed.scenario.errors import RunError
 from testbed.scenario.names import (
     GroupKey,

@@ -14,7 +14,7 @@ from testbed.orchestration.deploying import chain, deploy
 from testbed.orchestration.deploying.deploy import Chain, DeployError
 from testbed.orchestration.deploying.site import Site
 from testbed.orchestration.detection.fdu_client import FduError
-from testbed.orchestration.messages.control import ControlError
+from testbed.orchestration.messages.control_client import ControlError
 from testbed.scenario.errors import RunError
 from testbed.scenario.names import GroupKey, group_name, instance_name, member_name
 from testbed.vnf.replication.membership import MAX_MEMBERS

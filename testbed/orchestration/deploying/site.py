@@ -10,12 +10,12 @@ from typing import Any, Literal
 from controller.client import ControllerClient
 from testbed.orchestration.deploying.spawner import Spawner
 from testbed.orchestration.detection.fdu_client import FduClient
-from testbed.orchestration.messages.control import ControlClient
+from testbed.orchestration.messages.control_client import ControlClient
 from testbed.records.events import EventLog
 from testbed.scenario.model import Scenario
 from testbed.scenario.names import fdu_name
 from testbed.scenario.types import RunPlan
-from testbed.substrate.network import Host
+from testbed.substrate.emulated_network import Host
 
 READY_S = 10.0
 """How long a process may take until it answers."""

@@ -16,7 +16,7 @@ from testbed.orchestration.deploying.site import (
     TRAFFIC_PRIORITY,
     Site,
 )
-from testbed.records.applications import application_path
+from testbed.records.application_paths import application_path
 from testbed.records.files import write_text
 from testbed.records.raw import contents_path, payloads_path, sizes_path
 from testbed.scenario.errors import RunError
@@ -105,7 +105,7 @@ def start_applications(site: Site) -> None:
             name = application_name(number, role)
             site.spawner.start(
                 name,
-                f"traffic.applications:{role}",
+                f"traffic.application_processes:{role}",
                 {**config, "ready": str(_ready_file(site, name))},
                 namespace_pid=site.hosts[user_name(node)].pid,
                 ends=role == "use" or each.kind == "iperf3",

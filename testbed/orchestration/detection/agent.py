@@ -17,7 +17,7 @@ from collections import deque
 from typing import Any
 
 from testbed.orchestration.messages.datagrams import sending_socket
-from testbed.vnf.process.control import ControlSocket
+from testbed.vnf.process.control_socket import ControlSocket
 from testbed.vnf.process.probes import Probes
 from testbed.vnf.process.process import Termination
 

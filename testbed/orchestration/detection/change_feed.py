@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from testbed.orchestration.detection.consensus import Command
 from testbed.orchestration.detection.group_records import Group, Records
+from testbed.orchestration.detection.raft import Command
 
 MOST_CHANGES = 128
 """Changes in a message; who needs more gets them one message after the other."""

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from testbed.orchestration.detection.change_feed import ChangeFeed
-from testbed.orchestration.detection.consensus import Command, Consensus
 from testbed.orchestration.detection.group_records import Change, Group, Records
-from testbed.orchestration.detection.orders import Orders
+from testbed.orchestration.detection.pending_orders import Orders
+from testbed.orchestration.detection.raft import Command, Consensus
 from testbed.orchestration.messages.datagrams import bound_socket, long_queues
 from testbed.orchestration.messages.outbox import Outbox
 from testbed.records.events import EventLog

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from testbed.orchestration.messages.control import (
+from testbed.orchestration.messages.control_client import (
     RETRY_S,
     ControlClient,
     ControlError,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from testbed.orchestration.detection.consensus import Command
+from testbed.orchestration.detection.raft import Command
 from testbed.orchestration.detection.shared_state import SharedState
 from testbed.vnf.replication import membership
 from testbed.vnf.state.arrays import Words

@@ -11,8 +11,8 @@ import pandas as pd
 
 from testbed.decisions.contest import Contest, Figure
 from testbed.results.evaluation.values import CELL, FloatArray, table_of
-from testbed.statistics.comparison import Comparison, compare, corrected
 from testbed.statistics.jackknife import NOTHING, estimate, interquartile_means
+from testbed.statistics.paired_comparison import Comparison, compare, corrected
 
 FORMAT = 2
 KEPT = ("scenario", "baseline", "policies", "learned", "bounds")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from testbed.decisions.contest import Figure
-from testbed.statistics.comparison import LEVEL, is_claimed
+from testbed.statistics.paired_comparison import LEVEL, is_claimed
 from testbed.statistics.significance import pairs_needed
 
 MANY_TIMES = 10.0

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Wedge
 from numpy.typing import NDArray
 
-from testbed.results.report.gather import Results, RunFolder
 from testbed.results.report.plot_style import FAINT, INK, PAPER, colour, no_grid, style, to_svg
+from testbed.results.report.read_results import Results, RunFolder
 
 WIDTH, HEIGHT = 100.0, 58.0
 """The drawing area, in units of its own."""

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from testbed.results.hops import PARTS
-from testbed.results.report.gather import Results
 from testbed.results.report.plot_style import INK, colour, marker, style, to_svg
+from testbed.results.report.read_results import Results
 from testbed.statistics.quantiles import PERCENTILES
 
 _PANELS = (

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from testbed.results.report.gather import NS_PER_S, Results, RunFolder
 from testbed.results.report.plot_style import INK, colour, dash, style, to_svg
+from testbed.results.report.read_results import NS_PER_S, Results, RunFolder
 
 BIN_S = 0.5
 HEAT_COLOURS = "cividis"

@@ -37,7 +37,7 @@ from testbed.vnf.dataplane.tun import TunDevice
 from testbed.vnf.edge.edge_trace import EdgeTrace
 from testbed.vnf.edge.flow_keys import flow_key
 from testbed.vnf.edge.stamper import DuplicateFilter, Match, Stamper
-from testbed.vnf.process.control import ControlSocket
+from testbed.vnf.process.control_socket import ControlSocket
 from testbed.vnf.process.probes import Probes
 from testbed.vnf.process.process import Termination, device_drops, prepare_for_packets, write_dump
 

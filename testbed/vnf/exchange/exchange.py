@@ -21,7 +21,7 @@ import numpy as np
 
 from testbed.vnf.exchange.gather import gather
 from testbed.vnf.exchange.known import Known
-from testbed.vnf.exchange.messages import (
+from testbed.vnf.exchange.part_messages import (
     MAX_PART_BYTES,
     PART_RECORDS,
     Answer,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from testbed.vnf.exchange.messages import PART_RECORDS, values_in
+from testbed.vnf.exchange.part_messages import PART_RECORDS, values_in
 from testbed.vnf.functions.share import Contribution
 from testbed.vnf.state.arrays import Words
 

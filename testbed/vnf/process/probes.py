@@ -12,7 +12,7 @@ from typing import Any
 
 from testbed.vnf.dataplane.nsh import mac_bytes, probe, read_probe
 from testbed.vnf.dataplane.socket import FRAME_BYTES, FrameSocket
-from testbed.vnf.process.control import Order
+from testbed.vnf.process.control_socket import Order
 
 
 class Probes:

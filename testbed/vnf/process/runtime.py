@@ -23,7 +23,7 @@ from testbed.vnf.dataplane.socket import SO_RCVBUFFORCE
 from testbed.vnf.dataplane.system import poll_set
 from testbed.vnf.exchange.endpoint import ExchangeEndpoint
 from testbed.vnf.functions.registry import make_function
-from testbed.vnf.process.control import ControlSocket
+from testbed.vnf.process.control_socket import ControlSocket
 from testbed.vnf.process.instance import Identity, Instance
 from testbed.vnf.process.process import (
     Termination,

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from testbed.calibration.calibration_runs import calibration_runs
 from testbed.calibration.recorded import RecordedRun, recorded_backups, recorded_placements
-from testbed.calibration.runs import calibration_runs
 from testbed.calibration.samples import backup_starts_ns, chain_samples, detections_ns, fit
 from testbed.calibration.validate import measured, traffic_s
 from testbed.records.packets import Scheduled, build_packets

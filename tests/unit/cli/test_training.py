@@ -15,9 +15,9 @@ import torch
 from agents.common.checkpoints import checkpoint_of
 from agents.common.logs import Log
 from agents.provisioning.model import load_model
-from testbed.cli.learning import learned_by
 from testbed.cli.main import main
 from testbed.cli.options import EXIT_INPUT
+from testbed.cli.training import learned_by
 from testbed.scenario.errors import InputError
 from tests.support.places import ROOT, SMOKE
 from tests.unit.agents.provisioning.test_dqn import steps_shown

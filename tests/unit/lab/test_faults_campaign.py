@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from agents.placement.baselines import RandomPolicy
-from testbed.cli.screens.faults import CampaignScreen, kinds_table, rows_table
+from testbed.cli.screens.campaign_screen import CampaignScreen, kinds_table, rows_table
 from testbed.decisions.placement import Ledger
 from testbed.lab.faults.campaign import (
     FAULTS_PER_EPISODE,

@@ -16,7 +16,7 @@ from testbed.lab.live_orders import describe, find_run, give_order
 from testbed.scenario.errors import InputError, RunError
 from testbed.substrate import ownership
 from testbed.substrate.processes import start_ticks
-from testbed.vnf.process.control import ControlSocket
+from testbed.vnf.process.control_socket import ControlSocket
 
 RESULTS = ("a/deft/seed-1", "a/deft/seed-2", "b/deft/seed-1")
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from testbed.lab.throughput.chain_under_test import even_schedule
 from testbed.lab.throughput.search import LEAST_PPS, Trial, search
-from testbed.lab.throughput.stage import even_schedule
 from testbed.lab.throughput.tcp import IperfError, tcp_metrics
 
 

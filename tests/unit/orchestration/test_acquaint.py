@@ -16,7 +16,7 @@ from testbed.orchestration.deploying.acquaint import Acquaintances, primaries, s
 from testbed.orchestration.deploying.chain import MAX_HOPS, group_keys, instance, share_port
 from testbed.orchestration.deploying.deploy import Chain
 from testbed.orchestration.deploying.site import Site
-from testbed.orchestration.messages.control import ControlError
+from testbed.orchestration.messages.control_client import ControlError
 from testbed.scenario.limits import MAX_UNITS
 from testbed.scenario.names import GroupKey
 from testbed.scenario.types import FunctionName, Request

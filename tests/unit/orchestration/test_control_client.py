@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from testbed.orchestration.messages.control import ControlClient, NoAnswer, OrderRefused
+from testbed.orchestration.messages.control_client import ControlClient, NoAnswer, OrderRefused
 from testbed.records.threads import Worker
-from testbed.vnf.process.control import ControlSocket
+from testbed.vnf.process.control_socket import ControlSocket
 
 MANY = 40
 """More than the queue of one socket holds."""

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from testbed.lab.comparison import write_results
 from testbed.records import packets as packet_records
-from testbed.records import servers as server_records
+from testbed.records import server_usage as server_records
 from testbed.records.raw import RawFormatError
 from testbed.records.run_records import read_records
 from tests.support.results_support import MS, event, packets, schedule

@@ -13,7 +13,7 @@ from rich.console import Console
 from scipy import stats
 
 from agents.placement.evaluation import CONTEST
-from testbed.cli.screens.evaluation import print_evaluation
+from testbed.cli.screens.evaluation_screen import print_evaluation
 from testbed.records.files import write_json
 from testbed.results.evaluation.page import write_page
 from testbed.results.evaluation.summary import summarise_evaluation

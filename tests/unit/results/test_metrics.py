@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from testbed.records.packets import build_packets
 from testbed.results.metrics import flat, goodput_bps, measure, measure_all, of_packets, scopes
-from testbed.results.summary import summarise
+from testbed.results.run_summary import summarise
 from tests.support.results_support import MS, Arrival, arrivals, packets, schedule
 
 SENT_NS = 1000  # `packets` sends everything 1 us late

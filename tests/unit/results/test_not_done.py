@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from testbed.records.applications import application_path
+from testbed.records.application_paths import application_path
 from testbed.results.not_done import not_done
 from tests.support.results_support import event
 

@@ -15,9 +15,9 @@ import pytest
 
 from testbed.records import packets
 from testbed.results.hops import PARTS
-from testbed.results.report.page import write_report
+from testbed.results.report.findings import findings, foundation, headline, sentence
 from testbed.results.report.plots_map import placed
-from testbed.results.report.verdict import findings, foundation, headline, sentence
+from testbed.results.report.report_page import write_report
 from testbed.results.summaries import write_summary
 from tests.support.report_support import write_results
 
@@ -294,7 +294,7 @@ def test_every_seed_has_a_dot_and_from_six_on_an_interval(tmp_path: Path, seeds:
 
 
 def test_map_counts_primaries_and_backups(folder: Path) -> None:
-    from testbed.results.report.gather import gather
+    from testbed.results.report.read_results import gather
 
     runs = gather(folder).of("ppo")
     found = placed(runs, 12)

@@ -10,7 +10,7 @@ import pytest
 
 from testbed.lab.comparison import write_results
 from testbed.records import packets as packet_records
-from testbed.records import servers as server_records
+from testbed.records import server_usage as server_records
 from testbed.records.packets import build_packets
 from tests.support.results_support import MS, arrivals, schedule
 from tests.unit.records.test_torn import NODES, ORIGIN_MS, POLICIES, small_results, timeline

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.records import servers
+from testbed.records import server_usage
 from testbed.records.packets import build_packets
 from testbed.records.raw import ArrivalFile, RawFormatError
 from testbed.results.validity import (
@@ -109,15 +109,15 @@ def test_samples_of_servers_come_back(tmp_path: Path) -> None:
         "t_ns": 250 * MS, "node": 3, "utilisation": 0.5, "queue_ns": 7, "dropped": 0,
         "cpu_ns": 11, "memory_bytes": 1 << 33,
     }  # fmt: skip
-    servers.write([{**sample, "more": 1}], tmp_path / "servers.parquet")
-    assert servers.read(tmp_path / "servers.parquet").to_dict("records") == [sample]
-    servers.write([], tmp_path / "none.parquet")
-    assert servers.read(tmp_path / "none.parquet").empty
+    server_usage.write([{**sample, "more": 1}], tmp_path / "servers.parquet")
+    assert server_usage.read(tmp_path / "servers.parquet").to_dict("records") == [sample]
+    server_usage.write([], tmp_path / "none.parquet")
+    assert server_usage.read(tmp_path / "none.parquet").empty
     with pytest.raises(KeyError, match="cpu_ns"):
-        servers.write([{key: 1 for key in sample if key != "cpu_ns"}], tmp_path / "bad")
+        server_usage.write([{key: 1 for key in sample if key != "cpu_ns"}], tmp_path / "bad")
     GOOD.to_parquet(tmp_path / "other.parquet")
     with pytest.raises(RawFormatError, match="expected format 1"):
-        servers.read(tmp_path / "other.parquet")
+        server_usage.read(tmp_path / "other.parquet")
 
 
 DECISION = {"event": "decision", "request": 4, "placements": [[1, 2], [3, 1]]}

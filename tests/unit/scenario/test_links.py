@@ -17,6 +17,7 @@ from testbed.scenario.load import parse_scenario
 from testbed.scenario.plan import make_plan
 from testbed.scenario.trace import load_trace, parse_trace
 from testbed.scenario.types import Link, RunPlan
+from testbed.substrate.links.carriers import carrier_changes
 from testbed.substrate.links.line_queue import (
     DROPPED,
     delivered_at,
@@ -24,7 +25,6 @@ from testbed.substrate.links.line_queue import (
     opportunity_ns,
 )
 from testbed.substrate.links.link_error import LinkError
-from testbed.substrate.links.links import carrier_changes
 from testbed.substrate.links.netem import check_netem, lacking, netem_options
 from tests.support.places import SMOKE
 

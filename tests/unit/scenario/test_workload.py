@@ -18,9 +18,9 @@ from testbed.scenario.load import parse_scenario
 from testbed.scenario.model import Scenario
 from testbed.scenario.modulation import Path, draw_path, points, product, shifted
 from testbed.scenario.plan import make_plan
+from testbed.scenario.shapes import Diurnal, FlashCrowd, Flows, Mmpp, OnOff
 from testbed.scenario.sizes import FlowSizes, flow_sizes, imix
 from testbed.scenario.types import NS_PER_S, Request, RunPlan
-from testbed.scenario.workload import Diurnal, FlashCrowd, Flows, Mmpp, OnOff
 from testbed.twin.pack import pack_plans
 from traffic.workload import make_workload, write_workload
 

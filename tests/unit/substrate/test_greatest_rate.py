@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from testbed.records.fidelity import LinkFigures
+from testbed.records.fidelity_checks import LinkFigures
 from testbed.scenario.model import ToleranceSpec
 from testbed.substrate.greatest_rate import GreatestRate, greatest_of
 

@@ -14,9 +14,9 @@ import pytest
 from testbed.scenario.impairments import GilbertElliott, Impairments
 from testbed.scenario.types import Link
 from testbed.substrate.links import line_io, line_tables
+from testbed.substrate.links.carriers import settings_of
 from testbed.substrate.links.line_fate import draw, stream_of
 from testbed.substrate.links.line_tables import Tables, Wire, apply_settings, make_tables, restart
-from testbed.substrate.links.links import settings_of
 
 MS = 1_000_000
 LINK = Link(0, 1, 10 * MS, 1_000_000_000, 10_000_000)

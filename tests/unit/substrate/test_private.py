@@ -14,15 +14,15 @@ import pytest
 
 from controller.fabric import Fabric
 from controller.northbound import Northbound
-from testbed.orchestration.messages.control import ControlClient
+from testbed.orchestration.messages.control_client import ControlClient
 from testbed.orchestration.messages.datagrams import bound_socket
 from testbed.records.events import EventLog
 from testbed.records.sockets import bind_private
 from testbed.substrate import buffers, ownership, switch_class
 from testbed.substrate.ownership import RunRecord, is_alive, live_runs
-from testbed.substrate.state import STATE, locked, make_folder
-from testbed.vnf.process.control import ControlSocket
-from traffic.loop import Loop
+from testbed.substrate.runtime_folder import STATE, locked, make_folder
+from testbed.vnf.process.control_socket import ControlSocket
+from traffic.event_loop import Loop
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,9 @@ import json
 import pytest
 from rich.console import Console
 
-from testbed.cli.screens.doctor import print_report
+from testbed.cli.screens.doctor_screen import print_report
 from testbed.substrate.doctor import report
-from testbed.substrate.host import Facts, facts
+from testbed.substrate.host_facts import Facts, facts
 from testbed.substrate.probe import Backends, Capabilities, Capability, CapabilityError, choose
 
 YES = Capability(True, "it is there")

@@ -14,7 +14,7 @@ import pytest
 from testbed.scenario.types import FunctionName
 from testbed.vnf.exchange.exchange import Address, Exchange
 from testbed.vnf.exchange.known import Known
-from testbed.vnf.exchange.messages import (
+from testbed.vnf.exchange.part_messages import (
     MAX_PART_BYTES,
     PART_RECORDS,
     Answer,

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from agents.common.checkpoints import checkpoint_of, earlier, write_checkpoint
-from agents.common.config import config_text
+from agents.common.hyperparameters import config_text
 from agents.placement import config as ppo_config
 from agents.placement import model as placement
 from agents.placement.config import PpoConfig

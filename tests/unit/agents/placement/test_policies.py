@@ -30,7 +30,7 @@ from testbed.twin.calibration import Calibration
 from testbed.twin.constants import TwinConstants
 from tests.support.places import SMOKE
 from tests.support.twin_support import MS, line_plan, make_request, observe, random_plan
-from tests.unit.calibration.test_fit import make_calibration
+from tests.unit.calibration.test_estimation import make_calibration
 
 
 def decisions(policy: object, count: int = 200, **seen: object) -> list[Placement]:

@@ -19,8 +19,8 @@ from agents.placement.policies import make_policy
 from agents.placement.sweep import Timed
 from testbed.cli.main import main
 from testbed.decisions.contest import contest_of
-from testbed.decisions.sweep import EvaluationJob, Sweep
-from testbed.results.evaluation.folder import measure, write_evaluation
+from testbed.decisions.evaluation_job import EvaluationJob, Sweep
+from testbed.results.evaluation.evaluation_folder import measure, write_evaluation
 from testbed.scenario.errors import InputError
 from testbed.scenario.load import load_scenario, parse_scenario
 from testbed.scenario.model import Scenario
@@ -31,7 +31,7 @@ from testbed.twin.calibration import Chosen
 from testbed.twin.constants import constants_for
 from tests.support.places import SCENARIOS
 from tests.support.twin_support import observe
-from tests.unit.calibration.test_fit import make_calibration
+from tests.unit.calibration.test_estimation import make_calibration
 
 ABILENE = load_scenario(SCENARIOS / "abilene.yaml")
 SMOKE = load_scenario(SCENARIOS / "smoke.yaml")
@@ -271,7 +271,7 @@ def test_values_outlive_a_fault_in_the_summing_up(
     out = tmp_path / "out"
     arguments = (str(SCENARIOS / "smoke.yaml"), "--policies", "deft,first-fit", "--seeds", "2")
     with monkeypatch.context() as patch:
-        patch.setattr("testbed.results.evaluation.folder.summarise_evaluation", faulty)
+        patch.setattr("testbed.results.evaluation.evaluation_folder.summarise_evaluation", faulty)
         with pytest.raises(KeyError):
             run(*arguments, "--loads", "1", "--results", str(out))
     told = capsys.readouterr().err

@@ -12,7 +12,7 @@ import optuna
 import pytest
 import torch
 
-from agents.common.config import Between, config_text, value_of, with_values
+from agents.common.hyperparameters import Between, config_text, value_of, with_values
 from agents.common.journal import StudyJournal
 from agents.common.tuning import JOURNAL, journal_of, tune
 from agents.placement import plans
@@ -21,7 +21,7 @@ from agents.placement.model import NetworkSize
 from agents.placement.tune import study_of
 from testbed.cli.main import main
 from testbed.cli.options import EXIT_INPUT
-from testbed.decisions.tuning import TuneReport, TuningJob
+from testbed.decisions.tuning_job import TuneReport, TuningJob
 from testbed.scenario.errors import InputError, RunError
 from testbed.scenario.load import load_scenario
 from testbed.scenario.model import Scenario, with_training

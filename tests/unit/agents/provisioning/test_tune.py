@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.common.config import Between, Space, config_text, value_of
+from agents.common.hyperparameters import Between, Space, config_text, value_of
 from agents.provisioning.config import (
     BOUNDS,
     PPO_BOUNDS,

@@ -15,20 +15,20 @@ from rich.text import Text
 
 from agents.placement.evaluation import CONTEST
 from testbed.calibration.accuracy import FIGURES as TWIN_FIGURES
-from testbed.cli.screens.comparison import STRIP_WIDTH, strip
-from testbed.cli.screens.doctor import print_report
-from testbed.cli.screens.evaluation import print_evaluation
-from testbed.cli.screens.faults import COUNTS, FIGURES, kinds_table, rows_table
-from testbed.cli.screens.summary import print_summary
+from testbed.cli.packet_trace import show as show_trace
+from testbed.cli.screens.calibration_screen import print_calibration, print_validation
+from testbed.cli.screens.campaign_screen import COUNTS, FIGURES, kinds_table, rows_table
+from testbed.cli.screens.comparison_screen import print_summary
+from testbed.cli.screens.comparison_table import STRIP_WIDTH, strip
+from testbed.cli.screens.doctor_screen import print_report
+from testbed.cli.screens.evaluation_screen import print_evaluation
 from testbed.cli.screens.tables import Column, FittedTable, names, words
-from testbed.cli.screens.twin import print_calibration, print_validation
 from testbed.cli.throughput import show as show_throughput
-from testbed.cli.trace import show as show_trace
 from testbed.results.evaluation.summary import summarise_evaluation
 from testbed.results.summaries import compare
 from testbed.substrate.doctor import report
 from tests.support.evaluation_support import manifest, plain, values
-from tests.unit.calibration.test_fit import make_calibration
+from tests.unit.calibration.test_estimation import make_calibration
 from tests.unit.substrate.test_probe import FOUND, FULL
 
 WIDTHS = (40, 60, 80, 120, 200)
