@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
+from controller.app import SwitchConnection
 from controller.fabric import Fabric
 from controller.update import Message
-from tests.support.openflow_table import OpenFlowError, Plant, SwitchTable
+from tests.support.openflow_plant import Plant
+from tests.support.openflow_table import Answer, SwitchTable, Wire
 
 
 class MemoryConnection:
@@ -16,38 +17,27 @@ class MemoryConnection:
     def __init__(self, fabric: Fabric, dpid: int, table: SwitchTable) -> None:
         self.fabric, self.dpid, self.table = fabric, dpid, table
         self.silent = False
-        self.refuse: type[Message] | None = None
         self.sent: list[Message] = []
-        self._xids = itertools.count(1)
-        self._answers: list[tuple[str, int]] = []
+        self._answers: list[Answer] = []
+        self._connection = SwitchConnection(Wire(self._receive))
 
     def send(self, messages: Sequence[Message]) -> list[int]:
-        xids = []
-        for message in messages:
-            xids.append(next(self._xids))
-            self.sent.append(message)
-            if self.refuse is not None and isinstance(message, self.refuse):
-                self._answers.append(("refused", xids[-1]))
-                continue
-            try:
-                self.table.apply(message)
-            except OpenFlowError as error:
-                self._answers.append((str(error), xids[-1]))
-        xids.append(next(self._xids))
-        self._answers.append(("", xids[-1]))
-        return xids
+        self.sent += messages
+        return self._connection.send(messages)
 
     def replace(self, messages: Sequence[Message]) -> list[int]:
-        self.table.flows.clear()
-        self.table.groups.clear()
-        return self.send(messages)
+        self.sent += messages
+        return self._connection.replace(messages)
+
+    def _receive(self, data: bytes) -> None:
+        self._answers += self.table.receive(data)
 
     def answer(self) -> None:
         """Give the answers that are due, errors and barrier replies, in their order."""
         while self._answers and not self.silent:
-            text, xid = self._answers.pop(0)
-            if text:
-                self.fabric.failed(self.dpid, self, xid, text)
+            xid, refusal = self._answers.pop(0)
+            if refusal:
+                self.fabric.failed(self.dpid, self, xid, refusal)
             else:
                 self.fabric.confirmed(self.dpid, self, xid)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from testbed.orchestration.control.counters import Meter, capacity
+from testbed.orchestration.control.counters import Meter
 from testbed.orchestration.control.hysteresis import (
     Decision,
     Function,
@@ -14,7 +14,7 @@ from testbed.orchestration.control.hysteresis import (
     after_change,
     decide,
 )
-from testbed.orchestration.control.loads import loads_of
+from testbed.orchestration.control.loads import Counted, loads_of
 from testbed.orchestration.deploying import elastic
 from testbed.orchestration.deploying.deployments import Deployments
 from testbed.scenario.scheduled import ScalingSpec
@@ -33,16 +33,25 @@ def limits_of(spec: ScalingSpec) -> Limits:
 
 
 class Autoscaler:
-    """Looks at the load each period and carries out what is decided; `between` as in `elastic`."""
+    """Looks at the load each period and carries out what is decided; `between` as in `elastic`.
+
+    `count` is that of a `Meter`, `cores` the speed of each server in reference cores.
+    """
 
     def __init__(
-        self, deployments: Deployments, spec: ScalingSpec, between: Callable[[], None]
+        self,
+        deployments: Deployments,
+        count: Callable[[], dict[str, Counted]],
+        cores: Mapping[int, float],
+        spec: ScalingSpec,
+        between: Callable[[], None],
     ) -> None:
         self._deployments = deployments
+        self._cores = cores
         self._limits = limits_of(spec)
         self._between = between
         self._memory = Memory()
-        self._meter = Meter(deployments, round(spec.period_s * NS_PER_S))
+        self._meter = Meter(count, round(spec.period_s * NS_PER_S))
 
     def look_if_due(self) -> None:
         """Once a period: take the counters, and scale a function if that is the decision."""
@@ -50,7 +59,7 @@ class Autoscaler:
         where = self._where()
         if measured is None or not where:
             return
-        loads = loads_of(measured.work, where, capacity(self._deployments.site))
+        loads = loads_of(measured.work, where, self._cores)
         self._memory, decision = decide(self._memory, self._limits, loads, measured.end_ns)
         if decision is not None:
             self._carry_out(decision)
@@ -68,8 +77,7 @@ class Autoscaler:
 
     def _carry_out(self, decision: Decision) -> None:
         (request, hop), load = decision.function, decision.load
-        events = self._deployments.site.events
-        events.write(
+        self._deployments.note(
             "scaling-decision",
             request=request,
             function=hop,

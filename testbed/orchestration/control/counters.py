@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from testbed.orchestration.control.loads import Counted, Work, work_between
-from testbed.orchestration.deploying.deployments import Deployments
+from testbed.orchestration.deploying.deploy import Chain
 from testbed.orchestration.deploying.site import Site
 from testbed.orchestration.detection.fdu_client import is_there
 from testbed.orchestration.messages.control_client import ControlError
@@ -25,10 +26,13 @@ class Measured(NamedTuple):
 
 
 class Meter:
-    """Measures the work of a run's instances, period by period."""
+    """Measures the work of a run's instances, period by period.
 
-    def __init__(self, deployments: Deployments, period_ns: int) -> None:
-        self._deployments = deployments
+    `count` says what every living instance has counted, by name.
+    """
+
+    def __init__(self, count: Callable[[], dict[str, Counted]], period_ns: int) -> None:
+        self._count = count
         self._period_ns = period_ns
         self._counted: dict[str, Counted] = {}
         self._counted_ns = 0
@@ -41,7 +45,7 @@ class Meter:
             return None
         self._due_ns = now_ns + self._period_ns
         before, begin_ns = self._counted, self._counted_ns
-        self._counted, self._counted_ns = count(self._deployments), now_ns
+        self._counted, self._counted_ns = self._count(), now_ns
         if not before:
             return None
         return Measured(work_between(before, self._counted, now_ns - begin_ns), begin_ns, now_ns)
@@ -51,11 +55,10 @@ class Meter:
         self._counted = {}
 
 
-def count(deployments: Deployments) -> dict[str, Counted]:
-    """What every living instance has counted, by name."""
-    site = deployments.site
+def count(site: Site, chains: Mapping[int, Chain]) -> dict[str, Counted]:
+    """What every living instance of the chains has counted, by name."""
     found = {}
-    for request, deployed in deployments.chains.items():
+    for request, deployed in chains.items():
         for key, members in deployed.members.items():
             profile = site.plan.profiles[deployed.request.functions[key.hop]]
             for number, node in members.items():
@@ -67,11 +70,6 @@ def count(deployments: Deployments) -> dict[str, Counted]:
                 cost_ns = profile.service_ns if leads else profile.backup_service_ns
                 found[name] = Counted(node, request, key, leads, int(stats["received"]), cost_ns)
     return found
-
-
-def capacity(site: Site) -> dict[int, float]:
-    """The speed of each server in reference cores."""
-    return {server.node: server.cpu_cores for server in site.plan.servers}
 
 
 def _stats(site: Site, name: str) -> dict[str, Any] | None:

@@ -9,18 +9,21 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from testbed.decisions.placement import Ledger
 from testbed.decisions.policy import Policy
 from testbed.orchestration.control.autoscaler import Autoscaler
+from testbed.orchestration.control.counters import count
 from testbed.orchestration.control.injection import fault_times, note_not_done
+from testbed.orchestration.control.loads import Counted
 from testbed.orchestration.control.rebalancer import Rebalancer
 from testbed.orchestration.control.run_orders import run_orders
 from testbed.orchestration.control.timeline import timeline
 from testbed.orchestration.deploying import backups, chain, deploy, elastic, reconfigure, users
-from testbed.orchestration.deploying.acquaint import Acquaintances
+from testbed.orchestration.deploying.acquaint import ANSWER_S, Acquaintances
 from testbed.orchestration.deploying.deploy import Chain
 from testbed.orchestration.deploying.deployments import Deployments
 from testbed.orchestration.deploying.reconfigure import ReconfigurationError
@@ -80,11 +83,21 @@ class Orchestrator:
         self._ledger = ledger
         self._schedules = schedules
         self._progress = progress
-        self.deployments = Deployments(site, policy, ledger)
+        replication = site.scenario.replication
+        self.deployments = Deployments(
+            policy,
+            ledger,
+            site.events.write,
+            partial(reconfigure.move, site),
+            bool(replication.backups_wanted) and replication.without_backup == "safety",
+        )
         self._news = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._news.setblocking(False)
         self._watchers = self._make_watchers()
-        self._acquaintances = Acquaintances(site)
+        self._acquaintances = Acquaintances(
+            {s.node: site.hosts[server_name(s.node)].address for s in site.plan.servers},
+            site.socket,
+        )
         self._kept_warm = KeptWarm(site)
         self._epochs: dict[str, int] = {}
         self._to_replace: deque[tuple[int, int, GroupKey]] = deque()
@@ -98,11 +111,16 @@ class Orchestrator:
     def _make_watchers(self) -> list[Autoscaler | Rebalancer]:
         """What looks at the measured load while the run goes on."""
         scaling, overload = self._site.scenario.scaling, self._site.scenario.overload
+        cores = {server.node: server.cpu_cores for server in self._site.plan.servers}
         watchers: list[Autoscaler | Rebalancer] = []
+
+        def counted() -> dict[str, Counted]:
+            return count(self._site, self.chains)
+
         if scaling is not None:
-            watchers.append(Autoscaler(self.deployments, scaling, self._read_news))
+            watchers.append(Autoscaler(self.deployments, counted, cores, scaling, self._read_news))
         if overload is not None:
-            watchers.append(Rebalancer(self.deployments, overload, self._read_news))
+            watchers.append(Rebalancer(self.deployments, counted, cores, overload, self._read_news))
         return watchers
 
     @staticmethod
@@ -144,7 +162,7 @@ class Orchestrator:
         """Deploy what is asked for at time 0 and start the traffic; `attend` has to be called."""
         site, plan = self._site, self._site.plan
         bind_private(self._news, self.notify_socket(site.sockets))
-        orders = run_orders(self.deployments, self._read_news)
+        orders = run_orders(plan.topology, self.deployments, self._ask_view, self._read_news)
         self._orders = ControlSocket(site.socket("run"), orders)
         closing = contextlib.closing
         with (
@@ -166,6 +184,9 @@ class Orchestrator:
             site.events.write("run-start", t_ns=self.origin_ns)
             yield
             site.events.write("run-end")
+
+    def _ask_view(self, instance: str) -> dict[str, Any]:
+        return self._site.control.call(self._site.socket(instance), "shared-view", ANSWER_S)
 
     def _set_origin(self, origin_ns: int) -> None:
         self.origin_ns = origin_ns

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from testbed.orchestration.control.counters import Meter, capacity
-from testbed.orchestration.control.loads import Work
+from testbed.orchestration.control.counters import Meter
+from testbed.orchestration.control.loads import Counted, Work
 from testbed.orchestration.control.overload import (
     Limits,
     Memory,
@@ -24,18 +24,27 @@ from testbed.scenario.types import NS_PER_S
 
 
 class Rebalancer:
-    """Looks at the servers' load each period; `between` is called after a move."""
+    """Looks at the servers' load each period; `between` is called after a move.
+
+    `count` is that of a `Meter`, `cores` the speed of each server in reference cores.
+    """
 
     def __init__(
-        self, deployments: Deployments, spec: OverloadSpec, between: Callable[[], None]
+        self,
+        deployments: Deployments,
+        count: Callable[[], dict[str, Counted]],
+        cores: Mapping[int, float],
+        spec: OverloadSpec,
+        between: Callable[[], None],
     ) -> None:
         self._deployments = deployments
+        self._cores = cores
         self._limits = Limits(
             spec.high, round(spec.hold_s * NS_PER_S), round(spec.cool_s * NS_PER_S)
         )
         self._between = between
         self._memory = Memory()
-        self._meter = Meter(deployments, round(spec.period_s * NS_PER_S))
+        self._meter = Meter(count, round(spec.period_s * NS_PER_S))
 
     def look_if_due(self) -> None:
         """Once a period: take the counters, and ask the policy if a server is overloaded."""
@@ -43,7 +52,7 @@ class Rebalancer:
         if measured is None:
             return
         work, begin_ns, end_ns = measured
-        load = utilisation(work, capacity(self._deployments.site))
+        load = utilisation(work, self._cores)
         self._memory, node = overloaded(self._memory, self._limits, load, begin_ns, end_ns)
         if node is None:
             return
@@ -61,11 +70,11 @@ class Rebalancer:
             chosen = None if to is None else (group, to)
         question: dict[str, Any] = {"node": node, "utilisation": round(load, 4), "asked": asked}
         if chosen is None:
-            deployments.site.events.write("overload-question", **question, moves=None)
+            deployments.note("overload-question", **question, moves=None)
             return
         group, to = chosen
         where = {"request": group.request, "function": group.key.hop, "shard": group.key.shard}
-        deployments.site.events.write("overload-question", **question, moves={**where, "to": to})
+        deployments.note("overload-question", **question, moves={**where, "to": to})
         with contextlib.suppress(ReconfigurationError):  # which is an event
             elastic.move_group(deployments, group.request, group.key, to)
         self._between()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from testbed.orchestration.deploying import elastic
-from testbed.orchestration.deploying.acquaint import shared_view
+from testbed.orchestration.deploying.acquaint import AskView, shared_view
 from testbed.orchestration.deploying.deployments import Deployments
 from testbed.orchestration.deploying.reconfigure import ReconfigurationError
 from testbed.scenario.names import GroupKey
@@ -14,14 +14,16 @@ from testbed.scenario.types import Topology
 from testbed.vnf.process.control_socket import Order
 
 
-def run_orders(deployments: Deployments, between: Callable[[], None]) -> dict[str, Order]:
+def run_orders(
+    topology: Topology, deployments: Deployments, ask: AskView, between: Callable[[], None]
+) -> dict[str, Order]:
     """What the socket carries out; the first two answer with an `elastic.Report`, nodes by name.
 
     move {"request", "function", "to": the name of a node, "shard": a number, null or missing};
     scale {"request", "function", "instances"}. Then shared-view {"request", "function", "shard": 0
-    if missing}: see `acquaint.shared_view`. An order that cannot be raises ValueError.
+    if missing}: see `acquaint.shared_view`, which calls `ask`. An order that cannot be raises
+    ValueError.
     """
-    topology = deployments.site.plan.topology
 
     def move(order: dict[str, Any]) -> dict[str, Any]:
         node = _node(topology, order["to"])
@@ -43,7 +45,7 @@ def run_orders(deployments: Deployments, between: Callable[[], None]) -> dict[st
         shard = 0 if order.get("shard") is None else _number(order, "shard")
         request, function = _number(order, "request"), _number(order, "function")
         key = GroupKey(function, shard)
-        return shared_view(deployments.site, deployments.chains, request, key)
+        return shared_view(ask, deployments.chains, request, key)
 
     return {"move": move, "scale": scale, "shared-view": view}
 

@@ -6,14 +6,13 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from testbed.orchestration.deploying import chain
 from testbed.orchestration.deploying.deploy import Chain
-from testbed.orchestration.deploying.site import Site
 from testbed.orchestration.messages.control_client import ControlError
-from testbed.scenario.names import GroupKey, group_name, instance_name, server_name
+from testbed.scenario.names import GroupKey, group_name, instance_name
 from testbed.scenario.types import NS_PER_S, FunctionName
 from testbed.vnf.functions.registry import SHARES
 
@@ -23,6 +22,8 @@ ANSWER_S = 1.0
 
 Peer: TypeAlias = dict[str, Any]
 """{"group", "name", "address", "port"} of a primary."""
+AskView: TypeAlias = Callable[[str], dict[str, Any]]
+"""What an instance, by name, says that its function has counted; raises ControlError."""
 
 
 def primaries(
@@ -47,7 +48,7 @@ def primaries(
 
 
 def shared_view(
-    site: Site, chains: Mapping[int, Chain], request: int, key: GroupKey
+    ask: AskView, chains: Mapping[int, Chain], request: int, key: GroupKey
 ) -> dict[str, Any]:
     """What the primary of a group says that all groups of its function have counted together.
 
@@ -59,7 +60,7 @@ def shared_view(
         raise ValueError(f"{what}: not deployed now")
     name = instance_name(deployed.request, key, deployed.primaries[key])
     try:
-        return site.control.call(site.socket(name), "shared-view", ANSWER_S)
+        return ask(name)
     except ControlError as error:
         raise ValueError(f"{what}: {error}") from error
 
@@ -70,8 +71,12 @@ class Acquaintances:
     No answer is awaited: a process that has died or stopped must not hold up anybody.
     """
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(
+        self, addresses: Mapping[int, str | None], socket_of: Callable[[str], str]
+    ) -> None:
+        """`addresses` of the servers by node; `socket_of` an instance, by name, takes orders."""
+        self._addresses = addresses
+        self._socket_of = socket_of
         self._told: dict[str, tuple[int, list[Peer]]] = {}
         """By primary: when it was told, and what."""
         # Not bound: so no answers come, which nobody would take.
@@ -85,10 +90,8 @@ class Acquaintances:
     def tell(self, chains: Mapping[int, Chain]) -> None:
         """See to it that everybody knows who leads now."""
         now_ns = time.monotonic_ns()
-        servers = self._site.plan.servers
-        addresses = {s.node: self._site.hosts[server_name(s.node)].address for s in servers}
         told: dict[str, tuple[int, list[Peer]]] = {}
-        for group in primaries(chains, addresses).values():
+        for group in primaries(chains, self._addresses).values():
             for peer in group:
                 others = [other for other in group if other is not peer]
                 at_ns, before = self._told.get(peer["name"], (0, None))
@@ -101,4 +104,4 @@ class Acquaintances:
     def _order(self, name: str, peers: list[Peer]) -> None:
         order = {"id": 0, "op": "share-with", "peers": peers}
         with contextlib.suppress(OSError):
-            self._socket.sendto(json.dumps(order).encode(), self._site.socket(name))
+            self._socket.sendto(json.dumps(order).encode(), self._socket_of(name))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -14,16 +15,25 @@ from testbed.orchestration.deploying import chain
 from testbed.orchestration.deploying.backups import further_backup
 from testbed.orchestration.deploying.deploy import Chain
 from testbed.orchestration.deploying.reconfigure import ReconfigurationError
-from testbed.orchestration.deploying.site import Site
 from testbed.scenario.names import GroupKey, instance_name
 from testbed.scenario.types import Placement, Request
+
+Note: TypeAlias = Callable[..., None]
+"""Writes an event: its name, then its fields by name."""
+MovePrimary: TypeAlias = Callable[[Chain, GroupKey, int], dict[str, Any]]
+"""Moves the primary of a chain's group to a node; see `reconfigure.move`."""
 
 
 class Deployments:
     """The chains of a run by request, with the book that the policy's observations come from."""
 
-    def __init__(self, site: Site, policy: Policy, ledger: Ledger) -> None:
-        self.site = site
+    def __init__(
+        self, policy: Policy, ledger: Ledger, note: Note, move: MovePrimary, lone_stay: bool
+    ) -> None:
+        """`lone_stay`: a primary whose group has to have a backup and has none does not move."""
+        self.note = note
+        self.move = move
+        self._lone_stay = lone_stay
         self.policy = policy
         self.ledger = ledger
         self.chains: dict[int, Chain] = {}
@@ -112,8 +122,7 @@ class Deployments:
         if deployed is None or placed is None:
             return None
         members = placed[key.hop].nodes
-        spec = self.site.scenario.replication
-        if len(members) == 1 and spec.backups_wanted and spec.without_backup == "safety":
+        if len(members) == 1 and self._lone_stay:
             return None
         seen = self.ledger.observe_again(deployed.request, placed[: key.hop], "move", members)
         choice = self.policy.decide(seen)

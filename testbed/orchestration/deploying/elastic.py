@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from testbed.orchestration.deploying import reconfigure
 from testbed.orchestration.deploying.deploy import Chain
 from testbed.orchestration.deploying.deployments import Deployments
 from testbed.orchestration.deploying.reconfigure import ReconfigurationError
@@ -25,7 +24,6 @@ Report = dict[str, Any]
 
 def move_group(deployments: Deployments, request: int, key: GroupKey, node: int) -> Report:
     """Move the primary of a group to a node; an entry of "moves". Raises ReconfigurationError."""
-    events = deployments.site.events
     where = {"request": request, "function": key.hop, "shard": key.shard, "node": node}
     try:
         deployed = deployments.chain_of(request, key.hop)
@@ -33,14 +31,14 @@ def move_group(deployments: Deployments, request: int, key: GroupKey, node: int)
             shards = deployed.request.shards
             raise ReconfigurationError(f"shard {key.shard}: expected 0 to {shards - 1}")
         before = deployed.members[key].get(deployed.primaries[key])
-        events.write("move-begin", **where)
-        moved = reconfigure.move(deployments.site, deployed, key, node)
+        deployments.note("move-begin", **where)
+        moved = deployments.move(deployed, key, node)
     except ReconfigurationError as error:
-        events.write("move-failed", **where, error=str(error))
+        deployments.note("move-failed", **where, error=str(error))
         raise
     deployments.started(deployed, key, moved["member"], node)
     instance = instance_name(deployed.request, key, moved["member"])
-    events.write("moved", **where, instance=instance, **moved)
+    deployments.note("moved", **where, instance=instance, **moved)
     group = group_name(deployed.request, key)
     return {"group": group, "from": before, "to": node, **moved}
 
@@ -86,11 +84,11 @@ def scale(
         if node is None:
             raise ReconfigurationError(f"the policy found no node beside {servers}")
         servers.append(node)
-    events = deployments.site.events
-    events.write("scale-begin", request=request, function=hop, instances=instances, nodes=servers)
+    where_to = {"request": request, "function": hop, "instances": instances, "nodes": servers}
+    deployments.note("scale-begin", **where_to)
     report = _carry_out(deployments, deployed, hop, spread(where, servers), between)
     done = {name: report[name] for name in ("request", "function", "instances", "duration_ns")}
-    events.write("scaled", **done, moves=len(report["moves"]), failed=report["failed"])
+    deployments.note("scaled", **done, moves=len(report["moves"]), failed=report["failed"])
     return report
 
 
@@ -118,8 +116,7 @@ def try_scale(
         report = scale(deployments, request, hop, instances, between)
     except ReconfigurationError as error:
         where = {"request": request, "function": hop}
-        events = deployments.site.events
-        events.write("scale-failed", **where, instances=instances, error=str(error))
+        deployments.note("scale-failed", **where, instances=instances, error=str(error))
         return [str(error)]
     return [str(each["error"]) for each in report["failed"]]
 

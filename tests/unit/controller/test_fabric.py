@@ -11,12 +11,12 @@ import pytest
 
 from controller.fabric import Fabric, FabricError
 from controller.rules import SegmentError
-from controller.update import AddGroup, SetFlow
+from controller.update import SetFlow
 from testbed.records.events import EventLog, read_events
 from testbed.scenario.steering import Segment, path_mac
 from tests.support.controller_support import make_wiring
 from tests.support.controller_switches import MemorySwitches
-from tests.support.openflow_table import Plant
+from tests.support.openflow_plant import Plant
 
 WIRING = make_wiring(3, [(0, 1, 1), (1, 2, 1), (0, 2, 5)])
 MAC = path_mac(2, 0, 0)
@@ -157,10 +157,10 @@ def test_a_silent_switch_is_named_and_the_chain_stays_as_it_was(bench: Bench) ->
 def test_a_refusal_fails_the_install_with_its_text(bench: Bench) -> None:
     bench.ready()
     bench.fabric.install("r0", TO_ONE)
-    bench.switches.connections["s1"].refuse = AddGroup
-    with pytest.raises(FabricError, match="switch s1: refused"):
+    bench.plant.tables["s1"].most_groups = 0
+    with pytest.raises(FabricError, match=r"switch s1: .*OFPGMFC_OUT_OF_GROUPS"):
         bench.fabric.install("r0", TO_TWO)
-    bench.switches.connections["s1"].refuse = None
+    bench.plant.tables["s1"].most_groups = 1
     assert bench.delivered() == {"server-2": 1}
     bench.fabric.install("r0", TO_TWO)
     assert bench.delivered() == {"server-1": 1, "server-2": 1}
@@ -174,8 +174,7 @@ def test_a_switch_that_reconnects_gets_its_rules_again(bench: Bench, old_ends_fi
     if old_ends_first:
         bench.switches.disconnect("s1")
         assert not bench.fabric.status()["switches"]["s1"]["connected"]  # type: ignore[index]
-    bench.plant.tables["s1"].flows.clear()
-    bench.plant.tables["s1"].groups.clear()
+    bench.plant.tables["s1"].restart()
     assert bench.delivered() == {}
     bench.switches.connect("s1")
     bench.fabric.detach(old.dpid, old)  # late news of the old connection change nothing

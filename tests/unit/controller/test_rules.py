@@ -34,7 +34,7 @@ from controller.update import (
 from controller.wiring import Wiring, WiringError
 from testbed.scenario.steering import Segment, path_mac
 from tests.support.controller_support import make_wiring, wirings
-from tests.support.openflow_table import Plant
+from tests.support.openflow_plant import Plant
 
 MACS = tuple(path_mac(2, hop, 0) for hop in range(3))
 
@@ -117,7 +117,7 @@ def test_an_update_serves_old_or_new_targets_after_every_single_message(
         queues = {name: list(each) for name, each in _changes(tables, rules).items() if each}
         while queues:  # switches act in any order, each in the order of its messages
             name = data.draw(st.sampled_from(sorted(queues)))
-            plant.tables[name].apply(queues[name].pop(0))
+            plant.apply({name: [queues[name].pop(0)]})
             if not queues[name]:
                 del queues[name]
             check(first_rounds=number < 2)

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import socket
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
+from agents.placement.baselines.uniform import RandomPolicy
+from testbed.decisions.placement import Ledger
 from testbed.orchestration.control.run_orders import run_orders
 from testbed.orchestration.deploying import acquaint
 from testbed.orchestration.deploying.acquaint import Acquaintances, primaries, shared_view
 from testbed.orchestration.deploying.chain import MAX_HOPS, group_keys, instance, share_port
 from testbed.orchestration.deploying.deploy import Chain
-from testbed.orchestration.deploying.site import Site
+from testbed.orchestration.deploying.deployments import Deployments
 from testbed.orchestration.messages.control_client import ControlError
 from testbed.scenario.limits import MAX_UNITS
 from testbed.scenario.names import GroupKey
+from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.types import FunctionName, Request
+from tests.support.twin_support import line_plan
 
 ADDRESSES: dict[int, str | None] = {node: f"10.0.0.{node}" for node in range(4)}
 
@@ -69,14 +72,9 @@ def test_orders_are_given_when_they_are_news_and_now_and_then(
     inbox = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     inbox.setblocking(False)
     inbox.bind(str(tmp_path / "r0-h0-m0"))
-    site: Any = SimpleNamespace(
-        plan=SimpleNamespace(servers=[SimpleNamespace(node=node) for node in range(4)]),
-        hosts={f"server-{n}": SimpleNamespace(address=a) for n, a in ADDRESSES.items()},
-        socket=lambda name: str(tmp_path / name),
-    )
     now_ns = [10**12]
     monkeypatch.setattr("time.monotonic_ns", lambda: now_ns[0])
-    acquaintances = Acquaintances(cast(Site, site))
+    acquaintances = Acquaintances(ADDRESSES, lambda name: str(tmp_path / name))
 
     def told(chains: dict[int, Chain]) -> list[list[str]]:
         acquaintances.tell(chains)
@@ -103,38 +101,38 @@ def test_orders_are_given_when_they_are_news_and_now_and_then(
 
 
 def test_the_view_of_a_run_is_that_of_the_present_primary() -> None:
-    def call(target: str, op: str, timeout_s: float) -> dict[str, Any]:
-        if target != "r0-h1-m1":
-            raise ControlError(f"{target}: unknown op {op!r}")
+    def ask(name: str) -> dict[str, Any]:
+        if name != "r0-h1-m1":
+            raise ControlError(f"{name}: unknown op 'shared-view'")
         return {"view": {"packets": 5}}
 
-    site: Any = SimpleNamespace(control=SimpleNamespace(call=call), socket=lambda name: name)
     chains = {0: chain_of(0, "fw", "tm")}
     chains[0].primaries[GroupKey(1)] = 1
-    assert shared_view(site, chains, 0, GroupKey(1)) == {"view": {"packets": 5}}
+    assert shared_view(ask, chains, 0, GroupKey(1)) == {"view": {"packets": 5}}
     for request, hop, text in ((1, 1, "not deployed"), (0, 2, "not deployed"), (0, 0, "unknown")):
         with pytest.raises(
             ValueError, match=f"request {request}, function {hop}, shard 0: .*{text}"
         ):
-            shared_view(site, chains, request, GroupKey(hop))
+            shared_view(ask, chains, request, GroupKey(hop))
 
 
 def test_a_run_takes_the_order_and_refuses_what_is_no_number() -> None:
-    asked: list[tuple[str, str]] = []
+    asked: list[str] = []
 
-    def call(target: str, op: str, timeout_s: float) -> dict[str, Any]:
-        asked.append((target, op))
+    def ask(name: str) -> dict[str, Any]:
+        asked.append(name)
         return {"view": {}}
 
-    site = SimpleNamespace(
-        plan=SimpleNamespace(topology=None),
-        control=SimpleNamespace(call=call),
-        socket=lambda name: name,
-    )
-    chains = {0: chain_of(0, "tm", shards=2)}
-    order = run_orders(cast(Any, SimpleNamespace(site=site, chains=chains)), lambda: None)
+    def nothing(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a view moves nothing and is no event")
+
+    plan = line_plan(())
+    ledger = Ledger(plan.servers, plan.profiles, delay_matrix_ns(plan.topology))
+    deployments = Deployments(RandomPolicy(0), ledger, nothing, nothing, False)
+    deployments.chains[0] = chain_of(0, "tm", shards=2)
+    order = run_orders(plan.topology, deployments, ask, nothing)
     assert order["shared-view"]({"request": 0, "function": 0, "shard": 1}) == {"view": {}}
     order["shared-view"]({"request": 0, "function": 0})
-    assert asked == [("r0-h0-s1-m0", "shared-view"), ("r0-h0-s0-m0", "shared-view")]
+    assert asked == ["r0-h0-s1-m0", "r0-h0-s0-m0"]
     with pytest.raises(ValueError, match="function = 'tm'"):
         order["shared-view"]({"request": 0, "function": "tm"})

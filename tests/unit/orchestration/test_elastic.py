@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 
 from testbed.decisions.placement import Ledger, PlacementObservation
 from testbed.orchestration.control.run_orders import run_orders
-from testbed.orchestration.deploying import elastic, reconfigure
+from testbed.orchestration.deploying import elastic
 from testbed.orchestration.deploying.chain import group_keys
 from testbed.orchestration.deploying.deploy import Chain
 from testbed.orchestration.deploying.deployments import Deployments
@@ -19,6 +18,7 @@ from testbed.orchestration.deploying.reconfigure import ReconfigurationError
 from testbed.scenario.names import GroupKey
 from testbed.scenario.paths import delay_matrix_ns
 from testbed.scenario.types import Placement
+from testbed.vnf.process.control_socket import Order
 from tests.support.twin_support import line_plan, make_request
 
 REQUEST = make_request(functions=("fw", "nat"), shards=4)
@@ -42,13 +42,12 @@ class Nearest:
 class Bench:
     """A deployed chain whose moves are done at once, but for those of the shards in `broken`."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.broken: set[int] = set()
         self.policy = Nearest()
         self.ledger = Ledger(PLAN.servers, PLAN.profiles, delay_matrix_ns(PLAN.topology))
-        site: Any = SimpleNamespace(plan=PLAN, events=SimpleNamespace(write=self.note))
-        self.deployments = Deployments(site, self.policy, self.ledger)
+        self.deployments = Deployments(self.policy, self.ledger, self.note, self.move, False)
         self.chain = Chain(
             REQUEST,
             {key: {0: 0, 1: 1} for key in group_keys(REQUEST)},
@@ -57,12 +56,11 @@ class Bench:
         self.deployments.chains[REQUEST.id] = self.chain
         self.deployments.note_placements(self.chain)
         self.between = 0
-        monkeypatch.setattr(reconfigure, "move", self.move)
 
     def note(self, event: str, **fields: Any) -> None:
         self.events.append((event, fields))
 
-    def move(self, site: Any, deployed: Chain, key: GroupKey, node: int) -> dict[str, Any]:
+    def move(self, deployed: Chain, key: GroupKey, node: int) -> dict[str, Any]:
         if key.shard in self.broken:
             raise ReconfigurationError(f"shard {key.shard} does not move")
         members = deployed.members[key]
@@ -75,6 +73,9 @@ class Bench:
     def scale(self, instances: int, hop: int = 1) -> elastic.Report:
         return elastic.scale(self.deployments, REQUEST.id, hop, instances, self.tick)
 
+    def orders(self) -> dict[str, Order]:
+        return run_orders(PLAN.topology, self.deployments, lambda name: {}, self.tick)
+
     def tick(self) -> None:
         self.between += 1
 
@@ -86,8 +87,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    return Bench(monkeypatch)
+def bench() -> Bench:
+    return Bench()
 
 
 def test_out_to_nodes_that_the_policy_chooses_beside_those_it_has(bench: Bench) -> None:
@@ -176,7 +177,7 @@ def test_a_function_moves_with_all_shards_that_are_together(bench: Bench) -> Non
 
 
 def test_orders_answer_with_the_names_of_nodes(bench: Bench) -> None:
-    orders = run_orders(bench.deployments, bench.tick)
+    orders = bench.orders()
     report = orders["move"]({"request": 0, "function": 0, "to": "n3", "shard": 2})
     assert [(each["from"], each["to"]) for each in report["moves"]] == [("n0", "n3")]
     report = orders["scale"]({"request": 0, "function": 0, "instances": 1})
@@ -201,7 +202,7 @@ def test_orders_that_cannot_be_are_refused_with_the_reason(
 ) -> None:
     usual = {"request": 0, "function": 0, "to": "n3", "instances": 2}
     with pytest.raises(ValueError) as caught:
-        run_orders(bench.deployments, bench.tick)[op]({**usual, **change})
+        bench.orders()[op]({**usual, **change})
     assert error in str(caught.value)
     assert set(bench.where(hop=0).values()) == {0}
 
