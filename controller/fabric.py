@@ -1,4 +1,4 @@
-"""What every switch shall have and what it has confirmed; knows no OpenFlow library.
+"""The wanted and the confirmed rules of every switch; knows no OpenFlow library.
 
 One thread calls `attach`, `detach`, `confirmed` and `failed` (the adapter); any number of threads
 call the rest (the northbound interface), of which one at a time changes rules.

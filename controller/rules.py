@@ -1,4 +1,4 @@
-"""From wiring and segments to flow rules. Pure.
+"""Computes flow rules from wiring and segments. Pure.
 
 A chain's rules match where a frame comes in as well as its virtual MAC address. A segment's frames
 follow a shortest-path tree from its source. While a chain is updated, the old and the new tree lie

@@ -1,4 +1,4 @@
-"""The controller's process: from start to SIGTERM."""
+"""Runs the controller's process, from its start to SIGTERM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One switch: the connection to it, what it shall have, what it has confirmed or refused."""
+"""One switch: its connection, its wanted rules, and the rules that it confirmed or refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the rules that a switch has to the rules that it shall have: messages in order. Pure.
+"""Computes the ordered messages that turn the present rules of a switch into the wanted. Pure.
 
 An update is four rounds over all switches; each begins when every switch has confirmed the one
 before. The first two add, until every rule sends where the old or the new one did: all old targets

@@ -1,4 +1,4 @@
-"""Which port of which switch leads where: what the controller is told about the network."""
+"""The network as the controller knows it: where each port of each switch leads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sender and a receiver have in common: waiting, orders, and an orderly end on SIGTERM."""
+"""The event loop of senders and receivers: timers, orders, and an orderly end on SIGTERM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The receiver of a user host: notes every packet that arrives, and what the sockets dropped."""
+"""The receiver of a user host: notes every arriving packet, and the drops of its sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When each packet of a request is due. Pure; depends on the plan, never on a policy.
+"""Draws the due time of each packet of a request. Pure; depends on the plan, never on a policy.
 
 The rate of a request is `rate_pps` times the load factor, which is constant between load steps,
 and is spread evenly over its flows. Packets are placed on the integral of the rate: a unit-rate

@@ -1,4 +1,4 @@
-"""The open-loop sender of a user host: every packet at its time, whatever became of the others.
+"""The open-loop sender of a user host: sends each packet at its time, whatever happens to others.
 
 A late packet is sent at once and never skipped; latency counts from the scheduled time, so a slow
 system cannot hide its delay (coordinated omission).

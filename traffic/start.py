@@ -1,4 +1,4 @@
-"""How a process without orders learns when the run begins: it is ready, then it reads the origin.
+"""Start of a process without orders: it reports that it is ready, then it reads the origin.
 
 The harness sets the origin when all are ready, so each has to be told afterwards.
 """

@@ -1,4 +1,4 @@
-"""The packets of a request that replays a recording: when, of which flow, how large, with what."""
+"""The packets of a request that replays a capture: due times, flows, sizes, contents."""
 
 from __future__ import annotations
 

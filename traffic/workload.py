@@ -1,4 +1,4 @@
-"""All packets of a request, made before the run and recorded: when, of which flow, how large."""
+"""Makes and records all packets of a request before the run: due times, flows, sizes."""
 
 from __future__ import annotations
 

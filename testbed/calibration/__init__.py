@@ -1,1 +1,1 @@
-"""Fits the twin to a host, and says how far the twin is to be believed."""
+"""Fits the twin to a host, and measures the error of the fitted twin."""

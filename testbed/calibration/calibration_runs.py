@@ -1,7 +1,7 @@
-"""The short emulation runs that a calibration is fitted to: small scenarios, each for one thing.
+"""The short emulation runs of a calibration: small scenarios, each for one purpose.
 
-Placement is that of `deft`: a hash of the request, so that chains cross few links and many, and
-what a link costs is told from what an instance costs.
+Placement is that of `deft`, by a hash of the request. So some chains cross few links and some cross
+many, and the cost of a link can be told from the cost of an instance.
 """
 
 from __future__ import annotations

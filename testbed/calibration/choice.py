@@ -1,4 +1,4 @@
-"""Which calibration a command works with: one way for every command whose twin can have one.
+"""Chooses the calibration of a command: one rule for every command that uses the twin.
 
 The command says which one it is and how its host differs from this one, and notes that among its
 results.

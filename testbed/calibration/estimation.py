@@ -1,4 +1,4 @@
-"""How the constants of a calibration follow from measured runs. Pure.
+"""Estimates the constants of a calibration from measured runs. Pure.
 
 A packet of a chain takes, beyond path delay, transmission, service and queueing,
 

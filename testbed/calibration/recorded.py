@@ -1,4 +1,4 @@
-"""A run that was recorded, with its plan and the decisions that were taken: what a twin repeats."""
+"""A recorded run with its plan and its decisions, for the twin to repeat."""
 
 from __future__ import annotations
 

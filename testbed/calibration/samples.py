@@ -1,4 +1,4 @@
-"""From recorded calibration runs to the observations that the constants are fitted to."""
+"""Reads the samples for the estimation from recorded calibration runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`deftbed validate`: the same placements in the emulation and in the twin, and how they differ.
+"""`deftbed validate`: compares emulation and twin on the same placements.
 
 The decisions are those that an emulation run recorded, so that the two differ in the world alone.
 """

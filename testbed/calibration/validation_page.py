@@ -1,4 +1,4 @@
-"""validation.html: the error table of `deftbed validate` and twin against emulation, one file."""
+"""Writes validation.html: the error table of `deftbed validate`, and twin against emulation."""
 
 from __future__ import annotations
 

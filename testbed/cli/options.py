@@ -1,4 +1,4 @@
-"""What the commands share: options, the screen for messages, and the demand for root."""
+"""Options that commands share, the screen for messages, and the check for root."""
 
 from __future__ import annotations
 

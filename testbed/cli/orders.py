@@ -1,4 +1,4 @@
-"""Orders to a run that is under way: `deftbed move` and `scale`."""
+"""The commands `deftbed move` and `scale`: orders to a live run."""
 
 from __future__ import annotations
 

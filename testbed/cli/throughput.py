@@ -1,4 +1,4 @@
-"""The command `deftbed throughput`: what a scenario's chain carries, in packets and by TCP."""
+"""The command `deftbed throughput`: how much a scenario's chain carries, in packets and TCP."""
 
 from __future__ import annotations
 

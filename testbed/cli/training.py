@@ -1,4 +1,4 @@
-"""Commands that learn, and what they learned: `deftbed train`, `tune` and `export`."""
+"""The commands `deftbed train`, `tune` and `export`, and the models that they write."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands about the twin's truth: `deftbed calibrate` and `deftbed validate`."""
+"""The commands `deftbed calibrate` and `validate`: fit the twin to a host, measure its error."""
 
 from __future__ import annotations
 

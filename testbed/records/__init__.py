@@ -1,1 +1,1 @@
-"""What a run records, and how it comes to be whole on the disk."""
+"""The records of a run: their formats, and files that are whole or absent."""

@@ -1,4 +1,4 @@
-"""Where the real applications of a run write what they got."""
+"""The paths to which the real applications of a run write their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the captures of a run hold, read from the pcapng files themselves."""
+"""Reads the number of packets and drops of a capture from its pcapng file."""
 
 from __future__ import annotations
 

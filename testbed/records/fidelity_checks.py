@@ -1,4 +1,4 @@
-"""Are links and servers what was asked for? Measurements from before the traffic, judged. Pure."""
+"""Judges the measurements before the traffic: are links and servers as asked for? Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their place, and moved to it at the end."""
+"""Writes files that are whole or absent: beside their place first, then moved there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The manifest of a run, checked: what figures and pages are computed of is as it should be."""
+"""Reads the manifest of a run and checks every entry that figures and pages need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parquet files of a format with a number: written whole, read with every kind of damage named."""
+"""Parquet files with a format number: written whole, and damage is named when they are read."""
 
 from __future__ import annotations
 

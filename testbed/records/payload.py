@@ -1,4 +1,4 @@
-"""What a test packet carries: who it is, when it was due, and filler up to its size.
+"""The payload of a test packet: its identity, its due time, and filler up to its size.
 
 Big-endian: magic "DTB1", request u32, flow u32, seq u64, scheduled_ns i64, then what a replayed
 packet held, then filler. Filler bytes are above 0x7f, so that no text signature of a function

@@ -1,4 +1,4 @@
-"""Raw records: what senders and receivers write while packets flow, and how it is read back.
+"""Raw records: senders and receivers write them while packets flow; reports read them.
 
 Both files are memory-mapped: what a process has written is in the kernel's page cache, so that
 killing the process loses none of it.

@@ -1,4 +1,4 @@
-"""Which state of the sources a result was made by."""
+"""The git revision of the sources that made a result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run has recorded, read and checked as a whole: a file that is torn is named."""
+"""Reads and checks all records of a run, and names each torn file."""
 
 from __future__ import annotations
 

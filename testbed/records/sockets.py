@@ -1,4 +1,4 @@
-"""Unix sockets that are their owner's from the first moment on."""
+"""Unix sockets that only their owner can use, from the first moment on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads that keep what they raise, for whoever waits for them: no error of a thread is lost."""
+"""Threads that keep their exception and raise it where they are joined: no error is lost."""
 
 from __future__ import annotations
 

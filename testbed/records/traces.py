@@ -1,4 +1,4 @@
-"""Trace files: what edges and instances saw of each packet, a row for each sight of it.
+"""Trace files: a row for each sight of a packet by an edge or an instance.
 
 A trace file (`raw/trace-<process>.npy`) is an array of words of 64 bits: `HEAD_WORDS` of a header,
 then rows of `ROW_WORDS`. It is memory-mapped, so that killing its process loses no row, and its

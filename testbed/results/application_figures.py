@@ -1,4 +1,4 @@
-"""What the real applications of a run got, from what they wrote: iperf3's reports, and fetches.
+"""The figures of a run's real applications, from iperf3's reports and the lines of fetches.
 
 - `iperf3`: the payload's rate at the receiver, retransmissions, and the mean round-trip time, as
   iperf3 reports them (its report lies in the run's folder).

@@ -1,4 +1,4 @@
-"""What a results folder was to hold: from its manifest, or from its runs if that is torn."""
+"""The runs that a results folder should hold: by its manifest, or by its runs if it is torn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the time of traced packets went, from the `hops` of packets.parquet. Pure.
+"""Divides the time of traced packets by hop, from the `hops` of packets.parquet. Pure.
 
 `hops` of a packet that was traced is a JSON list of [hop, part, nanoseconds] in the order of its
 way; what one that arrived took adds up to `received_ns` - `sent_ns`. Hop 0, 1 ... are the functions

@@ -1,4 +1,4 @@
-"""The ways of packets through a run that was traced: what each process saw of them, put together.
+"""Joins the sights of each traced packet to its way through the run.
 
 A test packet is known by (chain, flow, seq). The edge gives it a stamp, and each function that
 passes it on gives its output a new sequence number; the rows of `testbed.records.traces` tell both,

@@ -1,4 +1,4 @@
-"""What a run was to do and did not: then it is no run of its scenario."""
+"""Lists the planned steps that did not happen in a run: such a run is invalid."""
 
 from __future__ import annotations
 

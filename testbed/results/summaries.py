@@ -1,4 +1,4 @@
-"""What is computed of a comparison, from the recorded packets and events alone.
+"""Computes the summary of a comparison from the recorded packets and events alone.
 
 `summary.json` and `summary.csv` have an entry for each run; `metrics.csv` has a line for each run,
 chain and flow, and `<policy>/seed-<n>/metrics.json` the same with notes (see `results.metrics`).

@@ -1,4 +1,4 @@
-"""Is a run to be believed? The reasons why not, from its packets, counters and tolerances."""
+"""Finds the reasons that make a run invalid, from its packets, counters and tolerances."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the instances of a run are, and which of them lead, as its events tell it. Pure."""
+"""The nodes and the roles of the instances of a run, from its events. Pure."""
 
 from __future__ import annotations
 

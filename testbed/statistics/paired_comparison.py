@@ -1,4 +1,4 @@
-"""What two policies differ by on the same streams, how sure that is, and what may be claimed. Pure.
+"""Compares two policies on the same streams: ratio, interval, p value, and claim. Pure.
 
 The *ratio* is that of the means over streams, with a jackknife interval on its logarithm: a ratio
 is as far from 1 upwards as its inverse downwards, and "a against b" is the inverse of "b against

@@ -1,4 +1,4 @@
-"""Percentiles of a sample with distribution-free intervals, or the word that it is too small. Pure.
+"""Percentiles with distribution-free intervals; a sample that is too small is refused. Pure.
 
 The p-quantile of n values is the value of rank ceil(p x n) (nearest rank). Its interval runs from
 the value of rank l to that of rank u, where l is the greatest and u the least rank with

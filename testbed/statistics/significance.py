@@ -1,4 +1,4 @@
-"""How surprising a difference is if there is none: an exact paired test, and many tests. Pure."""
+"""P values: an exact paired test, and the correction for many tests. Pure."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What commands show on the terminal."""
+"""The output of commands on the terminal."""

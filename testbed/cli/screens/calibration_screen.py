@@ -1,4 +1,4 @@
-"""What `deftbed calibrate` and `deftbed validate` show on the screen."""
+"""Prints the results of `deftbed calibrate` and `deftbed validate`."""
 
 from __future__ import annotations
 

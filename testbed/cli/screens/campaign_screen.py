@@ -1,4 +1,4 @@
-"""What a campaign shows: its faults one by one, and what they were like by kind."""
+"""Prints the faults of a campaign one by one, and their times by kind."""
 
 from __future__ import annotations
 

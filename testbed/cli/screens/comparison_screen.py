@@ -1,4 +1,4 @@
-"""What a comparison shows on the screen at its end."""
+"""Prints the figures of a comparison at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How policies compare, on the terminal: ratios, intervals, and a dot for each seed."""
+"""The table of compared policies: ratios, intervals, and a dot for each seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `deftbed doctor` shows on the screen."""
+"""Prints the report of `deftbed doctor`."""
 
 from __future__ import annotations
 

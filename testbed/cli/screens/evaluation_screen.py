@@ -1,4 +1,4 @@
-"""What an evaluation shows on the screen at its end."""
+"""Prints the figures of an evaluation at its end."""
 
 from __future__ import annotations
 

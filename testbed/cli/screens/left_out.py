@@ -1,4 +1,4 @@
-"""Tells on the screen what the twin has no model of, and how it is calibrated."""
+"""Prints the parts of a scenario that the twin does not model, and its calibration."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Fault campaigns: breaks the emulated network under load and checks what was promised."""
+"""Fault campaigns: inject faults under load and check every guarantee."""

@@ -1,4 +1,4 @@
-"""What became of every packet that was sent: received, declared lost and where, or neither. Pure.
+"""Finds the fate of every sent packet: received, declared lost (and where), or neither. Pure.
 
 A group names the inputs that it declares lost by flow and input number. At the first hop that is
 the stamp; at a later hop it is the number of the output of the hop before, which numbers anew what

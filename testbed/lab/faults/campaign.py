@@ -1,4 +1,4 @@
-"""A campaign: episodes until as many faults were injected as were asked for, each judged."""
+"""Runs a campaign: episodes, each judged, until the asked number of faults was injected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One episode of a campaign: chains under load, faults one after another, then what is left."""
+"""Runs one episode of a campaign: chains under load, faults in turn, then the end state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judges an episode by what it recorded: which promise was not kept, and by which fault. Pure.
+"""Judges a recorded episode: names each broken guarantee and the fault that broke it. Pure.
 
 G1, G2, G6   `state`: members agree, each hop handled what the hop before let out, once
 G3           `accounting`: every packet arrived, or was declared lost, or met a cut link

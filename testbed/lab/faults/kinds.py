@@ -1,4 +1,4 @@
-"""The kinds of faults: what each does to the lab, and how what it broke is mended afterwards.
+"""The kinds of faults: how each breaks the lab, and how the lab is mended afterwards.
 
 A kind is a function of the stage. It injects one fault at a moment when all groups are healthy,
 says so (`Stage.injected`), and returns when what is left to do is the system's own: detect,

@@ -1,4 +1,4 @@
-"""What an episode left in its folder, read back: all that its judgement may look at."""
+"""Reads the folder of an episode: all that the judgement may look at."""
 
 from __future__ import annotations
 

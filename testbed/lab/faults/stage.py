@@ -1,4 +1,4 @@
-"""A running episode as the kinds of faults see it: who is there, what can be done to them."""
+"""A running episode as the kinds of faults see it: its groups, and the means to break them."""
 
 from __future__ import annotations
 

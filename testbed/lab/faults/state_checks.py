@@ -1,4 +1,4 @@
-"""Checks of what a group has at the end of an episode: its state, its marks, its counters. Pure."""
+"""Checks the state, the marks and the counters of each group at the end of an episode. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long detection, promotion, replay and repair took after a fault, and the gap it made. Pure.
+"""Times of detection, promotion, replay and repair after a fault, and the gap in flows. Pure.
 
     detection_ms           until the FDU's majority said of the last victim that it failed
     promotion_ms           until a new primary had its role in every group that lost its own

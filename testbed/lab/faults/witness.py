@@ -1,4 +1,4 @@
-"""Sees on the wire whether an instance emits."""
+"""Watches on the wire whether an instance emits."""
 
 from __future__ import annotations
 

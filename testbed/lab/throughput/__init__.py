@@ -1,1 +1,1 @@
-"""How much a scenario's chain can carry: RFC 2544 for packets, RFC 6349 for TCP."""
+"""Measures the rate that a scenario's chain carries: RFC 2544 for packets, RFC 6349 for TCP."""

@@ -1,4 +1,4 @@
-"""The metrics of RFC 6349 from what iperf3 says of two transfers. Pure.
+"""The metrics of RFC 6349, from iperf3's reports on two transfers. Pure.
 
     TCP transfer time ratio   actual over ideal transfer time (section 4.1); its inverse is the
                               throughput ratio

@@ -1,4 +1,4 @@
-"""What the instances of a run have counted, and what they did from one look to the next."""
+"""The counters of the instances of a run, and their increase from one reading to the next."""
 
 from __future__ import annotations
 

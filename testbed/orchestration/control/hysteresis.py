@@ -1,4 +1,4 @@
-"""When a function is scaled by itself: a decision from measured loads, with memory. Pure.
+"""Decides when a function scales automatically: from measured loads, with memory. Pure.
 
 A function is scaled out when its busiest server has been above `high` for `hold_ns`, and scaled in
 when for `cool_ns` its busiest server would have stayed below `low` with one server fewer. So a

@@ -1,4 +1,4 @@
-"""How busy each function keeps its servers, from what its instances have counted. Pure.
+"""The load of each function on its servers, from its instances' counters. Pure.
 
 An instance's work over a period is what the frames that came to it cost on a reference core, over
 the period: work 0.5 at a server of `cpu_cores` 0.5 is a utilisation of 1. Frames count that the

@@ -1,8 +1,8 @@
-"""Which server is to be relieved, and of whom: decisions from measured loads, with memory. Pure.
+"""Decides which server is overloaded and which groups may leave it, with memory. Pure.
 
-A server is to be relieved that has been above `high` for `hold_ns`, of several the busiest. The
-policy is then asked about the groups whose primaries work there, and for `cool_ns` nothing is
-looked at. The twin asks in the same way (`testbed.twin.moves`).
+A server is overloaded when its load stayed above `high` for `hold_ns`. Of several such servers the
+busiest counts. The policy is asked about the groups whose primaries work on this server. For
+`cool_ns` after that no load is looked at. The twin asks in the same way (`testbed.twin.moves`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Orders to a run that is under way, at the socket "run": `move`, `scale`, `shared-view`."""
+"""Takes orders to a live run at the socket "run": `move`, `scale`, `shared-view`."""
 
 from __future__ import annotations
 

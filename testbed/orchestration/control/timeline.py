@@ -1,4 +1,4 @@
-"""The steps of a run that are known before it begins. Pure."""
+"""The planned steps of a run, in order of time. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tells primaries who leads the other groups of the same function, so that they can share."""
+"""Tells each primary the primaries of the other groups of its function: they share state."""
 
 from __future__ import annotations
 

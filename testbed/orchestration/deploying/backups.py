@@ -1,4 +1,4 @@
-"""Where the backups of a group go: the policy is asked, once for each. Pure."""
+"""Asks the policy for the nodes of a group's backups, once for each backup. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a placed chain consists of: instances, segments of its service paths, edges. Pure.
+"""The parts of a placed chain: instances, segments of its service paths, edges. Pure.
 
 Shards. A chain's buckets are divided among its shards, for ever, and each shard of each function
 is a replica group. So a group's state is never split nor merged: a function is scaled by moving

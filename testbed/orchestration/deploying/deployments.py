@@ -1,4 +1,4 @@
-"""What is deployed now: the chains, where their instances are, what they use of which server."""
+"""The deployed chains: the nodes of their instances, and their use of each server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moves the functions of chains that run, and spreads them over more servers or fewer.
+"""Moves the functions of running chains, and spreads them over more or fewer servers.
 
 All is made of moves of single groups (`reconfigure.move`). Each is an event of the run; one that
 fails leaves its group as it was, and the others are carried out all the same.

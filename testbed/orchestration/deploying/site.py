@@ -1,4 +1,4 @@
-"""Where a run happens: its hosts, folders and the processes that serve it."""
+"""The site of a run: its hosts, its folders, and the processes that serve the run."""
 
 from __future__ import annotations
 

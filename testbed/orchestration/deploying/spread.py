@@ -1,4 +1,4 @@
-"""How the shards of a function are spread over servers: which of them have to move. Pure."""
+"""Decides which shards of a function move when it is spread over other servers. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Starts what runs on the user hosts: edges, senders and receivers."""
+"""Starts the processes of the user hosts: edges, senders, receivers, applications."""
 
 from __future__ import annotations
 

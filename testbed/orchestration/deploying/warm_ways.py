@@ -1,4 +1,4 @@
-"""Probes go along the ways of a chain before its packets do: see `testbed.vnf.process.probes`."""
+"""Sends probes along the ways of a chain before its packets: see `testbed.vnf.process.probes`."""
 
 from __future__ import annotations
 

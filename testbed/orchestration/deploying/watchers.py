@@ -1,4 +1,4 @@
-"""Starts what watches over a run: the members of the FDU, and an agent on every server."""
+"""Starts the watchers of a run: the members of the FDU, and an agent on every server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The warm parent: forks the processes of a run, so that starting one takes no import.
+"""The warm parent: forks the processes of a run, so that no process imports anything at its start.
 
 It is started by `testbed.orchestration.deploying.spawner.Spawner` with one end of a socket pair and
 answers each order with the process number of the child. When the other end closes, whatever the

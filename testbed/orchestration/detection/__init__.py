@@ -1,1 +1,1 @@
-"""Finds failures, and agrees on who is in which replica group."""
+"""Finds failures, and agrees on the members of each replica group."""

@@ -1,4 +1,4 @@
-"""The agent of a server: says that the server is there, and which of its processes have ended.
+"""The agent of a server: reports that the server is alive, and which of its processes ended.
 
 It sees the end of a process at once, where the FDU would have to miss heartbeats for a while; and
 what it saw is certain, so nobody has to wait for a lease to run out. It looks at a pidfd, and at

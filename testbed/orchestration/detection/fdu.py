@@ -1,4 +1,4 @@
-"""A member of the failure detection unit (FDU): who is in which replica group, by a majority.
+"""A member of the failure detection unit (FDU): decides by majority on the replica groups.
 
 The FDU is a few such processes. Each takes the heartbeats of all instances and servers and votes,
 through the replicated log (`consensus`), on who failed; each applies what the majority committed

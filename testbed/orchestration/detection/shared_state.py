@@ -1,4 +1,4 @@
-"""The linearizable records of functions, as a majority of the FDU knows them. Pure.
+"""The linearizable records of functions, as the majority of the FDU decided them. Pure.
 
 All groups whose functions share records ask here (`testbed.vnf.replication.shared`). What a packet
 asks for is carried out as a whole, if each record that it would change is still what the packet's

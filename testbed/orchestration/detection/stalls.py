@@ -1,4 +1,4 @@
-"""Notes when a core of the host stood still: then whatever ran there had failed, by nobody's hand.
+"""Notes when a core of the host stood still: every process on it seemed to fail meanwhile.
 
 A virtual machine's host may take a core away for a third of a second. Processes on it look dead to
 a failure detector meanwhile, though nothing in the run had stopped them. So a thread on each core,

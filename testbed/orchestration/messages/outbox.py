@@ -1,4 +1,4 @@
-"""News to a process that may be slow to read: kept in order until its socket takes them."""
+"""Messages to a slow reader: kept in order until its socket takes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a comparison shows and what it does not, in words. Pure."""
+"""States in words which differences a comparison shows, and which it does not. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plots of what a comparison found: ratios, latency distributions, recovery times."""
+"""Plots of a comparison: ratios, latency distributions, recovery times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The substrate's map with what each policy placed where."""
+"""Plots the map of the substrate with each policy's placements."""
 
 from __future__ import annotations
 

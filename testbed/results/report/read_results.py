@@ -1,4 +1,4 @@
-"""What the report reads: a results folder, with whatever a run that was cut short lacks."""
+"""Reads a results folder for the report, and tolerates runs that were cut short."""
 
 from __future__ import annotations
 

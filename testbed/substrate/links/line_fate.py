@@ -1,4 +1,4 @@
-"""What becomes of a frame on the wire: chance, but the same chance in every run of a seed.
+"""Draws the fate of each frame on the wire; every run of a seed draws the same.
 
 The n-th frame that comes to a direction of a link draws its numbers from (stream, n, purpose)
 alone, not from a generator that others draw from too. So the fate of a frame depends neither on

@@ -1,4 +1,4 @@
-"""What the loop of the line works on: tables of directions, frames and messages.
+"""The tables of the line's loop: directions, frames and messages.
 
 64-bit Linux layouts of struct mmsghdr, iovec, sockaddr_ll, timespec and pollfd.
 """

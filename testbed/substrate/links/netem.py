@@ -1,4 +1,4 @@
-"""Links by netem in the kernel: what it can do, its options, and whether it took them."""
+"""Links by netem in the kernel: its abilities, its options, and a check that it took them."""
 
 from __future__ import annotations
 
