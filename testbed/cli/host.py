@@ -37,5 +37,5 @@ def clean(
         print(json.dumps({"removed": removed, "dry_run": dry_run}))
         return
     for line in removed:
-        console.print(line)
+        console.print(line, markup=False, soft_wrap=True)
     console.print("nothing to remove" if not removed else f"{len(removed)} things")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -139,6 +140,9 @@ def _run_all(
     def tell(what: str, since_s: float = 0.0) -> None:
         progress(what, (done_s + since_s) / total_s)
 
+    def in_run(what: str, at_s: float) -> None:
+        tell(what, RUN_OVERHEAD_S / 2 + at_s)
+
     models = dict(spec.models)
     for name in trains:
         models[name] = _train(spec, name, folder / "model", tell, phases)
@@ -166,7 +170,7 @@ def _run_all(
                 spec.host.calibration,
             )
             begin = time.monotonic()
-            run_one(run, lambda at_s, what=what: tell(what, RUN_OVERHEAD_S / 2 + at_s))  # type: ignore[misc]
+            run_one(run, functools.partial(in_run, what))
             phases[f"{policy}/seed-{seed}_s"] = time.monotonic() - begin
             done_s += run_s
     progress("done", 1.0)
