@@ -1,8 +1,8 @@
-"""The learned policy against the priority heuristic, on streams that neither has seen."""
+"""Learned policies against the heuristics, on streams that none of them has seen."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -12,7 +12,11 @@ from agents.provisioning.batch import Actor, ProvisioningBatch
 from agents.provisioning.bound import accepted_at_most
 from agents.provisioning.config import LearningConfig
 from agents.provisioning.generator import GeneratorConfig, draw_stream
-from agents.provisioning.heuristic import lean_heuristic, priority_heuristic
+from agents.provisioning.heuristic import (
+    lean_heuristic,
+    packing_heuristic,
+    priority_heuristic,
+)
 from agents.provisioning.model import Network, network_actor
 from agents.provisioning.types import FloatArray, Stream
 from testbed.statistics import comparison as statistics
@@ -45,7 +49,7 @@ def score(network: Network, config: LearningConfig, seed: int) -> dict[str, floa
 
 
 class Outcomes(NamedTuple):
-    """One policy on S streams; all [S]. Resources are used from the first step to the last."""
+    """M policies on S streams; all [M, S]. Resources are used from the first step to the last."""
 
     acceptance: FloatArray  # share of the requests satisfied within their bound
     delay_ms: FloatArray  # mean end-to-end delay of the satisfied
@@ -54,23 +58,37 @@ class Outcomes(NamedTuple):
     storage_gb_ms: FloatArray
 
 
+HEURISTICS: Mapping[str, Actor] = {
+    "priority": priority_heuristic,
+    "lean": lean_heuristic,
+    "packing": packing_heuristic,
+}
+"""The rules that stand beside what is learned; changes are from the first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Means over streams, and the relative change from the priority heuristic to the DQN.
+    """Means over streams, and relative changes from the priority heuristic.
 
-    They have 95 % intervals over streams, with enough of them.
-    `lean` is the heuristic that uninstalls what is idle, for storage costs nothing to give back.
-    `bound` is the mean share of the requests that no policy can exceed (see bound.py).
+    learned    means over `trainings` trainings and the streams
+    rules      means of each of `HEURISTICS` over the streams
+    change     from the priority heuristic to each policy: "learned", "lean" and "packing"
+    beyond     the same from the packing heuristic to what was learned
+    bound      mean share of the requests that no policy can exceed (see bound.py)
+
+    A change is the ratio of the means less 1. Intervals are of 95 %. They are over streams, and of
+    several trainings over trainings too (testbed/statistics/jackknife.py).
     """
 
     data_centres: int
     load: float
     streams: int
+    trainings: int
     bound: float | None
-    dqn: dict[str, Estimate]
-    heuristic: dict[str, Estimate]
-    lean: dict[str, Estimate]
-    change: dict[str, Estimate]
+    learned: dict[str, Estimate]
+    rules: dict[str, dict[str, Estimate]]
+    change: dict[str, dict[str, Estimate]]
+    beyond: dict[str, Estimate]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -78,7 +96,7 @@ class Comparison:
 
 
 def compare(
-    model: Network,
+    models: Sequence[Network],
     seeds: Sequence[int],
     streams: int,
     data_centres: Sequence[int],
@@ -88,7 +106,8 @@ def compare(
 ) -> list[Comparison]:
     """The policies on `streams` streams of each seed, for each number of data centres.
 
-    The same arguments give the same figures, intervals included.
+    `models` are trainings of one algorithm, each with a seed of its own. The same arguments give
+    the same figures, intervals included.
     """
     found = []
     for count in data_centres:
@@ -98,16 +117,21 @@ def compare(
             for seed in seeds
             for i in range(streams)
         ]
-        learned = run_policy(network_actor(model), drawn)
-        heuristic = run_policy(priority_heuristic, drawn)
-        lean = run_policy(lean_heuristic, drawn)
+        learned = run_policies([network_actor(model) for model in models], drawn)
+        rules = {name: run_policies([rule], drawn) for name, rule in HEURISTICS.items()}
         most = float(np.mean([accepted_at_most(one) for one in drawn])) if bound else None
-        found.append(_judge(count, load, (learned, heuristic, lean), most))
+        found.append(judge(count, load, learned, rules, most))
     return found
 
 
+def run_policies(actors: Sequence[Actor], streams: Sequence[Stream]) -> Outcomes:
+    """What each of M actors makes of each of S streams."""
+    each = [run_policy(actor, streams) for actor in actors]
+    return Outcomes(*(np.stack(columns) for columns in zip(*each, strict=True)))
+
+
 def run_policy(actor: Actor, streams: Sequence[Stream]) -> Outcomes:
-    """What `actor` makes of each stream."""
+    """What one actor makes of each stream; all [S]."""
     batch = ProvisioningBatch(streams)
     totals = batch.run(actor)
     satisfied = totals.satisfied_by_type.sum(1)
@@ -120,28 +144,37 @@ def run_policy(actor: Actor, streams: Sequence[Stream]) -> Outcomes:
     )
 
 
-def _judge(
-    count: int, load: float, outcomes: tuple[Outcomes, Outcomes, Outcomes], bound: float | None
+def judge(
+    count: int, load: float, learned: Outcomes, rules: Mapping[str, Outcomes], bound: float | None
 ) -> Comparison:
-    learned, heuristic, lean = outcomes
-
-    def mean(values: FloatArray) -> Estimate:
-        return estimate(means, [values[None, None]], float(np.abs(values).max()))
-
-    def change(a: FloatArray, b: FloatArray) -> Estimate:
-        found = statistics.compare(a[None, None], b[None, None])
-        ends = (found.ratio, found.low, found.high)
-        value, low, high = (None if end is None else end - 1.0 for end in ends)
-        return Estimate(value, low, high, found.p)
-
-    names = Outcomes._fields
+    """The row of a comparison; `rules` are those of `HEURISTICS`."""
+    first = rules["priority"]
+    others = {"learned": learned, **{name: rules[name] for name in ("lean", "packing")}}
     return Comparison(
         data_centres=count,
         load=load,
-        streams=len(learned.acceptance),
+        streams=learned.acceptance.shape[1],
+        trainings=len(learned.acceptance),
         bound=bound,
-        dqn={name: mean(getattr(learned, name)) for name in names},
-        heuristic={name: mean(getattr(heuristic, name)) for name in names},
-        lean={name: mean(getattr(lean, name)) for name in names},
-        change={name: change(getattr(learned, name), getattr(heuristic, name)) for name in names},
+        learned=_means(learned),
+        rules={name: _means(outcomes) for name, outcomes in rules.items()},
+        change={name: _changes(outcomes, first) for name, outcomes in others.items()},
+        beyond=_changes(learned, rules["packing"]),
     )
+
+
+def _means(outcomes: Outcomes) -> dict[str, Estimate]:
+    return {
+        name: estimate(means, [values[None]], float(np.abs(values).max()))
+        for name, values in zip(Outcomes._fields, outcomes, strict=True)
+    }
+
+
+def _changes(treated: Outcomes, baseline: Outcomes) -> dict[str, Estimate]:
+    found = {}
+    for name, a, b in zip(Outcomes._fields, treated, baseline, strict=True):
+        ratio = statistics.compare(a[None], b[None])
+        ends = (ratio.ratio, ratio.low, ratio.high)
+        value, low, high = (None if end is None else end - 1.0 for end in ends)
+        found[name] = Estimate(value, low, high, ratio.p)
+    return found
