@@ -10,13 +10,13 @@ class Column(NamedTuple):
     """One number of a row.
 
     name     as in tests and in what is told about a model
-    unit     what 1 stands for
-    meaning  what is counted or measured
+    what     what is counted or measured
+    scale    what 1 stands for, or how the number is made of it
     """
 
     name: str
-    unit: str
-    meaning: str
+    what: str
+    scale: str
 
 
 def names(table: Sequence[Column]) -> tuple[str, ...]:

@@ -63,6 +63,14 @@ class DqnConfig:
     exploration_spread: float = 7.0
     """Environment i of B explores with phase^(1 + spread i / (B - 1)), as Ape-X's actors do
     (Horgan et al., ICLR 2018, section 4.1): some follow the policy while others still explore."""
+    imitate: float = 0.0
+    """Weight of the large-margin loss by which the network's advice is worth more than every other
+    action (`imitation_loss`); falls linearly to 0 at the last round. 0: the network needs none."""
+    margin: float = 0.05
+    """By how much."""
+    follow: float = 0.0
+    """Share of the actions that are not the best valued which are the network's advice; the others
+    are drawn."""
     evaluate_every: int = 25
     """Rounds between evaluations, which choose the model that is kept."""
     checkpoint_every: int = 50
@@ -101,6 +109,9 @@ BOUNDS: Mapping[str, Bounds] = {
     "updates": COUNT,
     "phases": SHARE,
     "exploration_spread": NO_LESS_THAN_0,
+    "imitate": NO_LESS_THAN_0,
+    "margin": NO_LESS_THAN_0,
+    "follow": SHARE,
     "evaluate_every": COUNT,
     "checkpoint_every": COUNT,
 }
@@ -136,15 +147,18 @@ class Values:
         self.optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate, eps=1.5e-4)
         self.updates = 0
 
-    def update(self, uniform: FloatArray, beta: float) -> dict[str, float]:
+    def update(self, uniform: FloatArray, beta: float, imitate: float = 0.0) -> dict[str, float]:
         """One gradient step on len(uniform) transitions; (weighted) Huber loss of their errors.
+
+        To it comes `imitate` times the `imitation_loss` of the network's advice.
 
         `q_spread` is the deviation of a state's values over its actions, in the mean: near 0 the
         network tells no action from another.
         """
         drawn = self.replay.sample(uniform, beta)
         t = drawn.transition
-        values = self.network(torch.from_numpy(t.rows.astype(np.float32)))
+        rows = torch.from_numpy(t.rows.astype(np.float32))
+        values = self.network(rows)
         value = values.gather(1, torch.from_numpy(t.action)[:, None]).squeeze(1)
         target = self._targets(
             torch.from_numpy(t.next_rows.astype(np.float32)),
@@ -154,8 +168,12 @@ class Values:
         )
         loss = functional.smooth_l1_loss(value, target, reduction="none")
         weighted = (torch.from_numpy(drawn.weight).float() * loss).mean()
+        whole = weighted
+        if imitate > 0.0:
+            advice = advice_of(self.network, rows)
+            whole = weighted + imitate * imitation_loss(values, advice, self.config.margin)
         self.optimiser.zero_grad()
-        weighted.backward()  # type: ignore[no-untyped-call]
+        whole.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_norm)
         self.optimiser.step()
         error = (target - value).detach()
@@ -205,14 +223,40 @@ class Values:
         self.replay.restore(state["replay"])
 
 
+def advice_of(network: Any, rows: Tensor) -> Tensor:
+    """The actions [M] that the network's `advice` would take; it need not be any good."""
+    found: Tensor = network.advice(rows)
+    return found
+
+
+def imitation_loss(values: Tensor, advice: Tensor, margin: float) -> Tensor:
+    """Mean of max (Q(s, a) + margin (a != advice)) - Q(s, advice) (Hester et al., AAAI 2018,
+    section 5); values [M, A], advice [M].
+    """
+    other = torch.full_like(values, margin).scatter(1, advice[:, None], 0.0)
+    return ((values + other).amax(1) - values.gather(1, advice[:, None]).squeeze(1)).mean()
+
+
 @torch.no_grad()
 def explore(
-    network: nn.Module, seen: Rows, exploration: FloatArray, generator: torch.Generator
+    network: nn.Module,
+    seen: Rows,
+    exploration: FloatArray,
+    generator: torch.Generator,
+    follow: float = 0.0,
 ) -> Tensor:
-    """The best valid action [B], or with probability exploration[b] one drawn from the valid."""
+    """The best valid action [B], or with probability exploration[b] one drawn from the valid.
+
+    A share `follow` of those is the network's advice instead, if that is valid.
+    """
     best = network(seen.rows).masked_fill(~seen.mask, -torch.inf).argmax(1)
     drawn = torch.multinomial(seen.mask.float(), 1, generator=generator).squeeze(1)
     uniform = torch.rand(len(best), generator=generator, dtype=torch.float64)
+    if follow > 0.0:
+        advice = advice_of(network, seen.rows)
+        taken = torch.rand(len(best), generator=generator) < follow
+        taken &= seen.mask.gather(1, advice[:, None]).squeeze(1)
+        drawn = torch.where(taken, advice, drawn)
     return torch.where(uniform < torch.from_numpy(exploration), drawn, best)
 
 
@@ -241,7 +285,7 @@ def collect(
     config, total = values.config, 0.0
     seen: Rows = world.observe()
     for _ in range(config.steps):
-        action = explore(values.network, seen, exploration, generator)
+        action = explore(values.network, seen, exploration, generator, config.follow)
         outcome = world.step((action,))
         after: Rows = world.observe()
         cut = None
@@ -274,7 +318,7 @@ def learn(values: Values, share: float, generator: torch.Generator) -> dict[str,
     found = []
     for _ in range(config.updates):
         uniform = torch.rand(config.batch, generator=generator, dtype=torch.float64).numpy()
-        found.append(values.update(uniform, beta))
+        found.append(values.update(uniform, beta, config.imitate * (1.0 - share)))
     return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
 

@@ -12,7 +12,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -43,6 +43,8 @@ class PpoConfig:
     value: float = 0.5
     """Weight of the value's loss."""
     gradient_norm: float = 0.5
+    imitate: float = 0.0
+    """Share of the rounds, the first ones, that only imitate the network's advice (`imitation`)."""
 
 
 BOUNDS: Mapping[str, Bounds] = {
@@ -56,6 +58,7 @@ BOUNDS: Mapping[str, Bounds] = {
     "entropy": NO_LESS_THAN_0,
     "value": NO_LESS_THAN_0,
     "gradient_norm": POSITIVE,
+    "imitate": SHARE,
 }
 """The values that each number may have."""
 
@@ -70,6 +73,47 @@ class ActorCritic(Protocol):
         self, inputs: Any, *action: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(log probability, entropy, value), each [M], of decisions that were taken."""
+
+
+class Followed(NamedTuple):
+    """A decision of which some actions were replaced by advice."""
+
+    action: tuple[torch.Tensor, ...]
+    log_probability: torch.Tensor
+    value: torch.Tensor
+
+
+def imitation(
+    network: Any,
+    optimiser: torch.optim.Optimizer,
+    batch: Batch,
+    config: PpoConfig,
+    generator: torch.Generator,
+) -> dict[str, float]:
+    """Some epochs towards the network's advice; returns means of what was observed.
+
+    The loss is the cross-entropy of the advised actions, as in behaviour cloning, and the value's.
+    The batch has states that the advice leads to and states that the network leads to, which it
+    would otherwise never learn to answer (Ross, Gordon and Bagnell, AISTATS 2011).
+    """
+    figures: list[torch.Tensor] = []
+    for _ in range(config.epochs):
+        for part in minibatches(batch, config.minibatch, generator):
+            advice = network.advice(part.inputs.rows)
+            log_probability, entropy, value = network.evaluate(part.inputs, advice)
+            policy_loss = -log_probability.mean()
+            value_loss = functional.smooth_l1_loss(value, part.value_target)
+            optimiser.zero_grad(set_to_none=True)
+            (policy_loss + config.value * value_loss).backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), config.gradient_norm)
+            optimiser.step()
+            with torch.no_grad():
+                figures.append(torch.stack([policy_loss, value_loss, entropy.mean()]))
+    means = torch.stack(figures).mean(0).tolist()
+    return {**dict(zip(("policy_loss", "value_loss", "entropy"), means, strict=True)), **_NO_STEP}
+
+
+_NO_STEP = {"clipped_share": 0.0, "approximate_kl": 0.0}
 
 
 def update(
@@ -121,14 +165,25 @@ def explained_variance(batch: Batch) -> float:
 
 
 def collect(
-    network: Any, world: World, config: PpoConfig, generator: torch.Generator
+    network: Any,
+    world: World,
+    config: PpoConfig,
+    generator: torch.Generator,
+    follow: bool = False,
 ) -> tuple[Batch, float]:
-    """Play `config.steps` decisions in every environment; (decisions, mean reward of each)."""
+    """Play `config.steps` decisions in every environment; (decisions, mean reward of each).
+
+    With `follow` the first half of the environments takes the network's advice.
+    """
     buffer = RolloutBuffer(config.steps)
     total = 0.0
     for _ in range(config.steps):
         inputs = world.observe()
         chosen = network.act(inputs, generator)
+        if follow:
+            own = torch.arange(world.environments) >= world.environments // 2
+            action = torch.where(own, chosen.action[0], network.advice(inputs.rows))
+            chosen = Followed((action,), chosen.log_probability, chosen.value)
         outcome = world.step(chosen.action)
         cut = None
         if outcome.cut is not None:
@@ -189,16 +244,22 @@ class Learner:
 
     def _collect(self, number: int) -> tuple[Batch, float]:
         world = self.worlds[number % len(self.worlds)]
-        return collect(self._actor, world, self.config, self._act)
+        return collect(self._actor, world, self.config, self._act, self._imitates(number))
+
+    def _imitates(self, number: int) -> bool:
+        return number < self.config.imitate * self.rounds
 
     def _update(self, rollout: Batch) -> dict[str, float]:
         config, left = self.config, 1.0 - self.done / self.rounds
         for group in self._optimiser.param_groups:
             group["lr"] = config.learning_rate * max(left, 0.05)
+        imitates = self._imitates(self.done)
         self.done += 1
-        figures = update(
-            self.network, self._optimiser, rollout, config, config.entropy * left, self._shuffle
-        )
+        parts = (self.network, self._optimiser, rollout, config)
+        if imitates:
+            figures = imitation(*parts, self._shuffle)
+        else:
+            figures = update(*parts, config.entropy * left, self._shuffle)
         return {**figures, "explained_variance": explained_variance(rollout)}
 
     def state(self) -> dict[str, Any]:

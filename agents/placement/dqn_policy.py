@@ -7,7 +7,9 @@ What a decision looks like to the network (units of the observation, then the ne
 - Chain: the type of the paper's that has this function next and most nearly as many functions
   before and behind it (a load balancer counts as a NAT). Times are scaled so that the request's
   delay bound is that type's; the time left is what is left after the way to the server.
-- Rate: as many chains as keep the CPU busy for a millisecond that the request needs.
+- Rate: as many chains as keep the CPU busy for a millisecond that the request needs, and no fewer
+  than fill an instance: a request stays, so there are no others for which it could wait. The links
+  carry them all at once.
 - The way there is over: a request is not served within a millisecond of being asked for.
 
 The network is asked once for each server as if its turn came first, the others following by added
@@ -142,10 +144,13 @@ def _state(o: PlacementObservation, nodes: IntArray, cores: float, kind: int, st
     s.cpu[:], s.cpu_free[:], s.ram_free[:] = cpu, cpu * free, RAM_CAPACITY_GB
     s.storage_free[:], s.link_free[:] = STORAGE_CAPACITY_GB, LINK_MBPS
     s.delay_ms[:] = o.delay_ns * scale
-    s.kind[:], s.rate_mbps[:], s.actions[:] = kind, RATE_MBPS[kind][0], 0
+    s.kind[:], s.actions[:] = kind, 0
     s.source[:], s.destination[:] = o.source, o.destination
     busy_ms = cores * per_core / (CPU[vnf] * PROCESSING_MS[vnf])
-    s.size[:] = s.requests[:] = int(np.clip(round(busy_ms), 1, ACTIONS_A_STEP))
+    full = int(1.0 / PROCESSING_MS[vnf] + 1e-9)
+    chains = int(np.clip(round(busy_ms), full, ACTIONS_A_STEP))
+    s.size[:] = s.requests[:] = chains
+    s.rate_mbps[:] = min(RATE_MBPS[kind][0], LINK_MBPS / chains)
     s.stage[:] = stage
     s.place[:] = o.placed[-1].primary if o.placed else o.source
     added_ns = o.delay_from_previous_ns + o.delay_to_egress_ns

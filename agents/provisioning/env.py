@@ -8,7 +8,7 @@ from gymnasium import spaces
 from agents.common.vector import Actions, BatchEnv, Observation, SingleEnv, Step
 from agents.provisioning.batch import ProvisioningBatch
 from agents.provisioning.generator import GeneratorConfig, draw_stream
-from agents.provisioning.observe import CENTRE, CUT, OWN, PENDING, UNDERWAY
+from agents.provisioning.observation_columns import CENTRE, CUT, OWN, PENDING, UNDERWAY
 from agents.provisioning.reward import RewardWeights
 from agents.provisioning.types import ACTIONS, TYPES
 from agents.provisioning.types import Observation as Seen

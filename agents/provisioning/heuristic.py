@@ -1,4 +1,4 @@
-"""The priority heuristic that the learned policy is compared with, and a random one."""
+"""The heuristics that learned policies are compared with, and a random one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import numpy as np
 from agents.provisioning.batch import Actor, ProvisioningBatch
 from agents.provisioning.chains import next_vnf, servable
 from agents.provisioning.kernel import has_room
+from agents.provisioning.packing import OFFER, advised, best_here, offers
 from agents.provisioning.types import VNFS, WAIT, IntArray, State
 from testbed.compiled import compiled
 
@@ -34,6 +35,18 @@ def lean_heuristic(batch: ProvisioningBatch) -> IntArray:
     return actions
 
 
+def packing_heuristic(batch: ProvisioningBatch) -> IntArray:
+    """Allocates full instances alone, and those nearest to the end of their chains first.
+
+    It lets chains wait that are best served here until they fill an instance, or until one has no
+    time to spare (`advised` in packing.py). It uninstalls what is idle before it ends a turn.
+    """
+    actions = np.empty(len(batch.done), dtype=np.int64)
+    _pack(batch.state, actions)
+    _uninstall_idle(batch.state, actions)
+    return actions
+
+
 def random_actions(rng: np.random.Generator) -> Actor:
     """A valid action, drawn uniformly."""
 
@@ -53,12 +66,22 @@ def _decide(s: State, actions: IntArray) -> None:
 
 
 @compiled
+def _pack(s: State, actions: IntArray) -> None:
+    offered = np.empty((VNFS, OFFER))
+    for b in range(len(actions)):
+        actions[b] = WAIT
+        if not s.done[b]:
+            offers(s, b, offered)
+            actions[b] = advised(offered)
+
+
+@compiled
 def _decide_one(s: State, b: int) -> int:
     here = s.order[b, s.turn[b]]
     now_ms = s.step[b] * 1.0
     for g in range(s.groups[b]):
         v = next_vnf(s, b, g)
-        if has_room(s, b, here, v) and servable(s, b, g, here, now_ms) and _best_here(s, b, g, v):
+        if has_room(s, b, here, v) and servable(s, b, g, here, now_ms) and best_here(s, b, g, v):
             return v
     return WAIT
 
@@ -73,23 +96,3 @@ def _uninstall_idle(s: State, actions: IntArray) -> None:
             if s.idle[b, here, v] > 0:
                 actions[b] = VNFS + v
                 break
-
-
-@compiled
-def _best_here(s: State, b: int, g: int, v: int) -> bool:
-    here = s.order[b, s.turn[b]]
-    own_ms = _added_ms(s, b, g, here)
-    for position in range(s.turn[b] + 1, s.centres[b]):
-        d = s.order[b, position]
-        added_ms = _added_ms(s, b, g, d)
-        idle = s.idle[b, d, v] > 0 and s.idle[b, here, v] == 0
-        nearer = added_ms < own_ms or (added_ms == own_ms and idle)
-        if nearer and has_room(s, b, d, v) and servable(s, b, g, d, s.step[b] * 1.0):
-            return False
-    return True
-
-
-@compiled
-def _added_ms(s: State, b: int, g: int, d: int) -> float:
-    to = s.destination[b, s.bundle[b, g]]
-    return s.delay_ms[b, s.place[b, g], d] + s.delay_ms[b, d, to]

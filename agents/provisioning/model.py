@@ -12,15 +12,16 @@ from agents.common.checkpoints import load_weights, read_checkpoint, write_check
 from agents.provisioning.batch import Actor, ProvisioningBatch
 from agents.provisioning.config import DqnConfig, NetworkSize, PpoConfig
 from agents.provisioning.network import PolicyNetwork, QNetwork, pack
-from agents.provisioning.observe import CENTRE, OWN, PENDING, UNDERWAY
+from agents.provisioning.observation_columns import CENTRE, OWN, PENDING, UNDERWAY
 from agents.provisioning.types import IntArray
 from testbed.scenario.errors import InputError
 
 Network = QNetwork | PolicyNetwork
 """Either gives a number to each action, and the greatest of the valid ones is chosen."""
 
-_FORMAT = 2
-"""1: counts of servable chains were wrong in what the network learned from."""
+_FORMAT = 3
+"""1: counts of servable chains were wrong in what the network learned from. 2: without the columns
+of what is best served here."""
 _COLUMNS = [OWN, UNDERWAY, PENDING, CENTRE]
 _TRAINING = 3
 """Of a training that was cut off; 3: the trainer is that of every problem."""

@@ -17,8 +17,17 @@ from agents.common.categorical import MASKED, at, draw, entropy_of
 from agents.common.worlds import Rows
 from agents.learners.dqn import Dueling
 from agents.provisioning.config import NetworkSize
-from agents.provisioning.observe import CENTRE, OWN, PENDING, UNDERWAY
-from agents.provisioning.types import ACTIONS, TYPES, Float32Array, Observation
+from agents.provisioning.observation_columns import (
+    CENTRE,
+    EACH,
+    HEAD,
+    OWN,
+    PENDING,
+    UNDERWAY,
+    VNF_ADVISED,
+    VNF_IDLE,
+)
+from agents.provisioning.types import ACTIONS, TYPES, VNFS, Float32Array, Observation
 
 _FIXED = OWN + TYPES * (UNDERWAY + PENDING)
 
@@ -65,6 +74,15 @@ class Body(nn.Module):
         mixed = self._attention(parts, torch.cat([parts, nodes], dim=1), there)
         found: Tensor = self.trunk(self.norm(parts + mixed).reshape(batch, -1))
         return found
+
+    def advice(self, rows: Tensor) -> Tensor:
+        """What the packing heuristic would do, as rows [B, W] tell it; [B]."""
+        vnfs = rows[:, HEAD:OWN].reshape(len(rows), VNFS, EACH)
+        told, idle = vnfs[:, :, VNF_ADVISED], vnfs[:, :, VNF_IDLE]
+        wait = torch.ones_like(told[:, :1])
+        # The VNF that is advised, else the first that is idle to uninstall, else wait.
+        first = torch.arange(VNFS, 0, -1) + 1.0
+        return torch.cat([10.0 * told, first * (idle > 0.0), wait], dim=1).argmax(1)
 
     def _attention(self, parts: Tensor, tokens: Tensor, there: Tensor) -> Tensor:
         """Scaled dot-product attention (Vaswani et al., 2017) of the parts over the tokens.

@@ -1,22 +1,4 @@
-"""What is seen at the data centre whose turn it is: the paper's three parts and the other centres.
-
-Counts are log(1 + n) / 6 (1 stands for some 400), sizes are shares of the largest there can be,
-so that all columns are about 0 to 1. "Here" is the data centre whose turn it is. Columns:
-
-own [OWN]: free CPU / 120, CPU capacity / 120, free RAM, free storage, decisions left in the step,
-    share of the turns that are still to come, chains there are; then for each VNF: idle instances,
-    running ones, share of an instance's step that servable chains would fill (at most 1), servable
-    chains, those of them that it would complete, those of them that are here, time left of the most
-    urgent / 100 ms. Servable are, of each group, as many chains as an instance here could serve in
-    this step if it served no other group (`servable` in chains.py).
-underway [TYPES, UNDERWAY], chains of the type with a VNF behind them: how many, how many of them
-    here, time left of the most urgent / bound, and how many need their second ... fifth VNF next.
-pending [TYPES, PENDING], requests of the type without one: how many, how many here, time left of
-    the most urgent / bound, their rate in links' rates, how many of them are servable here.
-centres [D, CENTRE]: free CPU / 120, capacity / 120, delay from here / 5 ms, free rate of the link
-    from here, whether it is here, whether its turn is still to come, chains there, idle instances
-    of each VNF, chains there that need each VNF next.
-"""
+"""What is seen at the data centre whose turn it is; columns.py has the name of each column."""
 
 from __future__ import annotations
 
@@ -31,6 +13,52 @@ from agents.provisioning.chains import (
     time_left_ms,
 )
 from agents.provisioning.kernel import valid_actions
+from agents.provisioning.observation_columns import (
+    ALL_CHAINS,
+    CAPACITY,
+    CENTRE,
+    CENTRE_CHAINS,
+    CENTRE_CPU,
+    CENTRE_CPU_FREE,
+    CENTRE_DELAY,
+    CENTRE_HERE,
+    CENTRE_IDLE,
+    CENTRE_LINK,
+    CENTRE_NEEDED,
+    CENTRE_TO_COME,
+    CPU_FREE,
+    CUT,
+    DECISIONS_LEFT,
+    EACH,
+    HEAD,
+    LARGEST_CPU,
+    LONGEST_BOUND_MS,
+    LONGEST_WAY_MS,
+    NEEDS_SECOND,
+    OWN,
+    PENDING,
+    PENDING_RATE,
+    PENDING_SERVABLE,
+    RAM_FREE,
+    STORAGE_FREE,
+    TURNS_LEFT,
+    TYPE_CHAINS,
+    TYPE_HERE,
+    TYPE_LEFT,
+    UNDERWAY,
+    VNF_ADVISED,
+    VNF_COMPLETED,
+    VNF_FILLED,
+    VNF_HERE,
+    VNF_IDLE,
+    VNF_LEFT,
+    VNF_PACKED,
+    VNF_RUNNING,
+    VNF_SERVABLE,
+    VNF_SLACK,
+    VNF_WORTH,
+)
+from agents.provisioning.packing import OFFER, PACKED, SLACK_MS, WORTH, advised, offers
 from agents.provisioning.types import (
     ACTIONS,
     ACTIONS_A_STEP,
@@ -39,21 +67,11 @@ from agents.provisioning.types import (
     STORAGE_CAPACITY_GB,
     TYPES,
     VNFS,
+    FloatArray,
     Observation,
     State,
 )
 from testbed.compiled import compiled
-
-HEAD, EACH = 7, 7
-OWN = HEAD + EACH * VNFS
-UNDERWAY = 7
-PENDING = 5
-CENTRE = 7 + 2 * VNFS
-LARGEST_CPU = 120.0
-LONGEST_WAY_MS = 5.0
-LONGEST_BOUND_MS = 100.0
-CUT = 4.0
-"""No column is above it."""
 
 
 def empty_observation(batch: int, centres: int) -> Observation:
@@ -71,6 +89,7 @@ def empty_observation(batch: int, centres: int) -> Observation:
 @compiled
 def observe_all(s: State, out: Observation) -> None:
     """Write the observation of each episode into its row of `out`; zeros where it is over."""
+    offered = np.empty((VNFS, OFFER))
     for b in range(len(s.step)):
         out.own[b] = 0.0
         out.underway[b] = 0.0
@@ -82,6 +101,7 @@ def observe_all(s: State, out: Observation) -> None:
         valid_actions(s, b, out.mask[b])
         if not s.done[b]:
             _observe_own(s, b, out)
+            _observe_offers(s, b, out, offered)
             _observe_chains(s, b, out)
             _observe_centres(s, b, out)
 
@@ -95,15 +115,30 @@ def _count(n: float) -> float:
 def _observe_own(s: State, b: int, out: Observation) -> None:
     d = s.order[b, s.turn[b]]
     own = out.own[b]
-    own[0] = s.cpu_free[b, d] / LARGEST_CPU
-    own[1] = s.cpu[b, d] / LARGEST_CPU
-    own[2] = s.ram_free[b, d] / RAM_CAPACITY_GB
-    own[3] = s.storage_free[b, d] / STORAGE_CAPACITY_GB
-    own[4] = 1.0 - s.actions[b] / ACTIONS_A_STEP
-    own[5] = (s.centres[b] - 1 - s.turn[b]) / s.centres[b]
+    own[CPU_FREE] = s.cpu_free[b, d] / LARGEST_CPU
+    own[CAPACITY] = s.cpu[b, d] / LARGEST_CPU
+    own[RAM_FREE] = s.ram_free[b, d] / RAM_CAPACITY_GB
+    own[STORAGE_FREE] = s.storage_free[b, d] / STORAGE_CAPACITY_GB
+    own[DECISIONS_LEFT] = 1.0 - s.actions[b] / ACTIONS_A_STEP
+    own[TURNS_LEFT] = (s.centres[b] - 1 - s.turn[b]) / s.centres[b]
     for v in range(VNFS):
-        own[HEAD + EACH * v] = _count(s.idle[b, d, v])
-        own[HEAD + EACH * v + 1] = _count(s.installed[b, d, v] - s.idle[b, d, v])
+        at = HEAD + EACH * v
+        own[at + VNF_IDLE] = _count(s.idle[b, d, v])
+        own[at + VNF_RUNNING] = _count(s.installed[b, d, v] - s.idle[b, d, v])
+
+
+@compiled
+def _observe_offers(s: State, b: int, out: Observation, offered: FloatArray) -> None:
+    offers(s, b, offered)
+    best = advised(offered)
+    for v in range(VNFS):
+        if offered[v, PACKED] == 0.0:
+            continue
+        at = HEAD + EACH * v
+        out.own[b, at + VNF_PACKED] = offered[v, PACKED]
+        out.own[b, at + VNF_SLACK] = 1.0 / (1.0 + offered[v, SLACK_MS])
+        out.own[b, at + VNF_WORTH] = _count(offered[v, WORTH])
+        out.own[b, at + VNF_ADVISED] = v == best
 
 
 @compiled
@@ -119,46 +154,51 @@ def _observe_chains(s: State, b: int, out: Observation) -> None:
         can = servable(s, b, g, d, now_ms)
         if can > 0:
             at = HEAD + EACH * v
-            if own[at + 3] == 0.0:  # the first is the most urgent
-                own[at + 6] = left_ms / LONGEST_BOUND_MS
-            own[at + 3] += can
-            own[at + 4] += can * (stage + 1 == LENGTH_TABLE[kind])
-            own[at + 5] += can * is_here
+            if own[at + VNF_SERVABLE] == 0.0:  # the first is the most urgent
+                own[at + VNF_LEFT] = left_ms / LONGEST_BOUND_MS
+            own[at + VNF_SERVABLE] += can
+            own[at + VNF_COMPLETED] += can * (stage + 1 == LENGTH_TABLE[kind])
+            own[at + VNF_HERE] += can * is_here
         row = pending[kind] if stage == 0 else underway[kind]
-        if row[0] == 0.0:
-            row[2] = left_ms / BOUND_TABLE[kind]
-        row[0] += size
-        row[1] += size * is_here
+        if row[TYPE_CHAINS] == 0.0:
+            row[TYPE_LEFT] = left_ms / BOUND_TABLE[kind]
+        row[TYPE_CHAINS] += size
+        row[TYPE_HERE] += size * is_here
         if stage == 0:
-            row[3] += size * s.rate_mbps[b, r] / LINK_MBPS
-            row[4] += can
+            row[PENDING_RATE] += size * s.rate_mbps[b, r] / LINK_MBPS
+            row[PENDING_SERVABLE] += can
         else:
-            row[2 + stage] += size
-        own[6] += size
-        out.centres[b, s.place[b, g], 7 + VNFS + v] += size
-        out.centres[b, s.place[b, g], 6] += size
+            row[NEEDS_SECOND + stage - 1] += size
+        own[ALL_CHAINS] += size
+        out.centres[b, s.place[b, g], CENTRE_NEEDED + v] += size
+        out.centres[b, s.place[b, g], CENTRE_CHAINS] += size
     _scale(s, b, out)
 
 
 @compiled
 def _scale(s: State, b: int, out: Observation) -> None:
     """Turn the counts into columns."""
-    out.own[b, 6] = _count(out.own[b, 6])
+    own = out.own[b]
+    own[ALL_CHAINS] = _count(own[ALL_CHAINS])
     for v in range(VNFS):
         at = HEAD + EACH * v
-        out.own[b, at + 2] = min(1.0, out.own[b, at + 3] * PROCESSING_TABLE[v])
-        for i in range(3, 6):
-            out.own[b, at + i] = _count(out.own[b, at + i])
+        own[at + VNF_FILLED] = min(1.0, own[at + VNF_SERVABLE] * PROCESSING_TABLE[v])
+        for counted in (VNF_SERVABLE, VNF_COMPLETED, VNF_HERE):
+            own[at + counted] = _count(own[at + counted])
     for kind in range(TYPES):
-        for i in (0, 1, 3, 4, 5, 6):
-            out.underway[b, kind, i] = _count(out.underway[b, kind, i])
-        for i in (0, 1, 4):
-            out.pending[b, kind, i] = _count(out.pending[b, kind, i])
-        out.pending[b, kind, 3] = min(CUT, out.pending[b, kind, 3])
+        underway, pending = out.underway[b, kind], out.pending[b, kind]
+        for counted in (TYPE_CHAINS, TYPE_HERE):
+            underway[counted] = _count(underway[counted])
+            pending[counted] = _count(pending[counted])
+        for counted in range(NEEDS_SECOND, UNDERWAY):
+            underway[counted] = _count(underway[counted])
+        pending[PENDING_SERVABLE] = _count(pending[PENDING_SERVABLE])
+        pending[PENDING_RATE] = min(CUT, pending[PENDING_RATE])
     for d in range(out.centres.shape[1]):
-        out.centres[b, d, 6] = _count(out.centres[b, d, 6])
+        row = out.centres[b, d]
+        row[CENTRE_CHAINS] = _count(row[CENTRE_CHAINS])
         for v in range(VNFS):
-            out.centres[b, d, 7 + VNFS + v] = _count(out.centres[b, d, 7 + VNFS + v])
+            row[CENTRE_NEEDED + v] = _count(row[CENTRE_NEEDED + v])
 
 
 @compiled
@@ -167,11 +207,12 @@ def _observe_centres(s: State, b: int, out: Observation) -> None:
     for position in range(s.centres[b]):
         d = s.order[b, position]
         row = out.centres[b, d]
-        row[0] = s.cpu_free[b, d] / LARGEST_CPU
-        row[1] = s.cpu[b, d] / LARGEST_CPU
-        row[2] = min(CUT, s.delay_ms[b, here, d] / LONGEST_WAY_MS)
-        row[3] = max(0.0, s.link_free[b, here, d]) / LINK_MBPS  # sums of rates are rounded
-        row[4] = d == here
-        row[5] = position > s.turn[b]
+        row[CENTRE_CPU_FREE] = s.cpu_free[b, d] / LARGEST_CPU
+        row[CENTRE_CPU] = s.cpu[b, d] / LARGEST_CPU
+        row[CENTRE_DELAY] = min(CUT, s.delay_ms[b, here, d] / LONGEST_WAY_MS)
+        link_free = max(0.0, s.link_free[b, here, d])  # sums of rates are rounded
+        row[CENTRE_LINK] = link_free / LINK_MBPS
+        row[CENTRE_HERE] = d == here
+        row[CENTRE_TO_COME] = position > s.turn[b]
         for v in range(VNFS):
-            row[7 + v] = _count(s.idle[b, d, v])
+            row[CENTRE_IDLE + v] = _count(s.idle[b, d, v])

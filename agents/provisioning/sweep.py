@@ -12,7 +12,7 @@ from agents.provisioning.batch import Actor
 from agents.provisioning.bound import accepted_at_most
 from agents.provisioning.evaluation import COMPARISON, Outcomes, run_policy
 from agents.provisioning.generator import GeneratorConfig, draw_stream
-from agents.provisioning.heuristic import lean_heuristic, priority_heuristic
+from agents.provisioning.heuristic import lean_heuristic, packing_heuristic, priority_heuristic
 from agents.provisioning.types import Stream
 from testbed.decisions.contest import Contest, Figure
 from testbed.decisions.evaluation_job import EvaluationJob, Sweep, check_policies, contestants_of
@@ -20,7 +20,11 @@ from testbed.scenario.errors import InputError
 from testbed.scenario.problems.provisioning import ProvisioningSpec, StreamsSpec
 from testbed.twin.calibration import DEFAULTS
 
-HEURISTICS: Mapping[str, Actor] = {"priority": priority_heuristic, "lean": lean_heuristic}
+HEURISTICS: Mapping[str, Actor] = {
+    "priority": priority_heuristic,
+    "lean": lean_heuristic,
+    "packing": packing_heuristic,
+}
 LEARNED = ("dqn", "ppo")
 BOUND = "bound"
 POLICIES = (*HEURISTICS, BOUND, *LEARNED)
@@ -56,9 +60,10 @@ CONTEST = Contest(
             "storage times seconds. Storage is used from an installation until it is undone.",
         ),
         (
-            "priority, lean",
-            "The priority heuristic allocates what the most urgent chain needs that is best served "
-            "here; lean uninstalls what is idle, too.",
+            "priority, lean, packing",
+            "priority allocates what the most urgent chain needs that is best served here; lean "
+            "uninstalls what is idle, too; packing lets chains wait that do not fill an instance "
+            "while they have time.",
         ),
         (
             "bound",
@@ -115,8 +120,11 @@ def _learned(policies: Sequence[str], models: Sequence[Path]) -> list[tuple[str,
 
 
 def _actor(name: str, model: Path) -> Actor:
+    import torch
+
     from agents.provisioning.model import load_model, network_actor
 
+    torch.set_num_threads(1)  # two threads make small batches slower where a core is busy
     return network_actor(load_model(model, name))
 
 

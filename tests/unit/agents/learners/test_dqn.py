@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import gymnasium as gym
@@ -13,7 +14,16 @@ from torch import nn
 
 from agents.common.replay import NStep, PrioritisedReplay
 from agents.common.worlds import Cut, Outcome, Rows
-from agents.learners.dqn import DqnConfig, Dueling, Values, collect, exploration_of, explore, learn
+from agents.learners.dqn import (
+    DqnConfig,
+    Dueling,
+    Values,
+    collect,
+    exploration_of,
+    explore,
+    imitation_loss,
+    learn,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -253,3 +263,70 @@ def test_exploration_goes_through_its_phases() -> None:
     ]
     assert first == [1.0, 1.0, 0.8, 0.8, 0.5, 0.2, 0.2]
     assert exploration_of(config, 0.2).tolist() == pytest.approx([0.8, 0.8**4.5, 0.8**8])
+
+
+class Advised(nn.Module):
+    """Values all actions alike, or as it has learned to, and advises the last one."""
+
+    def __init__(self, actions: int) -> None:
+        super().__init__()
+        self.values = nn.Linear(1, actions)
+        nn.init.zeros_(self.values.weight)
+        nn.init.zeros_(self.values.bias)
+        self.actions = actions
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        values: torch.Tensor = self.values(rows)
+        return values
+
+    def advice(self, rows: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(rows),), self.actions - 1)
+
+
+def test_the_imitation_loss_is_what_keeps_the_advice_from_a_margin_above_the_rest() -> None:
+    values = torch.tensor([[0.0, 0.3, 0.2], [0.0, 0.1, 0.9]])
+    advice = torch.tensor([2, 2])
+    # 0.3 + 0.5 - 0.2 in the first row; in the second the advice is far above the others.
+    assert float(imitation_loss(values, advice, 0.5)) == pytest.approx(0.3)
+    assert float(imitation_loss(values, torch.tensor([1, 2]), 0.0)) == 0.0
+
+
+def test_what_explores_follows_advice_that_is_valid() -> None:
+    network, generator = Advised(4), torch.Generator().manual_seed(0)
+    mask = np.ones((1000, 4), dtype=bool)
+    mask[:500, 3] = False
+    seen, always = shows(np.ones((1000, 1), np.float32), mask), np.ones(1000)
+    followed = explore(network, seen, always, generator, follow=1.0)
+    assert (followed[500:] == 3).all() and (followed[:500] < 3).all()
+    half = explore(network, seen, always, generator, follow=0.5)
+    assert 0.55 < float((half[500:] == 3).double().mean()) < 0.7  # 1/2 + 1/2 of 1/4
+    assert (explore(network, seen, np.zeros(1000), generator, follow=1.0) == 0).all()
+
+
+def test_a_network_that_knows_nothing_learns_its_advice() -> None:
+    config = DqnConfig(
+        environments=2, rounds=4, steps=8, updates=30, batch=16, warm_up=4, replay=64,
+        imitate=1.0, margin=0.2, learning_rate=1e-2,
+    )  # fmt: skip
+    replay = PrioritisedReplay(config.replay, 1, 4, config.alpha)
+    learner = Values(Advised(4), Advised(4), replay, config)
+    problem: Any = Constant()
+    collect(problem, learner, NStep(1), np.ones(2), torch.Generator().manual_seed(0))
+    learn(learner, 0.0, torch.Generator().manual_seed(0))
+    assert int(learner.network(torch.ones(1, 1)).argmax()) == 3
+    plain = Values(Advised(4), Advised(4), replay, dataclasses.replace(config, imitate=0.0))
+    learn(plain, 0.0, torch.Generator().manual_seed(0))
+    spread = plain.network(torch.ones(1, 1)).detach()
+    assert float(spread.max() - spread.min()) < 0.1
+
+
+class Constant:
+    """One state; no action pays, and each ends the episode."""
+
+    environments = 2
+
+    def observe(self) -> Rows:
+        return shows(np.ones((2, 1), dtype=np.float32), np.ones((2, 4), dtype=bool))
+
+    def step(self, action: Any) -> Outcome:
+        return Outcome(np.zeros(2), np.ones(2, dtype=bool))

@@ -11,8 +11,10 @@ from torch import nn
 
 from agents.placement.dqn_policy import DqnPolicy, candidates, chain_type, shown
 from agents.placement.on_twin import play
+from agents.provisioning import observation_columns as columns
 from agents.provisioning.config import DqnConfig
 from agents.provisioning.model import make_network
+from agents.provisioning.packing import FULL
 from agents.provisioning.types import ACTIONS, CHAINS, VNF_NAMES, WAIT
 from testbed.decisions.placement import Ledger, PlacementObservation, refusal
 from testbed.scenario.paths import delay_matrix_ns
@@ -118,12 +120,23 @@ def test_the_network_sees_capacity_use_and_the_way() -> None:
     seen = observe({0: 0.5}, capacity_cores=np.array([1.0, 0.5, 0.02, 1.0]))
     asked = np.array([0, 3])
     out = shown(seen, asked, seen.primary_cores, *chain_type(seen))
-    assert out.own[:, 1].tolist() == pytest.approx([1.0, 1.0])  # the fastest has 120 CPU
-    assert out.own[:, 0].tolist() == pytest.approx([0.5, 1.0])
+    # The fastest server has 120 CPU.
+    assert out.own[:, columns.CAPACITY].tolist() == pytest.approx([1.0, 1.0])
+    assert out.own[:, columns.CPU_FREE].tolist() == pytest.approx([0.5, 1.0])
     assert out.centres[0, :, 1].tolist() == pytest.approx([1.0, 0.5, 0.1, 1.0])  # 12 at least
     assert out.centres[0, :, 4].tolist() == [1.0, 0.0, 0.0, 0.0]
     assert out.centres[1, :, 4].tolist() == [0.0, 0.0, 0.0, 1.0]
-    assert out.own[0, 7 + 6] > out.own[1, 7 + 6]  # a NAT far down the path has less time left
+    nat_left = columns.HEAD + columns.VNF_LEFT  # the NAT is the first of the VNFs
+    assert out.own[0, nat_left] > out.own[1, nat_left]  # a NAT far down the path has less time left
+
+
+@pytest.mark.parametrize("name", ["nat", "fw", "idps", "voc", "tm", "wo"])
+def test_a_request_is_not_shown_as_one_that_should_wait_for_others(name: FunctionName) -> None:
+    seen = observe(functions=(name,), function_index=0)
+    out = shown(seen, np.array([0]), seen.primary_cores, *chain_type(seen))
+    at = columns.HEAD + columns.EACH * VNF_NAMES.index(name)
+    assert out.own[0, at + columns.VNF_PACKED] >= FULL
+    assert out.own[0, at + columns.VNF_ADVISED] == 1.0
 
 
 def test_living_servers_are_shown_and_dead_ones_are_not() -> None:

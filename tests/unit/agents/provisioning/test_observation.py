@@ -9,16 +9,20 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from agents.provisioning import observation_columns as columns
 from agents.provisioning.batch import ProvisioningBatch
 from agents.provisioning.env import ProvisioningEnv
 from agents.provisioning.generator import GeneratorConfig, draw_stream
 from agents.provisioning.heuristic import random_actions
-from agents.provisioning.observe import CENTRE, EACH, HEAD, OWN, PENDING, UNDERWAY
+from agents.provisioning.observation_columns import CENTRE
 from agents.provisioning.types import (
     BOUND_MS,
     CHAINS,
+    CPU,
     LENGTHS,
     PROCESSING_MS,
+    RAM_GB,
+    STORAGE_GB,
     TYPES,
     VNF_NAMES,
     VNFS,
@@ -27,25 +31,14 @@ from agents.provisioning.types import (
 )
 from tests.unit.agents.provisioning.test_provisioning import INDUSTRY, NAT, VOIP, one_bundle, play
 
-OWN_COLUMNS = (
-    "cpu_free", "cpu", "ram_free", "storage_free", "decisions_left", "turns_left", "chains",
-    *(
-        f"{name}_{column}"
-        for name in VNF_NAMES
-        for column in ("idle", "running", "filled", "servable", "completed", "here", "left")
-    ),
-)  # fmt: skip
-UNDERWAY_COLUMNS = ("chains", "here", "left", "second", "third", "fourth", "fifth")
-PENDING_COLUMNS = ("chains", "here", "left", "rate", "servable")
-CENTRE_COLUMNS = (
-    "cpu_free", "cpu", "delay", "link_free", "here", "turn_to_come", "chains",
-    *(f"{name}_idle" for name in VNF_NAMES), *(f"{name}_needed" for name in VNF_NAMES),
-)  # fmt: skip
 COLUMNS = {
-    "own": OWN_COLUMNS,
-    "underway": UNDERWAY_COLUMNS,
-    "pending": PENDING_COLUMNS,
-    "centres": CENTRE_COLUMNS,
+    part: tuple(column.name for column in table)
+    for part, table in (
+        ("own", columns.OWN_COLUMNS),
+        ("underway", columns.UNDERWAY_COLUMNS),
+        ("pending", columns.PENDING_COLUMNS),
+        ("centres", columns.CENTRE_COLUMNS),
+    )
 }
 
 
@@ -57,9 +50,12 @@ NEVER = {
 """No chain ends with these."""
 
 
-def test_the_columns_have_names() -> None:
-    assert [len(names) for names in COLUMNS.values()] == [OWN, UNDERWAY, PENDING, CENTRE]
-    assert (HEAD, EACH) == (7, 7)
+def test_each_column_has_one_name_and_says_its_unit_and_scale() -> None:
+    tables = (columns.OWN_COLUMNS, *(columns.UNDERWAY_COLUMNS, columns.PENDING_COLUMNS))
+    for table in (*tables, columns.CENTRE_COLUMNS):
+        names = [column.name for column in table]
+        assert len(set(names)) == len(names)
+        assert all(column.what and column.scale for column in table)
 
 
 def log(count: float) -> float:
@@ -77,6 +73,8 @@ class Group(NamedTuple):
     left_ms: float
     rate_mbps: float
     servable: int
+    slack_ms: float
+    nearest: bool
 
 
 def groups_of(s: State, b: int, here: int) -> list[Group]:
@@ -90,7 +88,8 @@ def groups_of(s: State, b: int, here: int) -> list[Group]:
         found.append(
             Group(
                 kind, CHAINS[kind][stage], stage, size, place, due_ms - float(s.step[b]), rate,
-                served_one_by_one(s, b, g, here, due_ms),
+                served_one_by_one(s, b, g, here, due_ms), slack_of(s, b, g, here, due_ms),
+                served_best(s, b, g, here, due_ms),
             )
         )  # fmt: skip
     return found
@@ -118,6 +117,69 @@ def served_one_by_one(s: State, b: int, g: int, here: int, due_ms: float) -> int
     return served
 
 
+def added_ms(s: State, b: int, g: int, d: int) -> float:
+    """Propagation by way of `d`."""
+    to = int(s.destination[b, s.bundle[b, g]])
+    return float(s.delay_ms[b, s.place[b, g], d] + s.delay_ms[b, d, to])
+
+
+def slack_of(s: State, b: int, g: int, here: int, due_ms: float) -> float:
+    kind, stage = int(s.kind[b, s.bundle[b, g]]), int(s.stage[b, g])
+    work_ms = sum(PROCESSING_MS[v] for v in CHAINS[kind][stage : LENGTHS[kind]])
+    return max(0.0, due_ms - float(s.step[b]) - work_ms - added_ms(s, b, g, here))
+
+
+def fits(s: State, b: int, d: int, v: int) -> bool:
+    """Whether `d` can run one more instance of `v`."""
+    stored = s.idle[b, d, v] > 0 or s.storage_free[b, d] >= STORAGE_GB[v]
+    return bool(s.cpu_free[b, d] >= CPU[v] and s.ram_free[b, d] >= RAM_GB[v] and stored)
+
+
+def served_best(s: State, b: int, g: int, here: int, due_ms: float) -> bool:
+    """No data centre after this one adds less, or as little where an instance is idle there."""
+    v = CHAINS[int(s.kind[b, s.bundle[b, g]])][int(s.stage[b, g])]
+    mine = (added_ms(s, b, g, here), not s.idle[b, here, v])
+    for d in s.order[b, s.turn[b] + 1 : s.centres[b]].tolist():
+        theirs = (added_ms(s, b, g, d), not s.idle[b, d, v])
+        able = fits(s, b, d, v) and served_one_by_one(s, b, g, d, due_ms) > 0
+        if theirs < mine and able:
+            return False
+    return True
+
+
+class Offer(NamedTuple):
+    """What an instance would do for the chains that are best served here."""
+
+    packed: float = 0.0
+    slack_ms: float = np.inf
+    worth: float = 0.0
+
+
+def offer_of(s: State, b: int, here: int, groups: list[Group], v: int) -> Offer:
+    packed, slack_ms, worth = 0.0, np.inf, 0.0
+    if not fits(s, b, here, v):
+        return Offer()
+    for g in groups:
+        if g.vnf != v or not g.nearest:
+            continue
+        fit = 0
+        while fit < g.servable and packed + (fit + 1) * PROCESSING_MS[v] <= 1 + 1e-6:
+            fit += 1
+        if fit == 0:
+            continue
+        left = CHAINS[g.kind][g.stage : LENGTHS[g.kind]]
+        work = sum(CPU[w] / math.floor(1 / PROCESSING_MS[w] + 1e-6) for w in left)
+        packed, slack_ms = packed + fit * PROCESSING_MS[v], min(slack_ms, g.slack_ms)
+        worth += fit / work / CPU[v]
+    return Offer(packed, slack_ms, worth)
+
+
+def chosen_of(offers: list[Offer]) -> int | None:
+    """The VNF of most worth that fills 0.8 of an instance, or has 1 ms to spare at most."""
+    found = [v for v, o in enumerate(offers) if o.worth and (o.packed >= 0.8 or o.slack_ms <= 1.0)]
+    return max(found, key=lambda v: offers[v].worth, default=None)
+
+
 def expected(s: State, b: int) -> dict[str, np.ndarray]:
     here = int(s.order[b, s.turn[b]])
     groups = groups_of(s, b, here)
@@ -137,6 +199,7 @@ def own_of(s: State, b: int, here: int, groups: list[Group]) -> Iterator[float]:
     yield 1 - s.actions[b] / 100
     yield (s.centres[b] - 1 - s.turn[b]) / s.centres[b]
     yield log(sum(g.size for g in groups))
+    offers = [offer_of(s, b, here, groups, v) for v in range(VNFS)]
     for v in range(VNFS):
         can = [g for g in groups if g.vnf == v and g.servable]
         total = sum(g.servable for g in can)
@@ -147,6 +210,10 @@ def own_of(s: State, b: int, here: int, groups: list[Group]) -> Iterator[float]:
         yield log(sum(g.servable for g in can if g.stage + 1 == LENGTHS[g.kind]))
         yield log(sum(g.servable for g in can if g.place == here))
         yield min((g.left_ms for g in can), default=0.0) / 100
+        yield offers[v].packed
+        yield 1 / (1 + offers[v].slack_ms)
+        yield log(offers[v].worth)
+        yield float(chosen_of(offers) == v)
 
 
 def underway_of(groups: list[Group], kind: int, here: int) -> Iterator[float]:
@@ -221,7 +288,7 @@ def test_a_column_is_what_a_plain_count_gives(
 
 
 def own(found: Observation, column: str) -> float:
-    return float(found.own[0, OWN_COLUMNS.index(column)])
+    return float(found.own[0, COLUMNS["own"].index(column)])
 
 
 def test_chains_that_fit_are_counted_once_however_many_there_are() -> None:
@@ -233,7 +300,7 @@ def test_chains_that_fit_are_counted_once_however_many_there_are() -> None:
     assert own(found, "nat_filled") == pytest.approx(0.96)
     assert own(found, "nat_completed") == 0.0
     assert own(found, "nat_left") == pytest.approx(1.0)
-    pending = dict(zip(PENDING_COLUMNS, found.pending[0, VOIP].tolist(), strict=True))
+    pending = dict(zip(COLUMNS["pending"], found.pending[0, VOIP].tolist(), strict=True))
     assert pending == pytest.approx(
         {"chains": log(50), "here": log(50), "left": 1.0, "rate": 0.05, "servable": log(16)}
     )
@@ -260,7 +327,7 @@ def test_those_that_would_be_completed_and_those_elsewhere_are_told_apart() -> N
     # They come after 0.5 ms: 8 fit into what is left of the step.
     assert own(found, "nat_servable") == pytest.approx(log(8))
     assert own(found, "nat_here") == 0.0
-    assert found.pending[0, VOIP, PENDING_COLUMNS.index("here")] == 0.0
+    assert found.pending[0, VOIP, COLUMNS["pending"].index("here")] == 0.0
 
 
 def test_a_link_that_carries_few_is_seen() -> None:
@@ -269,7 +336,7 @@ def test_a_link_that_carries_few_is_seen() -> None:
     batch.state.turn[0] = 1
     found = batch.observe()
     assert own(found, "nat_servable") == pytest.approx(log(3))
-    assert found.pending[0, VOIP, PENDING_COLUMNS.index("rate")] == pytest.approx(2.7)
+    assert found.pending[0, VOIP, COLUMNS["pending"].index("rate")] == pytest.approx(2.7)
 
 
 def test_whoever_has_a_turn_is_present_whatever_its_number() -> None:
@@ -281,8 +348,8 @@ def test_whoever_has_a_turn_is_present_whatever_its_number() -> None:
     assert found.centres[0, :, 1].tolist() == pytest.approx([10 / 120, 0.0, 30 / 120])
     s.place[0, 0] = 2
     found = batch.observe()
-    assert found.centres[0, 2, CENTRE_COLUMNS.index("chains")] == pytest.approx(log(2))
-    assert found.centres[0, 2, CENTRE_COLUMNS.index("nat_needed")] == pytest.approx(log(2))
+    assert found.centres[0, 2, COLUMNS["centres"].index("chains")] == pytest.approx(log(2))
+    assert found.centres[0, 2, COLUMNS["centres"].index("nat_needed")] == pytest.approx(log(2))
 
 
 def test_a_rest_of_rounding_and_a_bound_that_is_past_are_nothing() -> None:
@@ -290,8 +357,8 @@ def test_a_rest_of_rounding_and_a_bound_that_is_past_are_nothing() -> None:
     batch.state.link_free[0, 0, 1] = -1e-13
     batch.state.arrival[0, 0] = -1000.0
     found = batch.observe()
-    assert found.centres[0, 1, CENTRE_COLUMNS.index("link_free")] == 0.0
-    assert found.pending[0, INDUSTRY, PENDING_COLUMNS.index("left")] == 0.0
+    assert found.centres[0, 1, COLUMNS["centres"].index("link_free")] == 0.0
+    assert found.pending[0, INDUSTRY, COLUMNS["pending"].index("left")] == 0.0
 
 
 def test_what_is_seen_lies_within_the_space() -> None:

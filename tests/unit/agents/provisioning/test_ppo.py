@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -12,19 +13,22 @@ import torch
 from agents.common.checkpoints import checkpoint_of
 from agents.common.rollout import Batch
 from agents.common.worlds import Rows
-from agents.learners.ppo import explained_variance
+from agents.learners.ppo import collect, explained_variance, imitation
+from agents.provisioning.batch import ProvisioningBatch
 from agents.provisioning.config import PpoConfig
 from agents.provisioning.evaluation import score
-from agents.provisioning.generator import GeneratorConfig
+from agents.provisioning.generator import GeneratorConfig, draw_stream
+from agents.provisioning.heuristic import packing_heuristic
 from agents.provisioning.learning import ProvisioningWorld
 from agents.provisioning.model import load_model, make_network
-from agents.provisioning.network import PolicyNetwork
+from agents.provisioning.network import PolicyNetwork, pack
 from agents.provisioning.train import train
+from agents.provisioning.types import ACTIONS
 from testbed.scenario.errors import InputError
 
 TINY = PpoConfig(
     environments=4, rounds=6, steps=16, minibatch=32, epochs=2, evaluate_every=3,
-    evaluation_streams=2, checkpoint_every=2,
+    evaluation_streams=2, checkpoint_every=2, imitate=0.0,
     streams=GeneratorConfig(centres=(2, 3), arrival_steps=4),
 )  # fmt: skip
 TOLD = {
@@ -82,6 +86,45 @@ def test_only_valid_actions_are_drawn_and_evaluate_agrees_with_act() -> None:
     torch.testing.assert_close(log_probability, chosen.log_probability)
     torch.testing.assert_close(value, chosen.value)
     assert (entropy > 0).all() and (entropy <= math.log(many.mask.shape[1])).all()
+
+
+def test_the_first_rounds_imitate_the_advice_and_the_others_do_not(tmp_path: Path) -> None:
+    config = dataclasses.replace(TINY, imitate=0.5, rounds=4, evaluate_every=4)
+    curve = train(config, tmp_path / "half.pt", 1, silent).curve
+    assert [point["approximate_kl"] == 0.0 for point in curve] == [True, True, False, False]
+    none = train(dataclasses.replace(config, imitate=0.0), tmp_path / "none.pt", 1, silent).curve
+    assert all(point["approximate_kl"] != 0.0 for point in none)
+
+
+def test_imitation_makes_the_advice_likely() -> None:
+    network = make_network(TINY, 3)
+    assert isinstance(network, PolicyNetwork)
+    world, generator = ProvisioningWorld(TINY, 4, 1), torch.Generator().manual_seed(0)
+    config = dataclasses.replace(TINY, steps=64, epochs=20)
+    batch, _ = collect(network, world, config, generator, follow=True)
+    advice = network.advice(batch.inputs.rows)
+    first = torch.arange(4).repeat(64) < 2
+    assert torch.equal(batch.action[0][first], advice[first])
+    assert not torch.equal(batch.action[0][~first], advice[~first])
+    before = network.evaluate(batch.inputs, advice)[0].mean()
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+    imitation(network, optimiser, batch, config, generator)
+    assert network.evaluate(batch.inputs, advice)[0].mean() > 0.5 * before
+
+
+def test_the_advice_is_what_the_packing_heuristic_does() -> None:
+    network = make_network(TINY, 3)
+    config = GeneratorConfig(centres=(2, 4), arrival_steps=12, load=(1.0, 6.0))
+    batch = ProvisioningBatch([draw_stream(config, (5, i)) for i in range(6)])
+    taken = set()
+    while not batch.done.all():
+        actions = packing_heuristic(batch)
+        advice = network.advice(torch.from_numpy(pack(batch.observe()))).numpy()
+        there = ~batch.done
+        np.testing.assert_array_equal(advice[there], actions[there])
+        taken |= set(actions[there].tolist())
+        batch.step(actions)
+    assert taken == set(range(ACTIONS))
 
 
 def test_explained_variance_is_one_for_values_that_tell_all_and_zero_for_one_value() -> None:

@@ -10,7 +10,12 @@ import pytest
 from agents.provisioning.batch import ProvisioningBatch
 from agents.provisioning.bound import accepted_at_most
 from agents.provisioning.generator import GeneratorConfig, draw_stream
-from agents.provisioning.heuristic import lean_heuristic, priority_heuristic, random_actions
+from agents.provisioning.heuristic import (
+    lean_heuristic,
+    packing_heuristic,
+    priority_heuristic,
+    random_actions,
+)
 from agents.provisioning.types import (
     ACTIONS_A_STEP,
     BOUND_MS,
@@ -265,6 +270,42 @@ def test_the_lean_heuristic_keeps_less_installed() -> None:
     kept, freed = plain.run(priority_heuristic), lean.run(lean_heuristic)
     assert (freed.storage_gb_ms < kept.storage_gb_ms).all()
     assert (lean.state.installed.sum((1, 2)) < plain.state.installed.sum((1, 2))).all()
+
+
+def test_the_packing_heuristic_waits_for_a_full_instance_while_there_is_time() -> None:
+    full = ProvisioningBatch([one_bundle(kind=VOIP, requests=14)])
+    assert packing_heuristic(full).tolist() == [NAT]  # 14 of the 16 chains of a step
+    few = ProvisioningBatch([one_bundle(kind=VOIP, requests=13)])
+    assert packing_heuristic(few).tolist() == [NAT if 13 * 0.06 >= 0.8 else WAIT]
+    hasty = ProvisioningBatch([one_bundle(kind=VOIP, requests=1)])
+    hasty.state.arrival[0, 0] = -98.8  # 1.2 ms are left for 0.25 ms of work
+    assert packing_heuristic(hasty).tolist() == [NAT]
+    hasty.state.arrival[0, 0] = -98.7
+    assert packing_heuristic(hasty).tolist() == [WAIT]
+
+
+def test_the_packing_heuristic_finishes_chains_before_it_begins_others() -> None:
+    begun, new = one_bundle(kind=INDUSTRY, requests=30), one_bundle(kind=VOIP, requests=30)
+    both = new._replace(
+        **{
+            name: np.concatenate([getattr(begun, name), getattr(new, name)])
+            for name in ("kind", "requests", "source", "destination", "rate_mbps", "arrival")
+        }
+    )
+    batch = ProvisioningBatch([both])
+    s = batch.state
+    mine = int(np.flatnonzero(s.bundle[0, : s.groups[0]] == 0)[0])
+    assert packing_heuristic(batch).tolist() == [NAT]
+    s.stage[0, mine] = 1  # those of Industry 4.0 need a firewall, their last function
+    assert packing_heuristic(batch).tolist() == [FW]
+
+
+def test_the_packing_heuristic_accepts_more_where_work_is_short() -> None:
+    config = GeneratorConfig(centres=(2, 2), arrival_steps=40, load=(6.0, 6.0))
+    streams = [draw_stream(config, (8, i)) for i in range(4)]
+    priority, packing = ProvisioningBatch(streams), ProvisioningBatch(streams)
+    ours, theirs = packing.run(packing_heuristic), priority.run(priority_heuristic)
+    assert ours.satisfied_by_type.sum() > 1.03 * theirs.satisfied_by_type.sum()
 
 
 def test_no_policy_exceeds_the_bound_with_hindsight() -> None:
