@@ -130,7 +130,7 @@ def test_a_learned_policy_decides_in_a_run_and_its_model_is_kept(tmp_path: Path)
     network = build(NetworkSize())
     given, scenario, results = tmp_path / "mine.pt", tmp_path / "one.yaml", tmp_path / "results"
     save_model(given, network, NetworkSize())
-    content = SMOKE.read_text().replace("[deft, greedy-delay]", "[ppo]\nbaseline: ppo")
+    content = SMOKE.read_text().replace("[deft, greedy-delay]", "[ppo]\n  baseline: ppo")
     scenario.write_text(content)
     done = deftbed(
         "compare", str(scenario), "--model", str(given), "--results", str(results), "--json"

@@ -10,8 +10,8 @@ import numpy as np
 
 from testbed.compiled import compiled
 from testbed.vnf.functions.effect import begin_put, drop, erase, forward, put
-from testbed.vnf.functions.function import PROCESS_SIGNATURE
-from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.functions.function import Call, compiled_process
+from testbed.vnf.state.arrays import Bytes
 from testbed.vnf.state.records import Records, find, new_records
 
 CAPACITY, VALUE_WORDS = 16, 3
@@ -43,34 +43,26 @@ def input_length(flow: int, epoch: int, seq: int, large: int) -> int:
     return SMALLEST + (flow * 5 + epoch * 3 + seq * 7) % 23
 
 
-@compiled(PROCESS_SIGNATURE)
-def count_packets(
-    packet: Bytes,
-    length: int,
-    reverse: int,
-    now_ns: int,
-    records: Records,
-    effect: Words,
-    config: Words,
-) -> int:
+@compiled_process
+def count_packets(call: Call) -> int:
     """Count, and say the counts behind the packet."""
-    flow, epoch, seq = np.int64(packet[0]), np.int64(packet[1]), np.int64(packet[2])
-    row = find(records, (OF_FLOW, flow, 0, 0, 0))
-    of_flow = records.values[row, 0] + 1 if row >= 0 else 1
-    row = find(records, (TOTAL, 0, 0, 0, 0))
-    total = records.values[row, 1] + 1 if row >= 0 else 1
-    put(effect, (OF_FLOW, flow, 0, 0, 0), 0, of_flow)
-    put(effect, (TOTAL, 0, 0, 0, 0), 1, total)
-    at = begin_put(effect, (LAST, 0, 0, 0, 7), 0, VALUE_WORDS)
+    flow, epoch, seq = np.int64(call.packet[0]), np.int64(call.packet[1]), np.int64(call.packet[2])
+    row = find(call.records, (OF_FLOW, flow, 0, 0, 0))
+    of_flow = call.records.values[row, 0] + 1 if row >= 0 else 1
+    row = find(call.records, (TOTAL, 0, 0, 0, 0))
+    total = call.records.values[row, 1] + 1 if row >= 0 else 1
+    put(call.effect, (OF_FLOW, flow, 0, 0, 0), 0, of_flow)
+    put(call.effect, (TOTAL, 0, 0, 0, 0), 1, total)
+    at = begin_put(call.effect, (LAST, 0, 0, 0, 7), 0, VALUE_WORDS)
     if at >= 0:
-        effect[at], effect[at + 1], effect[at + 2] = flow, epoch, seq
+        call.effect[at], call.effect[at + 1], call.effect[at + 2] = flow, epoch, seq
     if total % 3 == 0:
-        erase(effect, (ODD, flow, seq & 1, 0, 0))
+        erase(call.effect, (ODD, flow, seq & 1, 0, 0))
     else:
-        put(effect, (ODD, flow, seq & 1, 0, 0), 2, total)
+        put(call.effect, (ODD, flow, seq & 1, 0, 0), 2, total)
     if total % 7 == 0 or (seq * 5 + of_flow) % 11 == 3:
-        return drop(effect, 1 + (total & 1))
-    packet[length] = of_flow & 0xFF
-    packet[length + 1] = total & 0xFF
-    packet[3] = reverse
-    return forward(effect, length + 2)
+        return drop(call.effect, 1 + (total & 1))
+    call.packet[call.length] = of_flow & 0xFF
+    call.packet[call.length + 1] = total & 0xFF
+    call.packet[3] = call.reverse
+    return forward(call.effect, call.length + 2)

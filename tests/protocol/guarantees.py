@@ -11,7 +11,7 @@ from testbed.vnf.functions.effect import (
     REASON,
     clear,
 )
-from testbed.vnf.functions.function import Process
+from testbed.vnf.functions.function import Call, Process
 from testbed.vnf.replication import membership
 from testbed.vnf.replication.copying import copy_to_words
 from testbed.vnf.replication.flow_table import find_flow
@@ -152,7 +152,15 @@ def _is_as_reference(w: Words, reference: Member, process: Process, node: int) -
         length = w[at + IN_LENGTH]
         write_input(reference.packet, flow, epoch, seq, length)
         verdict = process(
-            reference.packet, length, where & 1, 0, reference.records, effect, reference.config
+            Call(
+                reference.packet,
+                length,
+                where & 1,
+                0,
+                reference.records,
+                effect,
+                reference.config,
+            )
         )
         if verdict == FORWARD:
             output = effect[LENGTH]

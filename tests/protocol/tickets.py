@@ -7,11 +7,9 @@ number, which is the configuration.
 
 from __future__ import annotations
 
-from testbed.compiled import compiled
 from testbed.vnf.functions.effect import forward, put
-from testbed.vnf.functions.function import PROCESS_SIGNATURE
+from testbed.vnf.functions.function import Call, compiled_process
 from testbed.vnf.functions.sharing import TAG_SHIFT
-from testbed.vnf.state.arrays import Bytes, Words
 from testbed.vnf.state.records import Records, find, new_records
 
 COUNTER_TAG, TICKET_TAG, SEEN_TAG = 0x60, 0x61, 0x01
@@ -23,30 +21,22 @@ def new_ticket_state() -> Records:
     return new_records(CAPACITY, VALUE_WORDS)
 
 
-@compiled(PROCESS_SIGNATURE)
-def draw_ticket(
-    packet: Bytes,
-    length: int,
-    reverse: int,
-    now_ns: int,
-    records: Records,
-    effect: Words,
-    config: Words,
-) -> int:
+@compiled_process
+def draw_ticket(call: Call) -> int:
     """Draw a ticket, count in the group's own records, say both."""
-    name = config[0] << 24 | packet[0] << 16 | packet[1] << 8 | packet[2]
+    name = call.config[0] << 24 | call.packet[0] << 16 | call.packet[1] << 8 | call.packet[2]
     zero = name & 0
-    row = find(records, (SEEN_TAG << TAG_SHIFT, zero, zero, zero, zero))
-    seen = records.values[row, 0] + 1 if row >= 0 else 1
-    put(effect, (SEEN_TAG << TAG_SHIFT, zero, zero, zero, zero), 0, seen)
-    row = find(records, (TICKET_TAG << TAG_SHIFT | name, zero, zero, zero, zero))
-    ticket = records.values[row, 1] if row >= 0 else 0
+    row = find(call.records, (SEEN_TAG << TAG_SHIFT, zero, zero, zero, zero))
+    seen = call.records.values[row, 0] + 1 if row >= 0 else 1
+    put(call.effect, (SEEN_TAG << TAG_SHIFT, zero, zero, zero, zero), 0, seen)
+    row = find(call.records, (TICKET_TAG << TAG_SHIFT | name, zero, zero, zero, zero))
+    ticket = call.records.values[row, 1] if row >= 0 else 0
     if ticket == 0:
-        row = find(records, (COUNTER_TAG << TAG_SHIFT, zero, zero, zero, zero))
-        ticket = records.values[row, 0] + 1 if row >= 0 else 1
-        put(effect, (COUNTER_TAG << TAG_SHIFT, zero, zero, zero, zero), 0, ticket)
-        put(effect, (TICKET_TAG << TAG_SHIFT | name, zero, zero, zero, zero), 1, ticket)
-    packet[length] = ticket >> 8
-    packet[length + 1] = ticket & 0xFF
-    packet[length + 2] = seen & 0xFF
-    return forward(effect, length + 3)
+        row = find(call.records, (COUNTER_TAG << TAG_SHIFT, zero, zero, zero, zero))
+        ticket = call.records.values[row, 0] + 1 if row >= 0 else 1
+        put(call.effect, (COUNTER_TAG << TAG_SHIFT, zero, zero, zero, zero), 0, ticket)
+        put(call.effect, (TICKET_TAG << TAG_SHIFT | name, zero, zero, zero, zero), 1, ticket)
+    call.packet[call.length] = ticket >> 8
+    call.packet[call.length + 1] = ticket & 0xFF
+    call.packet[call.length + 2] = seen & 0xFF
+    return forward(call.effect, call.length + 3)

@@ -31,7 +31,7 @@ from testbed.vnf.functions.effect import (
     REASON,
     new_effect,
 )
-from testbed.vnf.functions.function import MAX_PACKET_BYTES, Function
+from testbed.vnf.functions.function import MAX_PACKET_BYTES, Call, Function
 from testbed.vnf.functions.packet import OK, View, parse
 from testbed.vnf.functions.registry import make_function
 from testbed.vnf.state.arrays import Bytes
@@ -100,8 +100,9 @@ class Runner:
 
     def _process(self, raw: bytes, reverse: bool, now_ns: int, garbage: int) -> Result:
         buffer, effect = buffer_of(raw, garbage), new_effect()
+        config = self.function.config
         verdict = self.function.process(
-            buffer, len(raw), int(reverse), now_ns, self.records, effect, self.function.config
+            Call(buffer, len(raw), int(reverse), now_ns, self.records, effect, config)
         )
         assert effect[OVERFLOW] == 0
         operations = tuple(effect[HEADER_WORDS : HEADER_WORDS + int(effect[FILL])].tolist())

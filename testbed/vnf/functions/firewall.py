@@ -35,7 +35,7 @@ from testbed.compiled import compiled
 from testbed.vnf.functions.config import check_keys, choice, integer
 from testbed.vnf.functions.effect import begin_put, drop, forward, put
 from testbed.vnf.functions.firewall_rules import allowed, read_rules
-from testbed.vnf.functions.function import PROCESS_SIGNATURE, Function
+from testbed.vnf.functions.function import Call, Function, compiled_process
 from testbed.vnf.functions.packet import (
     ERROR,
     FRAGMENT,
@@ -200,35 +200,27 @@ def _expect_fragments(view: View, now_ns: int, records: Records, effect: Words) 
     put(effect, key, EXPIRES, now_ns + FRAGMENT_NS)
 
 
-@compiled(PROCESS_SIGNATURE)
-def _process(
-    packet: Bytes,
-    length: int,
-    reverse: int,
-    now_ns: int,
-    records: Records,
-    effect: Words,
-    config: Words,
-) -> int:
+@compiled_process
+def _process(call: Call) -> int:
     """Filter one packet; see the module's text for the rules."""
-    view = parse(packet, length)
+    view = parse(call.packet, call.length)
     if view.status:
-        return drop(effect, view.status)
+        return drop(call.effect, view.status)
     if view.first == 0:
-        live = find_live(records, fragment_key(view, _FRAGMENTED), now_ns) >= 0
-        return forward(effect, view.length) if live else drop(effect, FRAGMENT)
+        live = find_live(call.records, fragment_key(view, _FRAGMENTED), call.now_ns) >= 0
+        return forward(call.effect, view.length) if live else drop(call.effect, FRAGMENT)
     if view.icmp_type >= 0:
         if view.icmp_kind == ERROR:
-            return _related(packet, view, reverse, now_ns, records, effect)
-        refused = _refused_query(view, reverse)
+            return _related(call.packet, view, call.reverse, call.now_ns, call.records, call.effect)
+        refused = _refused_query(view, call.reverse)
         if refused:
-            return drop(effect, refused)
-    reason = _connection(view, reverse, now_ns, records, effect, config)
+            return drop(call.effect, refused)
+    reason = _connection(view, call.reverse, call.now_ns, call.records, call.effect, call.config)
     if reason:
-        return drop(effect, reason)
+        return drop(call.effect, reason)
     if view.fragment:
-        _expect_fragments(view, now_ns, records, effect)
-    return forward(effect, view.length)
+        _expect_fragments(view, call.now_ns, call.records, call.effect)
+    return forward(call.effect, view.length)
 
 
 def make(config: Mapping[str, Any]) -> Function:

@@ -1,10 +1,8 @@
 """What every network function is: pure compiled code, its configuration, the size of its state.
 
-    process(packet, length, reverse, now_ns, records, effect, config) -> DROP or FORWARD
+    process(call) -> DROP or FORWARD
 
-The packet is in `packet[:length]`; the function may rewrite it there, and make it longer up to
-`MAX_PACKET_BYTES`. `records` is the state before this packet, to be read alone; what changes goes
-into `effect` (see `effect`), for dropped packets too. The same arguments give the same result on
+A `Call` is one packet with all that the function may know. The same call gives the same result on
 every member of a replica group: there is no other clock, no random number, no I/O.
 """
 
@@ -12,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numba
 import numpy as np
 from numba import types
 
+from testbed.compiled import compiled
 from testbed.scenario.types import FunctionName
 from testbed.vnf.functions.effect import (
     FILL,
@@ -29,25 +28,50 @@ from testbed.vnf.functions.effect import (
     new_effect,
 )
 from testbed.vnf.state.arrays import Bytes, Words
-from testbed.vnf.state.records import RECORDS, Records, apply, new_records
+from testbed.vnf.state.records import Records, apply, new_records
 
 MAX_PACKET_BYTES = 1500
 """Bytes of an IP packet that a buffer has room for."""
 
-Process: TypeAlias = Callable[[Bytes, int, int, int, Records, Words, Words], int]
 
-PROCESS_SIGNATURE = types.int64(
-    numba.typeof(np.zeros(1, np.uint8)),
-    types.int64,
-    types.int64,
-    types.int64,
-    RECORDS,
-    numba.typeof(np.zeros(1, np.int64)),
-    numba.typeof(np.zeros(1, np.int64)),
-)
+class Call(NamedTuple):
+    """One packet for a function, its state before the packet, and where the function answers.
+
+    packet   [room], bytes from the IP header on, `length` of them; the function may rewrite them,
+             and make the packet longer up to `MAX_PACKET_BYTES`
+    length   bytes of the packet
+    reverse  1 on the chain's way back, 0 on its way there
+    now_ns   the time of the primary in nanoseconds; it does not decrease
+    records  the state before this packet, to be read alone
+    effect   [513], of `new_effect`: where changes of the state and the verdict go (see `effect`),
+             for dropped packets too
+    config   [words of the function], what its maker put there
+    """
+
+    packet: Bytes
+    length: int
+    reverse: int
+    now_ns: int
+    records: Records
+    effect: Words
+    config: Words
+
+
+Process: TypeAlias = Callable[[Call], int]
+
+_BYTE, _WORD = np.zeros(1, np.uint8), np.zeros(1, np.int64)
+CALL = numba.typeof(Call(_BYTE, 0, 0, 0, new_records(1, 1), _WORD, _WORD))
+"""The type of `Call` in signatures of compiled functions."""
+
+PROCESS_SIGNATURE = types.int64(CALL)
 """Every `process` is compiled with this signature, so that one machine runs any of them."""
 
 PROCESS_TYPE = types.FunctionType(PROCESS_SIGNATURE)
+
+compiled_process = compiled(PROCESS_SIGNATURE, _nrt=False)
+"""Decorator of every `process`. It makes no array, and counts no references: to count those of a
+call's eight arrays again at each use took 230 ns, as long as the rest of a packet.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +125,9 @@ class Sandbox:
         buffer[: len(packet)] = np.frombuffer(packet, np.uint8)
         effect = new_effect()
         clear(effect)
+        config = self.function.config
         verdict = self.function.process(
-            buffer, len(packet), int(reverse), now_ns, self.records, effect, self.function.config
+            Call(buffer, len(packet), int(reverse), now_ns, self.records, effect, config)
         )
         end = HEADER_WORDS + int(effect[FILL])
         apply(self.records, effect, HEADER_WORDS, end, bucket)

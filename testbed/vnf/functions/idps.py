@@ -50,7 +50,7 @@ from testbed.vnf.functions.effect import (
     forward,
     put,
 )
-from testbed.vnf.functions.function import PROCESS_SIGNATURE, Function
+from testbed.vnf.functions.function import Call, Function, compiled_process
 from testbed.vnf.functions.packet import (
     ACK,
     FIN,
@@ -181,37 +181,29 @@ def _search(
     return dropping
 
 
-@compiled(PROCESS_SIGNATURE)
-def _process(
-    packet: Bytes,
-    length: int,
-    reverse: int,
-    now_ns: int,
-    records: Records,
-    effect: Words,
-    config: Words,
-) -> int:
+@compiled_process
+def _process(call: Call) -> int:
     """Inspect one packet; see the module's text for the rules."""
-    view = parse(packet, length)
+    view = parse(call.packet, call.length)
     if view.status != OK:
-        return drop(effect, view.status)
-    source_row = find(records, source_key(view))
-    if is_blocked(records, source_row, now_ns):
-        return drop(effect, BLOCKED)
-    if _asks(view, reverse):
+        return drop(call.effect, view.status)
+    source_row = find(call.records, source_key(view))
+    if is_blocked(call.records, source_row, call.now_ns):
+        return drop(call.effect, BLOCKED)
+    if _asks(view, call.reverse):
         limits = Limits(
-            config[_SCAN_PORTS],
-            config[_WINDOW_NS],
-            config[_BLOCK_NS],
-            config[_MAX_SOURCES],
-            config[_MAX_PAIRS],
+            call.config[_SCAN_PORTS],
+            call.config[_WINDOW_NS],
+            call.config[_BLOCK_NS],
+            call.config[_MAX_SOURCES],
+            call.config[_MAX_PAIRS],
         )
-        if ask(records, effect, view, source_row, now_ns, limits):
-            return drop(effect, PORT_SCAN)
-    searched = config[RULES] > 0 and view.payload_at < view.length
-    if searched and _search(packet, view, now_ns, records, effect, config):
-        return drop(effect, SIGNATURE)
-    return forward(effect, view.length)
+        if ask(call.records, call.effect, view, source_row, call.now_ns, limits):
+            return drop(call.effect, PORT_SCAN)
+    searched = call.config[RULES] > 0 and view.payload_at < view.length
+    if searched and _search(call.packet, view, call.now_ns, call.records, call.effect, call.config):
+        return drop(call.effect, SIGNATURE)
+    return forward(call.effect, view.length)
 
 
 def make(config: Mapping[str, Any]) -> Function:

@@ -28,7 +28,7 @@ from typing import Any
 
 from testbed.compiled import compiled
 from testbed.vnf.functions.effect import begin_put, drop, forward
-from testbed.vnf.functions.function import PROCESS_SIGNATURE, Function
+from testbed.vnf.functions.function import Call, Function, compiled_process
 from testbed.vnf.functions.lb_config import (
     BACKENDS,
     CONNECTION,
@@ -70,7 +70,7 @@ from testbed.vnf.functions.rewrite import (
 )
 from testbed.vnf.functions.table import EXPIRES, REFRESH_NS, admit, find_live, refreshed
 from testbed.vnf.functions.tcp_sessions import OPENED, closing, established, next_bits
-from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.arrays import Words
 from testbed.vnf.state.records import Key, Records, find
 
 BITS, BACKEND_HIGH, BACKEND_LOW = 1, 2, 3
@@ -171,43 +171,39 @@ def _connect(
 
 
 @compiled
-def _to_backend(
-    packet: Bytes, view: View, now_ns: int, records: Records, effect: Words, config: Words
-) -> int:
+def _to_backend(call: Call, view: View) -> int:
     key = connection_key(view, view.protocol, view.source_port, view.destination_port,
                          view.source_high, view.source_low)  # fmt: skip
-    row = find(records, key)
-    alive = row >= 0 and records.values[row, EXPIRES] > now_ns
-    bits = records.values[row, BITS] if alive else 0
+    row = find(call.records, key)
+    alive = row >= 0 and call.records.values[row, EXPIRES] > call.now_ns
+    bits = call.records.values[row, BITS] if alive else 0
     if alive and view.protocol == TCP:
         opening = view.tcp_flags & (SYN | ACK) == SYN
         alive = not (opening and closing(bits))
         bits = next_bits(bits, view.tcp_flags, 0)
     if alive:
-        high, low = records.values[row, BACKEND_HIGH], records.values[row, BACKEND_LOW]
-        _keep(records, effect, config, key, row, bits, now_ns, view.protocol)
+        high, low = call.records.values[row, BACKEND_HIGH], call.records.values[row, BACKEND_LOW]
+        _keep(call.records, call.effect, call.config, key, row, bits, call.now_ns, view.protocol)
     else:
-        backend = _connect(records, effect, config, key, row, view, now_ns)
-        high, low = config[backend], config[backend + 1]
-    set_destination(packet, view, high, low, KEEP_PORT)
-    return forward(effect, view.length)
+        backend = _connect(call.records, call.effect, call.config, key, row, view, call.now_ns)
+        high, low = call.config[backend], call.config[backend + 1]
+    set_destination(call.packet, view, high, low, KEEP_PORT)
+    return forward(call.effect, view.length)
 
 
 @compiled
-def _from_service(
-    packet: Bytes, view: View, now_ns: int, records: Records, effect: Words, config: Words
-) -> int:
+def _from_service(call: Call, view: View) -> int:
     key = connection_key(view, view.protocol, view.destination_port, view.source_port,
                          view.destination_high, view.destination_low)  # fmt: skip
-    row = find_live(records, key, now_ns)
-    if row < 0 or not _is_backend(records, row, view.source_high, view.source_low):
-        return forward(effect, view.length)
-    bits = records.values[row, BITS]
+    row = find_live(call.records, key, call.now_ns)
+    if row < 0 or not _is_backend(call.records, row, view.source_high, view.source_low):
+        return forward(call.effect, view.length)
+    bits = call.records.values[row, BITS]
     if view.protocol == TCP:
         bits = next_bits(bits, view.tcp_flags, 1)
-    _keep(records, effect, config, key, row, bits, now_ns, view.protocol)
-    set_source(packet, view, config[VIRTUAL_HIGH], config[VIRTUAL_LOW], KEEP_PORT)
-    return forward(effect, view.length)
+    _keep(call.records, call.effect, call.config, key, row, bits, call.now_ns, view.protocol)
+    set_source(call.packet, view, call.config[VIRTUAL_HIGH], call.config[VIRTUAL_LOW], KEEP_PORT)
+    return forward(call.effect, view.length)
 
 
 @compiled
@@ -217,79 +213,72 @@ def _is_backend(records: Records, row: int, high: int, low: int) -> bool:
 
 
 @compiled
-def _error_to_backend(
-    packet: Bytes, view: View, now_ns: int, records: Records, effect: Words, config: Words
-) -> int:
+def _error_to_backend(call: Call, view: View) -> int:
     """An error about an answer of the service."""
-    quoted = parse_quoted(packet, view)
+    quoted = parse_quoted(call.packet, view)
     if quoted.status:
-        return drop(effect, MALFORMED)
+        return drop(call.effect, MALFORMED)
     key = connection_key(view, quoted.protocol, quoted.destination_port, quoted.source_port,
                          quoted.destination_high, quoted.destination_low)  # fmt: skip
-    row = find_live(records, key, now_ns)
-    ours = quoted.source_high == config[VIRTUAL_HIGH] and quoted.source_low == config[VIRTUAL_LOW]
+    row = find_live(call.records, key, call.now_ns)
+    ours = (
+        quoted.source_high == call.config[VIRTUAL_HIGH]
+        and quoted.source_low == call.config[VIRTUAL_LOW]
+    )
     if row < 0 or not ours:
-        return drop(effect, NO_CONNECTION)
-    high, low = records.values[row, BACKEND_HIGH], records.values[row, BACKEND_LOW]
-    set_source(packet, quoted, high, low, KEEP_PORT)
-    set_destination(packet, view, high, low, KEEP_PORT)
-    sum_icmp_anew(packet, view)
-    return forward(effect, view.length)
+        return drop(call.effect, NO_CONNECTION)
+    high, low = call.records.values[row, BACKEND_HIGH], call.records.values[row, BACKEND_LOW]
+    set_source(call.packet, quoted, high, low, KEEP_PORT)
+    set_destination(call.packet, view, high, low, KEEP_PORT)
+    sum_icmp_anew(call.packet, view)
+    return forward(call.effect, view.length)
 
 
 @compiled
-def _error_to_client(
-    packet: Bytes, view: View, now_ns: int, records: Records, effect: Words, config: Words
-) -> int:
+def _error_to_client(call: Call, view: View) -> int:
     """An error about a packet to a backend, from the backend itself or from a router on the way."""
-    quoted = parse_quoted(packet, view)
+    quoted = parse_quoted(call.packet, view)
     if quoted.status:
-        return drop(effect, MALFORMED)
+        return drop(call.effect, MALFORMED)
     key = connection_key(view, quoted.protocol, quoted.source_port, quoted.destination_port,
                          quoted.source_high, quoted.source_low)  # fmt: skip
-    row = find_live(records, key, now_ns)
-    if row < 0 or not _is_backend(records, row, quoted.destination_high, quoted.destination_low):
-        return forward(effect, view.length)
-    high, low = config[VIRTUAL_HIGH], config[VIRTUAL_LOW]
-    set_destination(packet, quoted, high, low, KEEP_PORT)
-    if _is_backend(records, row, view.source_high, view.source_low):
-        set_source(packet, view, high, low, KEEP_PORT)
-    sum_icmp_anew(packet, view)
-    return forward(effect, view.length)
+    row = find_live(call.records, key, call.now_ns)
+    if row < 0 or not _is_backend(
+        call.records, row, quoted.destination_high, quoted.destination_low
+    ):
+        return forward(call.effect, view.length)
+    high, low = call.config[VIRTUAL_HIGH], call.config[VIRTUAL_LOW]
+    set_destination(call.packet, quoted, high, low, KEEP_PORT)
+    if _is_backend(call.records, row, view.source_high, view.source_low):
+        set_source(call.packet, view, high, low, KEEP_PORT)
+    sum_icmp_anew(call.packet, view)
+    return forward(call.effect, view.length)
 
 
-@compiled(PROCESS_SIGNATURE)
-def _process(
-    packet: Bytes,
-    length: int,
-    reverse: int,
-    now_ns: int,
-    records: Records,
-    effect: Words,
-    config: Words,
-) -> int:
+@compiled_process
+def _process(call: Call) -> int:
     """Balance one packet; see the module's text for the rules."""
-    view = parse(packet, length)
+    view = parse(call.packet, call.length)
     if view.status:
-        return drop(effect, view.status)
-    if reverse:
+        return drop(call.effect, view.status)
+    if call.reverse:
         if view.fragment:
-            if _from_backend(config, view):
-                return drop(effect, FRAGMENT)
-        elif view.version == config[VERSION]:
+            if _from_backend(call.config, view):
+                return drop(call.effect, FRAGMENT)
+        elif view.version == call.config[VERSION]:
             if view.icmp_kind == ERROR:
-                return _error_to_client(packet, view, now_ns, records, effect, config)
+                return _error_to_client(call, view)
             if view.has_ports or view.icmp_kind == REPLY:
-                return _from_service(packet, view, now_ns, records, effect, config)
-    elif _to_virtual(config, view):
+                return _from_service(call, view)
+    elif _to_virtual(call.config, view):
         if view.fragment:
-            return drop(effect, FRAGMENT)
+            return drop(call.effect, FRAGMENT)
         if view.icmp_kind == ERROR:
-            return _error_to_backend(packet, view, now_ns, records, effect, config)
-        served = view.has_ports and _served(config, view.protocol, view.destination_port)
+            return _error_to_backend(call, view)
+        served = view.has_ports and _served(call.config, view.protocol, view.destination_port)
         if served or view.icmp_kind == QUERY:
-            return _to_backend(packet, view, now_ns, records, effect, config)
-    return forward(effect, view.length)
+            return _to_backend(call, view)
+    return forward(call.effect, view.length)
 
 
 def make(config: Mapping[str, Any]) -> Function:

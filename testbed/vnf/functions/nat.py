@@ -38,7 +38,7 @@ from typing import Any
 
 from testbed.compiled import compiled
 from testbed.vnf.functions.effect import drop, forward
-from testbed.vnf.functions.function import PROCESS_SIGNATURE, Function
+from testbed.vnf.functions.function import Call, Function, compiled_process
 from testbed.vnf.functions.nat_config import (
     ADDRESS_DEPENDENT,
     ENDPOINT_INDEPENDENT,
@@ -103,34 +103,34 @@ from testbed.vnf.state.records import Records, find
 
 
 @compiled
-def _outbound(
-    packet: Bytes, view: View, now_ns: int, records: Records, effect: Words, config: Words
-) -> int:
-    if view.destination_low == config[PUBLIC]:
-        return drop(effect, HAIRPIN)
+def _outbound(call: Call, view: View) -> int:
+    if view.destination_low == call.config[PUBLIC]:
+        return drop(call.effect, HAIRPIN)
     protocol = view.protocol
     internal = view.source_low << 16 | view.source_port
     remote = view.destination_low << 16 | (view.destination_port if view.has_ports else 0)
-    row = find(records, internal_key(protocol, internal))
+    row = find(call.records, internal_key(protocol, internal))
     known = row >= 0
-    port = int(records.values[row, 0]) if known else -1
-    session = find(records, session_key(protocol, port, remote)) if known else -1
-    if not session_alive(records, session, now_ns):
-        known = known and _keeps_port(records, config, protocol, port, now_ns)
+    port = int(call.records.values[row, 0]) if known else -1
+    session = find(call.records, session_key(protocol, port, remote)) if known else -1
+    if not session_alive(call.records, session, call.now_ns):
+        known = known and _keeps_port(call.records, call.config, protocol, port, call.now_ns)
         if not known:
-            port = free_port(records, effect, config, protocol, internal, now_ns)
+            port = free_port(
+                call.records, call.effect, call.config, protocol, internal, call.now_ns
+            )
             if port < 0:
-                if config[CLAIMS]:
-                    claim_block(records, effect, config, protocol, internal)
-                return drop(effect, NO_PORT)
+                if call.config[CLAIMS]:
+                    claim_block(call.records, call.effect, call.config, protocol, internal)
+                return drop(call.effect, NO_PORT)
             session = -1
     side = Side(protocol, port, internal, remote, view.tcp_flags, 0)
     if session >= 0:
-        renew(records, effect, config, session, side, now_ns)
-    elif not begin_session(records, effect, config, side, known, now_ns):
-        return drop(effect, TABLE_FULL)
-    set_source(packet, view, 0, config[PUBLIC], port)
-    return forward(effect, view.length)
+        renew(call.records, call.effect, call.config, session, side, call.now_ns)
+    elif not begin_session(call.records, call.effect, call.config, side, known, call.now_ns):
+        return drop(call.effect, TABLE_FULL)
+    set_source(call.packet, view, 0, call.config[PUBLIC], port)
+    return forward(call.effect, view.length)
 
 
 @compiled
@@ -142,78 +142,77 @@ def _keeps_port(records: Records, config: Words, protocol: int, port: int, now_n
 
 
 @compiled
-def _inbound(
-    packet: Bytes, view: View, now_ns: int, records: Records, effect: Words, config: Words
-) -> int:
-    if view.destination_low != config[PUBLIC]:
-        return drop(effect, NO_MAPPING)
+def _inbound(call: Call, view: View) -> int:
+    if view.destination_low != call.config[PUBLIC]:
+        return drop(call.effect, NO_MAPPING)
     protocol, port = view.protocol, view.destination_port
     remote = view.source_low << 16 | (view.source_port if view.has_ports else 0)
-    session = find(records, session_key(protocol, port, remote))
-    if session_alive(records, session, now_ns):
-        internal = records.values[session, ENDPOINT] & ENDPOINT_MASK
+    session = find(call.records, session_key(protocol, port, remote))
+    if session_alive(call.records, session, call.now_ns):
+        internal = call.records.values[session, ENDPOINT] & ENDPOINT_MASK
     else:
-        mapping = find_live(records, mapping_key(protocol, port), now_ns)
+        mapping = find_live(call.records, mapping_key(protocol, port), call.now_ns)
         if mapping < 0:
-            return drop(effect, NO_MAPPING)
-        filtering = config[FILTERING]
+            return drop(call.effect, NO_MAPPING)
+        filtering = call.config[FILTERING]
         if filtering != ENDPOINT_INDEPENDENT and not (
             filtering == ADDRESS_DEPENDENT
             and address_known(
-                records, protocol, port, records.values[mapping, NEXT], view.source_low, now_ns
+                call.records,
+                protocol,
+                port,
+                call.records.values[mapping, NEXT],
+                view.source_low,
+                call.now_ns,
             )
         ):
-            return drop(effect, FILTERED)
-        internal = records.values[mapping, ENDPOINT] & ENDPOINT_MASK
+            return drop(call.effect, FILTERED)
+        internal = call.records.values[mapping, ENDPOINT] & ENDPOINT_MASK
     if protocol == TCP:
         side = Side(protocol, port, internal, remote, view.tcp_flags, 1)
         if session >= 0:
-            renew(records, effect, config, session, side, now_ns)
-        elif not begin_session(records, effect, config, side, True, now_ns):
-            return drop(effect, TABLE_FULL)
-    set_destination(packet, view, 0, internal >> 16, internal & 0xFFFF)
-    return forward(effect, view.length)
+            renew(call.records, call.effect, call.config, session, side, call.now_ns)
+        elif not begin_session(call.records, call.effect, call.config, side, True, call.now_ns):
+            return drop(call.effect, TABLE_FULL)
+    set_destination(call.packet, view, 0, internal >> 16, internal & 0xFFFF)
+    return forward(call.effect, view.length)
 
 
 @compiled
-def _error_in(
-    packet: Bytes, view: View, now_ns: int, records: Records, effect: Words, config: Words
-) -> int:
+def _error_in(call: Call, view: View) -> int:
     """An error that quotes a packet which this NAT sent out (RFC 5508 REQ-4)."""
-    quoted = parse_quoted(packet, view)
+    quoted = parse_quoted(call.packet, view)
     if quoted.status:
-        return drop(effect, MALFORMED)
-    if view.destination_low != config[PUBLIC] or quoted.source_low != config[PUBLIC]:
-        return drop(effect, NO_MAPPING)
-    row = find_live(records, mapping_key(quoted.protocol, quoted.source_port), now_ns)
+        return drop(call.effect, MALFORMED)
+    if view.destination_low != call.config[PUBLIC] or quoted.source_low != call.config[PUBLIC]:
+        return drop(call.effect, NO_MAPPING)
+    row = find_live(call.records, mapping_key(quoted.protocol, quoted.source_port), call.now_ns)
     if row < 0:
-        return drop(effect, NO_MAPPING)
-    internal = records.values[row, ENDPOINT] & ENDPOINT_MASK
-    set_source(packet, quoted, 0, internal >> 16, internal & 0xFFFF)
-    set_destination(packet, view, 0, internal >> 16, KEEP_PORT)
-    sum_icmp_anew(packet, view)
-    return forward(effect, view.length)
+        return drop(call.effect, NO_MAPPING)
+    internal = call.records.values[row, ENDPOINT] & ENDPOINT_MASK
+    set_source(call.packet, quoted, 0, internal >> 16, internal & 0xFFFF)
+    set_destination(call.packet, view, 0, internal >> 16, KEEP_PORT)
+    sum_icmp_anew(call.packet, view)
+    return forward(call.effect, view.length)
 
 
 @compiled
-def _error_out(
-    packet: Bytes, view: View, now_ns: int, records: Records, effect: Words, config: Words
-) -> int:
+def _error_out(call: Call, view: View) -> int:
     """An error that quotes a packet which this NAT let in (RFC 5508 REQ-5)."""
-    quoted = parse_quoted(packet, view)
+    quoted = parse_quoted(call.packet, view)
     if quoted.status:
-        return drop(effect, MALFORMED)
+        return drop(call.effect, MALFORMED)
     internal = quoted.destination_low << 16 | quoted.destination_port
-    row = find(records, internal_key(quoted.protocol, internal))
+    row = find(call.records, internal_key(quoted.protocol, internal))
     if row < 0:
-        return drop(effect, NO_MAPPING)
-    port = records.values[row, 0]
-    if find_live(records, mapping_key(quoted.protocol, port), now_ns) < 0:
-        return drop(effect, NO_MAPPING)
-    set_destination(packet, quoted, 0, config[PUBLIC], port)
-    set_source(packet, view, 0, config[PUBLIC], KEEP_PORT)
-    sum_icmp_anew(packet, view)
-    return forward(effect, view.length)
+        return drop(call.effect, NO_MAPPING)
+    port = call.records.values[row, 0]
+    if find_live(call.records, mapping_key(quoted.protocol, port), call.now_ns) < 0:
+        return drop(call.effect, NO_MAPPING)
+    set_destination(call.packet, quoted, 0, call.config[PUBLIC], port)
+    set_source(call.packet, view, 0, call.config[PUBLIC], KEEP_PORT)
+    sum_icmp_anew(call.packet, view)
+    return forward(call.effect, view.length)
 
 
 @compiled
@@ -252,36 +251,28 @@ def _prefix_at(packet: Bytes, view: View, reverse: int, place: int, config: Word
     return 0
 
 
-@compiled(PROCESS_SIGNATURE)
-def _process(
-    packet: Bytes,
-    length: int,
-    reverse: int,
-    now_ns: int,
-    records: Records,
-    effect: Words,
-    config: Words,
-) -> int:
+@compiled_process
+def _process(call: Call) -> int:
     """Translate one packet; see the module's text for the rules."""
-    view = parse(packet, length)
+    view = parse(call.packet, call.length)
     if view.status:
-        return drop(effect, view.status)
+        return drop(call.effect, view.status)
     if view.version == 6:
-        return _prefix(packet, view, reverse, effect, config)
+        return _prefix(call.packet, view, call.reverse, call.effect, call.config)
     if view.fragment:
-        return drop(effect, FRAGMENT)
+        return drop(call.effect, FRAGMENT)
     if view.protocol == ICMP:
         if view.icmp_kind == ERROR:
-            if reverse:
-                return _error_in(packet, view, now_ns, records, effect, config)
-            return _error_out(packet, view, now_ns, records, effect, config)
-        if view.icmp_kind != (REPLY if reverse else QUERY):
-            return drop(effect, UNSUPPORTED if view.icmp_kind == NO_KIND else NO_MAPPING)
+            if call.reverse:
+                return _error_in(call, view)
+            return _error_out(call, view)
+        if view.icmp_kind != (REPLY if call.reverse else QUERY):
+            return drop(call.effect, UNSUPPORTED if view.icmp_kind == NO_KIND else NO_MAPPING)
     elif not view.has_ports:
-        return drop(effect, UNSUPPORTED)
-    if reverse:
-        return _inbound(packet, view, now_ns, records, effect, config)
-    return _outbound(packet, view, now_ns, records, effect, config)
+        return drop(call.effect, UNSUPPORTED)
+    if call.reverse:
+        return _inbound(call, view)
+    return _outbound(call, view)
 
 
 def make(config: Mapping[str, Any]) -> Function:

@@ -31,10 +31,10 @@ import numpy as np
 from testbed.compiled import compiled
 from testbed.vnf.functions.config import check_keys, integer
 from testbed.vnf.functions.effect import begin_put, drop, forward, put
-from testbed.vnf.functions.function import PROCESS_SIGNATURE, Function
+from testbed.vnf.functions.function import Call, Function, compiled_process
 from testbed.vnf.functions.packet import OK, REASONS, flow_key, parse
 from testbed.vnf.functions.table import EXPIRES, admit, plain_key, table_records
-from testbed.vnf.state.arrays import Bytes, Words
+from testbed.vnf.state.arrays import Words
 from testbed.vnf.state.records import KEY_WORDS, Key, Records, find
 
 FLOW_TAG, SLOT_TAG = 0x01, 0x02
@@ -110,38 +110,30 @@ def _count_in_totals(records: Records, effect: Words, amount: int, new: int) -> 
             effect[at + TOTAL_FLOWS] = flows + 1
 
 
-@compiled(PROCESS_SIGNATURE)
-def _process(
-    packet: Bytes,
-    length: int,
-    reverse: int,
-    now_ns: int,
-    records: Records,
-    effect: Words,
-    config: Words,
-) -> int:
+@compiled_process
+def _process(call: Call) -> int:
     """Count one packet; the direction does not matter, the flow key has it."""
-    view = parse(packet, length)
+    view = parse(call.packet, call.length)
     if view.status != OK:
-        return drop(effect, view.status)
+        return drop(call.effect, view.status)
     key = flow_key(view, FLOW_TAG)
-    row = find(records, key)
+    row = find(call.records, key)
     new = int(row < 0)
     packets, l3_bytes = 0, 0
     if new:
-        admit(records, effect, SLOT_TAG, key, config[MAX_FLOWS], now_ns, True)
+        admit(call.records, call.effect, SLOT_TAG, key, call.config[MAX_FLOWS], call.now_ns, True)
     else:
-        packets, l3_bytes = records.values[row, PACKETS], records.values[row, L3_BYTES]
-    at = begin_put(effect, key, LAST, 3 + new)
+        packets, l3_bytes = call.records.values[row, PACKETS], call.records.values[row, L3_BYTES]
+    at = begin_put(call.effect, key, LAST, 3 + new)
     if at >= 0:
-        effect[at + LAST] = now_ns + FOREVER_NS
-        effect[at + PACKETS] = packets + 1
-        effect[at + L3_BYTES] = l3_bytes + view.length
+        call.effect[at + LAST] = call.now_ns + FOREVER_NS
+        call.effect[at + PACKETS] = packets + 1
+        call.effect[at + L3_BYTES] = l3_bytes + view.length
         if new:
-            effect[at + FIRST] = now_ns
-    _count_in_totals(records, effect, view.length, new)
-    _count_in_sketch(records, effect, key, view.length, config)
-    return forward(effect, view.length)
+            call.effect[at + FIRST] = call.now_ns
+    _count_in_totals(call.records, call.effect, view.length, new)
+    _count_in_sketch(call.records, call.effect, key, view.length, call.config)
+    return forward(call.effect, view.length)
 
 
 def make(config: Mapping[str, Any]) -> Function:

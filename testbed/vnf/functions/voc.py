@@ -26,11 +26,10 @@ import numpy as np
 from testbed.compiled import compiled
 from testbed.vnf.functions.config import check_keys, integer
 from testbed.vnf.functions.effect import begin_put, drop, forward
-from testbed.vnf.functions.function import PROCESS_SIGNATURE, Function
+from testbed.vnf.functions.function import Call, Function, compiled_process
 from testbed.vnf.functions.packet import OK, REASONS, flow_key, parse, set_tos
 from testbed.vnf.functions.table import EXPIRES, admit, table_records
-from testbed.vnf.state.arrays import Bytes, Words
-from testbed.vnf.state.records import KEY_WORDS, Records, find
+from testbed.vnf.state.records import KEY_WORDS, find
 
 AF41, AF43 = 34, 38
 """Codepoints 100010 and 100110 (RFC 2597 6)."""
@@ -60,48 +59,40 @@ def _refilled(level: int, full: int, rate_bps: int, elapsed_ns: int) -> int:
     return full if gained >= full - level else level + gained
 
 
-@compiled(PROCESS_SIGNATURE)
-def _process(
-    packet: Bytes,
-    length: int,
-    reverse: int,
-    now_ns: int,
-    records: Records,
-    effect: Words,
-    config: Words,
-) -> int:
+@compiled_process
+def _process(call: Call) -> int:
     """Meter and mark one packet; the direction does not matter, the flow key has it."""
-    view = parse(packet, length)
+    view = parse(call.packet, call.length)
     if view.status != OK:
-        return drop(effect, view.status)
-    full = config[_FULL]
+        return drop(call.effect, view.status)
+    full = call.config[_FULL]
     key = flow_key(view, FLOW_TAG)
-    row = find(records, key)
+    row = find(call.records, key)
     committed, half_peak = full, full
     if row >= 0:
-        bucket = records.values[row]
-        elapsed_ns = now_ns - (bucket[EXPIRES] - FOREVER_NS)
-        committed = _refilled(bucket[COMMITTED], full, config[_RATE_BPS], elapsed_ns)
-        half_peak = _refilled(bucket[HALF_PEAK], full, config[_RATE_BPS], elapsed_ns)
+        bucket = call.records.values[row]
+        elapsed_ns = call.now_ns - (bucket[EXPIRES] - FOREVER_NS)
+        committed = _refilled(bucket[COMMITTED], full, call.config[_RATE_BPS], elapsed_ns)
+        half_peak = _refilled(bucket[HALF_PEAK], full, call.config[_RATE_BPS], elapsed_ns)
     else:
-        admit(records, effect, SLOT_TAG, key, config[_MAX_FLOWS], now_ns, True)
+        admit(call.records, call.effect, SLOT_TAG, key, call.config[_MAX_FLOWS], call.now_ns, True)
     red = half_peak < view.length * _HALF_BYTE
     green = not red and committed >= view.length * _BYTE
     if not red:
         half_peak -= view.length * _HALF_BYTE
     if green:
         committed -= view.length * _BYTE
-    at = begin_put(effect, key, EXPIRES, 3)
+    at = begin_put(call.effect, key, EXPIRES, 3)
     if at >= 0:
-        effect[at] = now_ns + FOREVER_NS
-        effect[at + COMMITTED] = committed
-        effect[at + HALF_PEAK] = half_peak
+        call.effect[at] = call.now_ns + FOREVER_NS
+        call.effect[at + COMMITTED] = committed
+        call.effect[at + HALF_PEAK] = half_peak
     if red:
-        return drop(effect, POLICED)
+        return drop(call.effect, POLICED)
     tos = (AF41 if green else AF43) << 2 | view.tos & 3
     if tos != view.tos:
-        set_tos(packet, view, tos)
-    return forward(effect, view.length)
+        set_tos(call.packet, view, tos)
+    return forward(call.effect, view.length)
 
 
 def make(config: Mapping[str, Any]) -> Function:

@@ -66,7 +66,7 @@ from testbed.vnf.functions.content_cache import (
     write_content,
 )
 from testbed.vnf.functions.effect import begin_put, drop, forward, put
-from testbed.vnf.functions.function import MAX_PACKET_BYTES, PROCESS_SIGNATURE, Function
+from testbed.vnf.functions.function import MAX_PACKET_BYTES, Call, Function, compiled_process
 from testbed.vnf.functions.packet import (
     OK,
     REASONS,
@@ -310,27 +310,19 @@ def _is_plain(packet: Bytes, view: View) -> bool:
     return view.protocol == TCP or be16(packet, view.l4_at + 4) == view.length - view.l4_at
 
 
-@compiled(PROCESS_SIGNATURE)
-def _process(
-    packet: Bytes,
-    length: int,
-    reverse: int,
-    now_ns: int,
-    records: Records,
-    effect: Words,
-    config: Words,
-) -> int:
+@compiled_process
+def _process(call: Call) -> int:
     """Encode, decode or observe one packet."""
-    view = parse(packet, length)
+    view = parse(call.packet, call.length)
     if view.status != OK:
-        return drop(effect, view.status)
-    if not _is_plain(packet, view):
-        return forward(effect, view.length)
+        return drop(call.effect, view.status)
+    if not _is_plain(call.packet, view):
+        return forward(call.effect, view.length)
     flow = flow_key(view, _FLOW_TAG)
-    role = config[_ROLE]
-    if role != OBSERVE and (role == DECODE) != (reverse != 0):
-        return _decode(packet, view, flow, now_ns, records, effect, config)
-    return _encode(packet, view, flow, now_ns, records, effect, config)
+    role = call.config[_ROLE]
+    if role != OBSERVE and (role == DECODE) != (call.reverse != 0):
+        return _decode(call.packet, view, flow, call.now_ns, call.records, call.effect, call.config)
+    return _encode(call.packet, view, flow, call.now_ns, call.records, call.effect, call.config)
 
 
 def make(config: Mapping[str, Any]) -> Function:

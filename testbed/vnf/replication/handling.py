@@ -12,7 +12,7 @@ from testbed.vnf.functions.effect import (
     SHARED,
     clear,
 )
-from testbed.vnf.functions.function import Process
+from testbed.vnf.functions.function import Call, Process
 from testbed.vnf.replication.copying import copy_from_words
 from testbed.vnf.replication.flow_table import find_flow
 from testbed.vnf.replication.flows import (
@@ -181,7 +181,7 @@ def _handle(
     if reason == NOT_LOST:
         # An odd path is a chain's way back.
         verdict = process(
-            member.packet, length, path & 1, now_ns, member.records, effect, member.config
+            Call(member.packet, length, path & 1, now_ns, member.records, effect, member.config)
         )
         if effect[OVERFLOW] or effect[LENGTH] > min(MAX_PACKET_BYTES, m[PACKET_ROOM]):
             clear(effect)

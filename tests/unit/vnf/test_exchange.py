@@ -25,6 +25,7 @@ from testbed.vnf.exchange.part_messages import (
     shape_of,
 )
 from testbed.vnf.functions.effect import FILL, HEADER_WORDS, clear, new_effect
+from testbed.vnf.functions.function import Call
 from testbed.vnf.functions.registry import SHARES, make_function
 from testbed.vnf.functions.traffic_monitor import (
     FLOW_TAG,
@@ -103,7 +104,8 @@ class Group:
         buffer = np.zeros(1500, np.uint8)
         buffer[: len(packet)] = np.frombuffer(packet, np.uint8)
         records = self.member.records
-        self.function.process(buffer, len(packet), 0, 7, records, effect, self.function.config)
+        config = self.function.config
+        self.function.process(Call(buffer, len(packet), 0, 7, records, effect, config))
         apply(records, effect, HEADER_WORDS, HEADER_WORDS + int(effect[FILL]), 0)
         self.words[layout.NEXT] += 1
         if committed:

@@ -7,41 +7,31 @@ from typing import Any, cast
 
 import numpy as np
 
-from testbed.compiled import compiled
 from testbed.scenario.types import FunctionName
 from testbed.vnf.functions.checksums import byte
 from testbed.vnf.functions.config import check_keys, integer
 from testbed.vnf.functions.effect import drop, forward, put
-from testbed.vnf.functions.function import PROCESS_SIGNATURE, Function
+from testbed.vnf.functions.function import Call, Function, compiled_process
 from testbed.vnf.functions.packet import OK, REASONS, parse
 from testbed.vnf.functions.table import plain_key
-from testbed.vnf.state.arrays import Bytes, Words
-from testbed.vnf.state.records import Records, find
+from testbed.vnf.state.records import find
 
 NAME = cast(FunctionName, "hops")
 COUNT_TAG = 0x40  # mergeable: this instance's own count, which only grows
 FEW_HOPS = len(REASONS)
 
 
-@compiled(PROCESS_SIGNATURE)
-def _process(
-    packet: Bytes,
-    length: int,
-    reverse: int,
-    now_ns: int,
-    records: Records,
-    effect: Words,
-    config: Words,
-) -> int:
-    view = parse(packet, length)
+@compiled_process
+def _process(call: Call) -> int:
+    view = parse(call.packet, call.length)
     if view.status != OK:
-        return drop(effect, view.status)
-    if byte(packet, 8 if view.version == 4 else 7) >= config[0]:
-        return forward(effect, view.length)
+        return drop(call.effect, view.status)
+    if byte(call.packet, 8 if view.version == 4 else 7) >= call.config[0]:
+        return forward(call.effect, view.length)
     key = plain_key(COUNT_TAG, 0)
-    row = find(records, key)
-    put(effect, key, 0, 1 + (records.values[row, 0] if row >= 0 else 0))
-    return drop(effect, FEW_HOPS)
+    row = find(call.records, key)
+    put(call.effect, key, 0, 1 + (call.records.values[row, 0] if row >= 0 else 0))
+    return drop(call.effect, FEW_HOPS)
 
 
 def make(config: Mapping[str, Any]) -> Function:

@@ -9,6 +9,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP, ICMPerror, IPerror, TCPerror, 
 from scapy.packet import Packet as ScapyPacket
 
 from testbed.vnf.functions.effect import FORWARD, new_effect
+from testbed.vnf.functions.function import Call
 from testbed.vnf.functions.nat_state import INTERNAL, MAPPING, SESSION
 from testbed.vnf.functions.nat_table import MAX_REMOTES
 from tests.support.functions_support import (
@@ -47,10 +48,10 @@ def peek(runner: Runner, packet: ScapyPacket, at_s: float) -> bool:
     """Whether a packet from outside would pass at some time; the state stays as it is."""
     effect = new_effect()
     raw = bytes(packet)
+    config, now_ns = runner.function.config, 1_000 * S + round(at_s * S)
     verdict = runner.function.process(
-        buffer_of(raw), len(raw), 1, (1_000 * S) + round(at_s * S), runner.records, effect,
-        runner.function.config,
-    )  # fmt: skip
+        Call(buffer_of(raw), len(raw), 1, now_ns, runner.records, effect, config)
+    )
     return verdict == FORWARD
 
 
