@@ -29,7 +29,7 @@ def scenario(folder: Path) -> Path:
     del content["scaling"], content["traffic"]["load_steps"]
     content["chains"][0] |= {"functions": ["fw"], "shards": 1}
     content["traffic"] |= {"duration_s": 12, "initial_requests": 0, "arrivals_per_s": 0.5}
-    content |= {"policies": ["first-fit"], "baseline": "first-fit"}
+    content["problem"] |= {"policies": ["first-fit"], "baseline": "first-fit"}
     plan = make_plan(parse_scenario(yaml.safe_dump(content)), 1)
     first_ns = plan.requests[0].arrival_ns
     assert BEFORE_NS < first_ns < 6 * NS_PER_S

@@ -34,7 +34,7 @@ def scenario(folder: Path) -> Path:
     }  # fmt: skip
     content["overload"] = {"high": 0.9, "period_s": 0.25, "hold_s": 0.5, "cool_s": 1.0}
     content["replication"] = {"without_backup": "availability"}
-    content |= {"policies": ["first-fit"], "baseline": "first-fit"}
+    content["problem"] |= {"policies": ["first-fit"], "baseline": "first-fit"}
     path = folder / "scenario.yaml"
     path.write_text(yaml.safe_dump(content))
     return path
