@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from agents.provisioning.kernel import act_all, begin_step
+from agents.provisioning.dynamics import act_all, begin_step
 from agents.provisioning.observe import empty_observation, observe_all
 from agents.provisioning.reward import RewardWeights
 from agents.provisioning.types import (

@@ -1,6 +1,6 @@
 """Groups of chains: which an instance can serve, what serving them does, when they are dropped.
 
-Numba over struct of arrays; kernel.py says what the model is.
+Numba over struct of arrays; dynamics.py says what the model is.
 """
 
 from __future__ import annotations

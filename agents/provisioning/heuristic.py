@@ -6,7 +6,7 @@ import numpy as np
 
 from agents.provisioning.batch import Actor, ProvisioningBatch
 from agents.provisioning.chains import next_vnf, servable
-from agents.provisioning.kernel import has_room
+from agents.provisioning.dynamics import has_room
 from agents.provisioning.packing import OFFER, advised, best_here, offers
 from agents.provisioning.types import VNFS, WAIT, IntArray, State
 from testbed.compiled import compiled

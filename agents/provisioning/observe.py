@@ -12,7 +12,7 @@ from agents.provisioning.chains import (
     servable,
     time_left_ms,
 )
-from agents.provisioning.kernel import valid_actions
+from agents.provisioning.dynamics import valid_actions
 from agents.provisioning.observation_columns import (
     ALL_CHAINS,
     CAPACITY,

@@ -16,7 +16,7 @@ from agents.provisioning.chains import (
     due_ms,
     servable,
 )
-from agents.provisioning.kernel import CPU_TABLE, has_room
+from agents.provisioning.dynamics import CPU_TABLE, has_room
 from agents.provisioning.types import (
     CHAINS,
     CPU,

@@ -21,7 +21,6 @@ ALLOWED = {
     "testbed/decisions/problem.py",  # the type; each problem's folder has its value
     "testbed/scenario/model.py",
     "testbed/scenario/types.py",
-    "testbed/twin/kernel.py",
     "testbed/vnf/functions/config.py",
 }
 """Files that have the name of a problem's part. All but the first await a name of their own."""
