@@ -44,6 +44,7 @@ CONTEST = Contest(
     ),
     world="on the twin",
     place="topology",
+    places="topologies",
     method=(
         (
             "what runs",

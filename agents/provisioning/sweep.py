@@ -42,7 +42,8 @@ CONTEST = Contest(
     screen=("acceptance", "delay_ms", "storage_gb_ms", "cpu_ms", "ram_gb_ms"),
     plotted=("acceptance", "delay_ms", "storage_gb_ms", "cpu_ms"),
     world="in the paper's world",
-    place="number of data centres",
+    place="data centres",
+    places="numbers of data centres",
     method=(
         (
             "what runs",
@@ -89,7 +90,7 @@ def sweep_of(job: EvaluationJob) -> Sweep:
     policies = check_policies(job.policies or usual, POLICIES)
     actors = {model: _actor(name, model) for name, model in _learned(policies, job.models)}
     centres = [_centres(place) for place in job.places] or spec.data_centres
-    cells = tuple((str(each), load) for each in centres for load in job.loads or spec.loads)
+    cells = tuple((each, load) for each in centres for load in job.loads or spec.loads)
     count = spec.count if job.streams is None else job.streams
     seeds = job.scenario.seeds if job.streams is None else job.scenario.seeds[:1]
     return Sweep(
@@ -99,7 +100,7 @@ def sweep_of(job: EvaluationJob) -> Sweep:
         learned=tuple(name for name in policies if name in LEARNED),
         bounds=tuple(name for name in policies if name == BOUND),
         models=job.models,
-        cells=cells,
+        cells=tuple((_label(count), load) for count, load in cells),
         streams=count * len(seeds),
         facts={
             "scenario": job.scenario.name,
@@ -128,6 +129,10 @@ def _actor(name: str, model: Path) -> Actor:
     return network_actor(load_model(model, name))
 
 
+def _label(centres: int) -> str:
+    return f"{centres} data centre{'' if centres == 1 else 's'}"
+
+
 def _centres(place: str) -> int:
     if not place.isdecimal() or not 1 <= int(place) <= MOST_CENTRES:
         expected = f"numbers of data centres, 1 to {MOST_CENTRES}: the problem is provisioning"
@@ -138,28 +143,26 @@ def _centres(place: str) -> int:
 def _rows(
     contestants: Sequence[tuple[str, Path | None]],
     actors: Mapping[Path, Actor],
-    cells: Sequence[tuple[str, float]],
+    cells: Sequence[tuple[int, float]],
     seeds: Sequence[int],
     count: int,
     arrival_steps: int,
     progress: Callable[[str, float], None],
 ) -> Iterator[dict[str, Any]]:
     total, done = len(cells) * len(contestants), 0
-    for place, load in cells:
-        config = GeneratorConfig(
-            (int(place), int(place)), load=(load, load), arrival_steps=arrival_steps
-        )
+    for centres, load in cells:
+        config = GeneratorConfig((centres, centres), load=(load, load), arrival_steps=arrival_steps)
         streams = [
-            draw_stream(config, (seed, COMPARISON, int(place), i))
+            draw_stream(config, (seed, COMPARISON, centres, i))
             for seed in seeds
             for i in range(count)
         ]
         for name, model in contestants:
-            progress(f"{name}, {place} data centres, load {load:g}", done / total)
+            progress(f"{name}, {_label(centres)}, load {load:g}", done / total)
             outcomes = _outcomes(name, None if model is None else actors[model], streams)
             for number in range(len(streams)):
                 values = {key: float(each[number]) for key, each in outcomes._asdict().items()}
-                where = {"topology": place, "load": load, "stream": number}
+                where = {"topology": _label(centres), "load": load, "stream": number}
                 label = "" if model is None else model.name
                 yield {"policy": name, **where, "model": label, **values}
             done += 1

@@ -49,7 +49,7 @@ class Contest:
     screen      by importance: as many as a screen has room for
     plotted     what is drawn over the load
     world       where the policies decide, e.g. "on the twin"
-    place       what a row's `place` is, e.g. "topology"
+    place       what a row's `place` is, e.g. "topology", and `places` several of them
     method      (term, meaning), for the page's last part
     """
 
@@ -60,6 +60,7 @@ class Contest:
     plotted: tuple[str, ...]
     world: str
     place: str
+    places: str
     method: tuple[tuple[str, str], ...]
 
     def figure(self, key: str) -> Figure:
@@ -98,5 +99,6 @@ def contest_of(content: Mapping[str, Any]) -> Contest:
         plotted=tuple(content["plotted"]),
         world=content["world"],
         place=content["place"],
+        places=content["places"],
         method=tuple((term, meaning) for term, meaning in content["method"]),
     )

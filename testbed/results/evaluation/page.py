@@ -82,7 +82,7 @@ def _content(summary: Json, manifest: Json, contest: Contest) -> dict[str, Any]:
 def _headline(summary: Json, topologies: Sequence[str], contest: Contest) -> str:
     loads = len({cell["load"] for cell in summary["cells"]})
     count = len(summary["policies"])
-    where = topologies[0] if len(topologies) == 1 else f"{len(topologies)} of {contest.place}"
+    where = topologies[0] if len(topologies) == 1 else f"{len(topologies)} {contest.places}"
     return (
         f"{count} polic{'y' if count == 1 else 'ies'}, {loads} load{'' if loads == 1 else 's'}, "
         f"{where}: {summary['streams']} request streams, the same for all"

@@ -66,7 +66,7 @@ def test_the_command_writes_the_page_with_the_words_of_the_problem(
         main(["evaluate", str(small), "--results", str(out), "--json"])
     assert ended.value.code in (0, None)
     summary = json.loads(capsys.readouterr().out)
-    assert [cell["topology"] for cell in summary["cells"]] == ["2", "3"]
+    assert [cell["topology"] for cell in summary["cells"]] == ["2 data centres", "3 data centres"]
     assert summary["bounds"] == ["bound"] and summary["baseline"] == "priority"
     page = (out / "evaluation.html").read_text()
     assert "in the paper&#39;s world" in page and "Onsu et al." in page and "topologies" not in page
