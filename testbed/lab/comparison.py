@@ -214,6 +214,7 @@ def _manifest(scenario: Scenario, backends: Backends) -> dict[str, Any]:
     return {
         "format": 1,
         "scenario": scenario.name,
+        "problem": scenario.problem.name,
         "complete": False,
         "run_started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "baseline": scenario.problem.baseline,

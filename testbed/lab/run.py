@@ -232,6 +232,7 @@ def _manifest(spec: RunSpec, plan: RunPlan, run_id: str) -> dict[str, Any]:
         "deftbed": __version__,
         "run_id": run_id,
         "scenario": spec.scenario.name,
+        "problem": spec.scenario.problem.name,
         "policy": spec.policy,
         "model": None if spec.model is None else _named(spec.model),
         "seed": spec.seed,
