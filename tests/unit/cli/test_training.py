@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from tensorboard.summary.writer import event_file_writer
 
 from agents.common.checkpoints import checkpoint_of
 from agents.common.logs import Log
@@ -167,7 +170,15 @@ def test_a_dqn_that_was_killed_ends_with_the_weights_of_one_that_was_not(
     assert steps_shown(tmp_path / "a-logs", "reward") == [EACH * (n + 1) for n in range(60)]
 
 
-def test_what_a_training_goes_on_from_stays_in_its_curve(tmp_path: Path) -> None:
+def test_what_a_training_goes_on_from_stays_in_its_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # TensorBoard reads files by their names: the second of the start, then a process's own count,
+    # of which 10 comes before 9. Trainings that follow one another never begin in one second.
+    seconds = itertools.count(1_000_000_000)
+    clock = SimpleNamespace(time=lambda: float(next(seconds)))
+    monkeypatch.setattr(event_file_writer, "time", clock)
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(9))
     for resumed_at, points in ((0, (10, 20, 30)), (20, (30, 40))):
         with Log(tmp_path, resumed_at) as log:
             for decisions in points:
