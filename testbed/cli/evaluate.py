@@ -43,7 +43,8 @@ def evaluate(
         ),
     ] = "",
     seeds: Annotated[
-        int | None, typer.Option(help="request streams in each cell [20]", min=1)
+        int | None,
+        typer.Option(help="streams in each cell [20; provisioning: its streams']", min=1),
     ] = None,
     model: Annotated[
         list[Path] | None,

@@ -76,11 +76,11 @@ def train(
 
 
 def learned_by(name: str | None, algorithm: str | None, own: str) -> tuple[Problem, str]:
-    """The problem and the algorithm that are meant, by name; else the scenario's `own` problem.
+    """The problem called `name`, or the scenario's `own`; and its algorithm, or its usual one.
 
-    An algorithm that does not learn that one is taken for the first problem that it learns.
-
-    Raises InputError for an unknown name, and for an algorithm that learns another problem.
+    Without a name, an algorithm that does not learn the scenario's problem stands for the first
+    problem of the registry that it learns. Raises InputError for an unknown name, and for an
+    algorithm that does not learn the named problem.
     """
     if name is not None:
         found = problem(name)
